@@ -1,0 +1,166 @@
+//! Every default and every limit of the configuration, each with its reason.
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::schema::{
+    Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost, OnInvalidate, OnUnroutable,
+    Protocol, QueueType, Snapshot, SplitLargeEvents, Start,
+};
+
+/// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port
+/// from outside the container, so a loopback default would break them.
+pub const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 3000));
+
+/// `server.shutdown_timeout`: 20 s. Kubernetes kills a container 30 s after SIGTERM; 20 s leaves
+/// time to save the last positions and close both connections before that.
+pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// `watched.full_document`: MongoDB's own default, events as the oplog has them. Everything else
+/// costs a look-up per event or needs images switched on.
+pub const DEFAULT_FULL_DOCUMENT: FullDocument = FullDocument::Default;
+
+/// `watched.full_document_before_change`: off, because MongoDB has the document before the change
+/// only where pre-images are switched on.
+pub const DEFAULT_FULL_DOCUMENT_BEFORE_CHANGE: FullDocumentBeforeChange =
+    FullDocumentBeforeChange::Off;
+
+/// `watched.change_stream_pre_and_post_images`: false, because `true` changes the collection
+/// (`collMod`) and makes MongoDB store a copy of each changed document.
+pub const DEFAULT_CHANGE_STREAM_PRE_AND_POST_IMAGES: bool = false;
+
+/// `watched.split_large_events`: split where the server can (6.0.9 and later), because an event
+/// over 16 MiB otherwise stops the change stream.
+pub const DEFAULT_SPLIT_LARGE_EVENTS: SplitLargeEvents = SplitLargeEvents::Auto;
+
+/// `watched.show_expanded_events`: false, as in MongoDB: consumers then see the event types that
+/// they know.
+pub const DEFAULT_SHOW_EXPANDED_EVENTS: bool = false;
+
+/// `watched.start`: a connector without a checkpoint begins with what happens from now on. Any
+/// earlier point may already have left the oplog.
+pub const DEFAULT_START: Start = Start::Now;
+
+/// `watched.snapshot`: never. Copying a whole collection is a decision for the operator.
+pub const DEFAULT_SNAPSHOT: Snapshot = Snapshot::Never;
+
+/// `watched.on_history_lost`: fail, because going on would hide that events are missing.
+pub const DEFAULT_ON_HISTORY_LOST: OnHistoryLost = OnHistoryLost::Fail;
+
+/// `watched.on_invalidate`: continue. A collection that is dropped or renamed and created again
+/// loses no event when reading goes on after the invalidate event.
+pub const DEFAULT_ON_INVALIDATE: OnInvalidate = OnInvalidate::Continue;
+
+/// `resume_tokens.tokens_db_name`: a database of our own, so that one permission covers it and no
+/// application database gets an extra collection.
+pub const DEFAULT_TOKENS_DB_NAME: &str = "mrcon";
+
+/// `resume_tokens.tokens_coll_name`: says what it holds.
+pub const DEFAULT_TOKENS_COLL_NAME: &str = "resume_tokens";
+
+/// `resume_tokens.tokens_coll_capped`: false. One small document per connector is updated in
+/// place, so there is nothing that a cap would limit.
+pub const DEFAULT_TOKENS_COLL_CAPPED: bool = false;
+
+/// `resume_tokens.tokens_coll_size_in_bytes`: 1 MiB, used only when the collection is capped.
+/// A resume token is about 100 to 200 bytes; this holds thousands.
+pub const DEFAULT_TOKENS_COLL_SIZE_IN_BYTES: u64 = 1024 * 1024;
+
+/// `resume_tokens.save_interval`: 1 s. After a crash the events confirmed since the last save are
+/// sent again: one second of them, for one majority write a second.
+pub const DEFAULT_SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// `rabbitmq.protocol`: AMQP 0.9.1, which every RabbitMQ and every queue type understands.
+pub const DEFAULT_PROTOCOL: Protocol = Protocol::Amqp;
+
+/// `rabbitmq.queue_type`: quorum, the replicated and durable queue of RabbitMQ 3.8 and later.
+pub const DEFAULT_QUEUE_TYPE: QueueType = QueueType::Quorum;
+
+/// `rabbitmq.declare`: true, so that a first run works without preparing the broker. A queue that
+/// exists is used as it is.
+pub const DEFAULT_DECLARE: bool = true;
+
+/// `rabbitmq.exchange`: the default exchange, which routes to the queue named by the routing key.
+pub const DEFAULT_EXCHANGE: &str = "";
+
+/// `rabbitmq.max_unconfirmed`: 1000 messages in flight. Measured: a broker that confirms about
+/// 1,100 messages a second one at a time confirms 9,000 to 24,000 with this window. A crash
+/// repeats at most this many.
+pub const DEFAULT_MAX_UNCONFIRMED: u32 = 1000;
+
+/// `rabbitmq.max_unconfirmed_bytes`: 32 MiB, room for two events of MongoDB's largest size, and
+/// what bounds the memory of a connector when documents are large.
+pub const DEFAULT_MAX_UNCONFIRMED_BYTES: u64 = 32 * 1024 * 1024;
+
+/// `rabbitmq.on_unroutable`: halt, because nobody receives a message that cannot be routed, and
+/// going on would lose it.
+pub const DEFAULT_ON_UNROUTABLE: OnUnroutable = OnUnroutable::Halt;
+
+/// `format`: relaxed Extended JSON, the form that is easiest to read for consumers.
+pub const DEFAULT_FORMAT: Format = Format::Relaxed;
+
+/// Largest configuration file, 1 MiB. A collection entry takes about 500 bytes, so this is room
+/// for two thousand of them; anything larger is not a configuration file.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+
+/// Allowed `server.shutdown_timeout`. Below 1 s a healthy broker cannot confirm a full window;
+/// above 10 min no supervisor waits.
+pub const SHUTDOWN_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(600);
+
+/// Allowed `resume_tokens.save_interval`. More often than every 10 ms a majority write is still
+/// in flight; more rarely than hourly a restart repeats too much.
+pub const SAVE_INTERVAL_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(3600);
+
+/// Allowed `rabbitmq.max_unconfirmed`. Above 65,535 a larger window brings no throughput, only
+/// memory and longer replays.
+pub const MAX_UNCONFIRMED_RANGE: RangeInclusive<u32> = 1..=65_535;
+
+/// Allowed `rabbitmq.max_unconfirmed_bytes`, 64 KiB to 1 GiB. Less would hold only some dozens of
+/// ordinary events; more would not bound the memory of a connector.
+pub const MAX_UNCONFIRMED_BYTES_RANGE: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
+
+/// Allowed `resume_tokens.tokens_coll_size_in_bytes` when the collection is capped: MongoDB raises
+/// a smaller size to 4,096 bytes by itself, and refuses more than 2^50.
+pub const CAPPED_SIZE_RANGE: RangeInclusive<u64> = 4096..=1 << 50;
+
+/// Longest database name in bytes; MongoDB refuses 64.
+pub const MAX_DB_NAME_BYTES: usize = 63;
+
+/// Longest namespace (`database.collection`) in bytes; MongoDB's limit.
+pub const MAX_NAMESPACE_BYTES: usize = 255;
+
+/// Longest queue or stream name in bytes; AMQP carries it as a short string.
+pub const MAX_STREAM_NAME_BYTES: usize = 255;
+
+/// Most stages in `watched.pipeline`. Every stage runs for every event on the server; real
+/// pipelines have a handful.
+pub const MAX_PIPELINE_STAGES: usize = 100;
+
+/// What is allowed for a key whose values have limits, in the words that follow "must be".
+pub(super) fn allowed(key: &str) -> Option<String> {
+    let words = match key {
+        "listen" => "an IP address and a port, such as 0.0.0.0:3000".to_owned(),
+        "shutdown_timeout" => durations(&SHUTDOWN_TIMEOUT_RANGE),
+        "save_interval" => durations(&SAVE_INTERVAL_RANGE),
+        "max_unconfirmed" => numbers(&MAX_UNCONFIRMED_RANGE),
+        "max_unconfirmed_bytes" => numbers(&MAX_UNCONFIRMED_BYTES_RANGE),
+        "tokens_coll_size_in_bytes" => numbers(&CAPPED_SIZE_RANGE),
+        _ => return None,
+    };
+    Some(words)
+}
+
+fn durations(range: &RangeInclusive<Duration>) -> String {
+    let [first, last] = [range.start(), range.end()].map(|d| humantime::format_duration(*d));
+    format!("a duration with its unit, from {first} to {last}")
+}
+
+fn numbers<T: Display>(range: &RangeInclusive<T>) -> String {
+    let (first, last) = (range.start(), range.end());
+    format!("a whole number from {first} to {last}")
+}

@@ -1,0 +1,52 @@
+//! The configuration: what the file may say, what each key means, and what it must satisfy.
+//!
+//! Text goes through three stages, and each stage has its own type, so that no code can use a
+//! configuration that was not checked:
+//!
+//! 1. **Parse**: bytes of YAML become a [`Config`]. Unknown keys and wrong types are found here.
+//! 2. **Validate**: [`Config::validate`] checks ranges, names, combinations and duplicates.
+//! 3. **Use**: everything else in this crate takes a [`ValidConfig`].
+//!
+//! A program that reads a file calls [`ValidConfig::from_yaml`], which does the first two stages
+//! at once and reports every problem with file, line and key. A program that builds its
+//! configuration in code starts from [`Config`] and calls [`Config::validate`].
+//!
+//! Nothing here reads a file, an environment variable or a socket. URIs and their passwords are
+//! not part of the configuration file; they live in [`crate::uri`].
+//!
+//! Keys that are documented but not built yet are known: their spelling and type are checked, and
+//! they are then refused with "not supported yet". They are never ignored.
+//!
+//! ```
+//! use mrcon::config::ValidConfig;
+//!
+//! let text = "
+//! collections:
+//!   - watched: {db_name: shop, coll_name: orders}
+//!     rabbitmq: {stream_name: orders}
+//! ";
+//! let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
+//! assert_eq!(config.collections()[0].rabbitmq.max_unconfirmed, 1000);
+//!
+//! let text = "colections: []";
+//! let problems = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap_err();
+//! assert_eq!(
+//!     problems[0].to_string(),
+//!     "config.yaml:1: colections: unknown key; did you mean `collections`?"
+//! );
+//! ```
+
+mod decode;
+mod forms;
+mod limits;
+mod pipeline;
+mod problem;
+mod rules;
+mod schema;
+mod validate;
+mod yaml;
+
+pub use limits::*;
+pub use problem::Problem;
+pub use schema::*;
+pub use validate::ValidConfig;

@@ -1,0 +1,307 @@
+//! What is wrong with a configuration, as one line that says where, what, and what is allowed.
+
+use std::fmt::{self, Write as _};
+
+/// Longest piece of the user's text that a message repeats, in characters.
+const MAX_ECHO: usize = 60;
+
+/// What is wrong with a required value that was not given.
+pub(super) const EMPTY: &str = "is empty";
+
+/// One thing that is wrong with a configuration.
+///
+/// It prints as one line, `FILE:LINE: KEY: what is wrong; what is allowed`. A configuration that
+/// was built in code has no file and no lines, and its problems print without them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    file: Option<String>,
+    line: Option<usize>,
+    key: KeyPath,
+    what: String,
+    other: Option<Box<Other>>,
+    allowed: Option<String>,
+}
+
+/// A second place that a problem is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Other {
+    key: KeyPath,
+    line: Option<usize>,
+}
+
+impl Problem {
+    pub(super) fn new(key: KeyPath, what: impl Into<String>) -> Self {
+        Self {
+            file: None,
+            line: None,
+            key,
+            what: what.into(),
+            other: None,
+            allowed: None,
+        }
+    }
+
+    pub(super) fn allowed(mut self, allowed: impl Into<String>) -> Self {
+        self.allowed = Some(allowed.into());
+        self
+    }
+
+    /// Names a second key; the message then ends in that key and its line.
+    pub(super) fn with_other(mut self, key: KeyPath) -> Self {
+        self.other = Some(Box::new(Other { key, line: None }));
+        self
+    }
+
+    pub(super) fn at_line(mut self, line: usize) -> Self {
+        self.line = Some(line);
+        self
+    }
+
+    pub(super) fn in_file(mut self, file: &str) -> Self {
+        self.file = Some(one_line(file));
+        self
+    }
+
+    /// Fills in what only the text knows, where it is not known yet: the lines, and whether an
+    /// empty value is there at all.
+    pub(super) fn locate(mut self, place_of: impl Fn(&KeyPath) -> (usize, bool)) -> Self {
+        if self.line.is_none() {
+            let (line, exists) = place_of(&self.key);
+            self.line = Some(line);
+            if !exists && self.what == EMPTY {
+                self.what = "is missing".to_owned();
+            }
+        }
+        if let Some(other) = &mut self.other {
+            other.line = Some(place_of(&other.key).0);
+        }
+        self
+    }
+
+    /// Line of the offending key or value, counted from 1; `None` if the configuration was built
+    /// in code.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
+    /// Path of the offending key, such as `collections[1].rabbitmq.queue_type`; empty if the
+    /// problem is about the file as a whole.
+    pub fn key(&self) -> String {
+        self.key.to_string()
+    }
+
+    pub(super) fn path(&self) -> &KeyPath {
+        &self.key
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{file}:{line}: ")?,
+            (Some(file), None) => write!(f, "{file}: ")?,
+            (None, Some(line)) => write!(f, "line {line}: ")?,
+            (None, None) => {}
+        }
+        if !self.key.is_root() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.what)?;
+        if let Some(other) = &self.other {
+            write!(f, " `{}`", other.key)?;
+            if let Some(line) = other.line {
+                write!(f, " at line {line}")?;
+            }
+        }
+        match &self.allowed {
+            Some(allowed) => write!(f, "; {allowed}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Where a value stands: keys and list positions from the top of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct KeyPath(Vec<Segment>);
+
+/// One step of a [`KeyPath`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+impl KeyPath {
+    pub(super) fn root() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn new(segments: &[Segment]) -> Self {
+        Self(segments.to_vec())
+    }
+
+    pub(super) fn key(&self, key: &str) -> Self {
+        self.join(Segment::Key(key.to_owned()))
+    }
+
+    pub(super) fn index(&self, index: usize) -> Self {
+        self.join(Segment::Index(index))
+    }
+
+    fn join(&self, segment: Segment) -> Self {
+        let mut path = self.clone();
+        path.0.push(segment);
+        path
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.0
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn last_key(&self) -> Option<&str> {
+        match self.0.last() {
+            Some(Segment::Key(key)) => Some(key),
+            Some(Segment::Index(_)) | None => None,
+        }
+    }
+
+    /// Whether a list or mapping called `key` is on the way to this value.
+    pub(super) fn passes(&self, key: &str) -> bool {
+        self.0
+            .iter()
+            .any(|segment| matches!(segment, Segment::Key(k) if k == key))
+    }
+
+    /// Whether one of the two paths leads to the other.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| a == b)
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, segment) in self.0.iter().enumerate() {
+            match segment {
+                Segment::Key(key) if position == 0 => f.write_str(&escaped(key))?,
+                Segment::Key(key) => write!(f, ".{}", escaped(key))?,
+                Segment::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A piece of the user's text as it may stand in a message: on one line and not too long.
+pub(super) fn escaped(text: &str) -> String {
+    match text.char_indices().nth(MAX_ECHO) {
+        Some((end, _)) => one_line(&text[..end]) + "...",
+        None => one_line(text),
+    }
+}
+
+/// Text without what would break the line or control a terminal.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    for character in text.chars() {
+        if character.is_control() || matches!(character, '\u{2028}'..='\u{202e}') {
+            let _ = write!(line, "{}", character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// The allowed word that `word` is most likely a misspelling of, if one is close.
+pub(super) fn nearest<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
+    // A third of the letters may be wrong: enough for a slip, too little for another word.
+    let limit = (word.chars().count() / 3).clamp(1, 4);
+    allowed
+        .iter()
+        .map(|candidate| (distance(word, candidate), *candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// How many letters must be added, removed, replaced or swapped to get from `a` to `b`.
+fn distance(a: &str, b: &str) -> usize {
+    // Nothing that long is close to one of our keys, and the table below stays small.
+    const LONGEST: usize = 80;
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len() > LONGEST || b.len() > LONGEST {
+        return usize::MAX;
+    }
+    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            table[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let replaced = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let swapped = if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    table[i - 2][j - 2] + 1
+                } else {
+                    usize::MAX
+                };
+                replaced
+                    .min(swapped)
+                    .min(table[i - 1][j] + 1)
+                    .min(table[i][j - 1] + 1)
+            };
+        }
+    }
+    table[a.len()][b.len()]
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub(super) fn one_of(words: &[&str]) -> String {
+    match words {
+        [] => "nothing".to_owned(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_key_and_another_word_does_not() {
+        let keys = ["collections", "server"];
+        assert_eq!(nearest("colection", &keys), Some("collections"));
+        assert_eq!(nearest("sevrer", &keys), Some("server"));
+        assert_eq!(nearest("logging", &keys), None);
+        assert_eq!(nearest("", &keys), None);
+    }
+
+    #[test]
+    fn a_swap_counts_once() {
+        assert_eq!(distance("sevrer", "server"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
+
+    #[test]
+    fn text_of_the_user_stays_on_one_line() {
+        assert_eq!(escaped("a\nb\u{7}"), "a\\nb\\u{7}");
+        assert_eq!(escaped(&"x".repeat(100)), format!("{}...", "x".repeat(60)));
+    }
+
+    #[test]
+    fn without_a_file_only_key_and_text_are_printed() {
+        let key = KeyPath::root().key("collections").index(1).key("format");
+        let problem = Problem::new(key, "is wrong").allowed("must be right");
+        assert_eq!(
+            problem.to_string(),
+            "collections[1].format: is wrong; must be right"
+        );
+    }
+}

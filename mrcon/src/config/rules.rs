@@ -1,0 +1,362 @@
+//! The rules that a configuration must satisfy before anything uses it.
+//!
+//! One small function per section of the file. Each says what is wrong and what is allowed, and
+//! none stops the others.
+
+use std::ops::RangeInclusive;
+
+use super::limits::{self, *};
+use super::pipeline;
+use super::problem::{EMPTY, KeyPath, Problem};
+use super::schema::*;
+
+/// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
+const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
+
+/// What is said of keys and values that are documented and not built.
+const NOT_YET: &str = "is not supported yet";
+
+/// Everything that is wrong with `config`.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut rules = Rules::default();
+    rules.server(&config.server);
+    let collections = KeyPath::root().key("collections");
+    if config.collections.is_empty() {
+        rules.wrong(collections, EMPTY, "give at least one collection");
+        return rules.problems;
+    }
+    for (index, entry) in config.collections.iter().enumerate() {
+        let at = collections.index(index);
+        rules.watched(&entry.watched, &at.key("watched"));
+        rules.not_yet_watched(&entry.watched, &at.key("watched"));
+        rules.resume_tokens(&entry.resume_tokens, &at.key("resume_tokens"));
+        rules.rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
+        rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
+        rules.not_yet_envelope(entry, &at);
+        rules.entry_is_new(&config.collections[..index], entry, &collections, index);
+        rules.tokens_are_not_watched(&config.collections, entry, &collections, index);
+    }
+    rules.problems
+}
+
+/// What the rules found so far.
+#[derive(Default)]
+struct Rules {
+    problems: Vec<Problem>,
+}
+
+impl Rules {
+    fn wrong(&mut self, key: KeyPath, what: impl Into<String>, allowed: impl Into<String>) {
+        self.problems.push(Problem::new(key, what).allowed(allowed));
+    }
+
+    /// A key whose text may be at fault.
+    fn text(&mut self, key: KeyPath, fault: Option<Fault>) {
+        if let Some(Fault { what, allowed }) = fault {
+            self.wrong(key, what, allowed);
+        }
+    }
+
+    /// A key whose value must be in a range.
+    fn range<T: PartialOrd>(
+        &mut self,
+        at: &KeyPath,
+        key: &str,
+        value: &T,
+        range: &RangeInclusive<T>,
+        shown: impl std::fmt::Display,
+    ) {
+        if !range.contains(value) {
+            let allowed = limits::allowed(key).unwrap_or_default();
+            self.wrong(
+                at.key(key),
+                format!("is {shown}"),
+                format!("must be {allowed}"),
+            );
+        }
+    }
+
+    /// A key with a value that a later version will support.
+    fn not_yet(&mut self, key: KeyPath, value: Option<&str>, for_now: &str) {
+        if let Some(value) = value {
+            let what = format!("`{value}` {NOT_YET}");
+            self.wrong(key, what, format!("must be {for_now}"));
+        }
+    }
+
+    /// A key that a later version will support.
+    fn not_yet_key(&mut self, key: KeyPath, present: bool) {
+        if present {
+            self.wrong(key, NOT_YET, "leave it out");
+        }
+    }
+
+    fn server(&mut self, server: &ServerConfig) {
+        let shown = humantime::format_duration(server.shutdown_timeout);
+        self.range(
+            &KeyPath::root().key("server"),
+            "shutdown_timeout",
+            &server.shutdown_timeout,
+            &SHUTDOWN_TIMEOUT_RANGE,
+            shown,
+        );
+    }
+
+    fn watched(&mut self, watched: &Watched, at: &KeyPath) {
+        let (db_name, coll_name) = (&watched.db_name, &watched.coll_name);
+        if db_name == "*" {
+            let what = "watching the whole deployment (`*`) is not supported yet";
+            self.wrong(at.key("db_name"), what, "give one database");
+        } else {
+            self.text(at.key("db_name"), db_name_fault(db_name));
+        }
+        if coll_name == "*" {
+            let what = "watching a whole database (`*`) is not supported yet";
+            self.wrong(at.key("coll_name"), what, "give one collection");
+        } else {
+            self.text(at.key("coll_name"), coll_name_fault(db_name, coll_name));
+        }
+        let faults = pipeline::check(&watched.pipeline, &at.key("pipeline"));
+        self.problems.extend(faults);
+    }
+
+    fn not_yet_watched(&mut self, watched: &Watched, at: &KeyPath) {
+        self.not_yet_key(at.key("include"), !watched.include.is_empty());
+        self.not_yet_key(at.key("exclude"), !watched.exclude.is_empty());
+        let split = match watched.split_large_events {
+            SplitLargeEvents::Auto | SplitLargeEvents::Never => None,
+            SplitLargeEvents::Always => Some("true"),
+        };
+        self.not_yet(at.key("split_large_events"), split, "auto or false");
+        let expanded = watched.show_expanded_events.then_some("true");
+        self.not_yet(at.key("show_expanded_events"), expanded, "false");
+        let start = match watched.start {
+            Start::Now => None,
+            Start::At(time) => Some(time.try_to_rfc3339_string().unwrap_or_default()),
+        };
+        self.not_yet(at.key("start"), start.as_deref(), "now");
+        let snapshot = match watched.snapshot {
+            Snapshot::Never => None,
+            Snapshot::Initial => Some("initial"),
+            Snapshot::Only => Some("only"),
+        };
+        self.not_yet(at.key("snapshot"), snapshot, "never");
+        let history_lost = match watched.on_history_lost {
+            OnHistoryLost::Fail => None,
+            OnHistoryLost::Snapshot => Some("snapshot"),
+            OnHistoryLost::Now => Some("now"),
+        };
+        self.not_yet(at.key("on_history_lost"), history_lost, "fail");
+    }
+
+    fn resume_tokens(&mut self, tokens: &ResumeTokens, at: &KeyPath) {
+        let (db_name, coll_name) = (&tokens.tokens_db_name, &tokens.tokens_coll_name);
+        self.text(at.key("tokens_db_name"), db_name_fault(db_name));
+        self.text(
+            at.key("tokens_coll_name"),
+            coll_name_fault(db_name, coll_name),
+        );
+        let size = tokens.tokens_coll_size_in_bytes;
+        if tokens.tokens_coll_capped {
+            self.range(
+                at,
+                "tokens_coll_size_in_bytes",
+                &size,
+                &CAPPED_SIZE_RANGE,
+                size,
+            );
+        }
+        let shown = humantime::format_duration(tokens.save_interval);
+        self.range(
+            at,
+            "save_interval",
+            &tokens.save_interval,
+            &SAVE_INTERVAL_RANGE,
+            shown,
+        );
+    }
+
+    fn rabbitmq(&mut self, rabbitmq: &RabbitMq, at: &KeyPath) {
+        self.text(
+            at.key("stream_name"),
+            stream_name_fault(&rabbitmq.stream_name),
+        );
+        let count = rabbitmq.max_unconfirmed;
+        self.range(at, "max_unconfirmed", &count, &MAX_UNCONFIRMED_RANGE, count);
+        let bytes = rabbitmq.max_unconfirmed_bytes;
+        self.range(
+            at,
+            "max_unconfirmed_bytes",
+            &bytes,
+            &MAX_UNCONFIRMED_BYTES_RANGE,
+            bytes,
+        );
+    }
+
+    fn not_yet_rabbitmq(&mut self, rabbitmq: &RabbitMq, at: &KeyPath) {
+        let protocol = match rabbitmq.protocol {
+            Protocol::Amqp => None,
+            Protocol::Stream => Some("stream"),
+        };
+        self.not_yet(at.key("protocol"), protocol, "amqp");
+        if !rabbitmq.exchange.is_empty() {
+            let allowed = "must be \"\", the default exchange";
+            self.wrong(at.key("exchange"), NOT_YET, allowed);
+        }
+        self.not_yet_key(at.key("exchange_type"), rabbitmq.exchange_type.is_some());
+        self.not_yet_key(at.key("routing_key"), rabbitmq.routing_key.is_some());
+        let unroutable = match rabbitmq.on_unroutable {
+            OnUnroutable::Halt => None,
+            OnUnroutable::DeadLetter => Some("dead_letter"),
+        };
+        self.not_yet(at.key("on_unroutable"), unroutable, "halt");
+        self.not_yet_key(at.key("dead_letter"), rabbitmq.dead_letter.is_some());
+    }
+
+    fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
+        let format = match entry.format {
+            Format::Relaxed | Format::Canonical => None,
+            Format::Bson => Some("bson"),
+            Format::Document => Some("document"),
+            Format::Cloudevents => Some("cloudevents"),
+            Format::Outbox => Some("outbox"),
+        };
+        self.not_yet(at.key("format"), format, "relaxed or canonical");
+        self.not_yet_key(at.key("mask"), !entry.mask.is_empty());
+    }
+
+    /// The same collection to the same queue twice would send every event twice.
+    fn entry_is_new(
+        &mut self,
+        earlier: &[CollectionConfig],
+        entry: &CollectionConfig,
+        collections: &KeyPath,
+        index: usize,
+    ) {
+        let same = |other: &CollectionConfig| {
+            namespace(other).is_some()
+                && namespace(other) == namespace(entry)
+                && other.rabbitmq.stream_name == entry.rabbitmq.stream_name
+        };
+        if let Some(first) = earlier.iter().position(same) {
+            self.problems.push(
+                Problem::new(collections.index(index), "duplicates")
+                    .with_other(collections.index(first))
+                    .allowed("a collection may go to the same queue only once"),
+            );
+        }
+    }
+
+    /// Saving a token in a watched collection is a new event, whose token is saved, and so on.
+    fn tokens_are_not_watched(
+        &mut self,
+        all: &[CollectionConfig],
+        entry: &CollectionConfig,
+        collections: &KeyPath,
+        index: usize,
+    ) {
+        let tokens = &entry.resume_tokens;
+        let home = (
+            tokens.tokens_db_name.as_str(),
+            tokens.tokens_coll_name.as_str(),
+        );
+        let watcher = all.iter().position(|other| namespace(other) == Some(home));
+        if let Some(watcher) = watcher {
+            let key = collections
+                .index(index)
+                .key("resume_tokens")
+                .key("tokens_coll_name");
+            self.problems.push(
+                Problem::new(key, "names a collection that is itself watched by")
+                    .with_other(collections.index(watcher))
+                    .allowed("keep the tokens in a collection that no entry watches"),
+            );
+        }
+    }
+}
+
+/// Database and collection that an entry watches, if both are given.
+fn namespace(entry: &CollectionConfig) -> Option<(&str, &str)> {
+    let (db_name, coll_name) = (&entry.watched.db_name, &entry.watched.coll_name);
+    (!db_name.is_empty() && !coll_name.is_empty()).then_some((db_name, coll_name))
+}
+
+/// What is wrong with a name.
+struct Fault {
+    what: String,
+    allowed: String,
+}
+
+fn fault(what: impl Into<String>, allowed: impl Into<String>) -> Option<Fault> {
+    Some(Fault {
+        what: what.into(),
+        allowed: allowed.into(),
+    })
+}
+
+/// MongoDB's rules for database names, those of Windows included, so that a configuration does not
+/// depend on where the server runs.
+fn db_name_fault(name: &str) -> Option<Fault> {
+    const FORBIDDEN: &str = "/\\. \"$*<>:|?";
+    let allowed =
+        format!("must be 1 to {MAX_DB_NAME_BYTES} bytes without spaces or any of /\\.\"$*<>:|?");
+    if name.is_empty() {
+        return fault(EMPTY, "give the name of a database");
+    }
+    if name.len() > MAX_DB_NAME_BYTES {
+        return fault(format!("has {} bytes", name.len()), allowed);
+    }
+    if let Some(bad) = name.chars().find(|c| *c == '\0' || FORBIDDEN.contains(*c)) {
+        return fault(format!("has the character {bad:?}"), allowed);
+    }
+    if SYSTEM_DATABASES.contains(&name) {
+        let what = format!("is \"{name}\", which MongoDB keeps for itself");
+        return fault(what, "must not be admin, config or local");
+    }
+    None
+}
+
+/// MongoDB's rules for collection names.
+fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
+    if name.is_empty() {
+        return fault(EMPTY, "give the name of a collection");
+    }
+    if name.contains('\0') {
+        return fault("has the character '\\0'", "a name cannot have it");
+    }
+    if name.starts_with('$') {
+        return fault("begins with `$`", "must begin with another character");
+    }
+    if name.starts_with("system.") {
+        let what = "begins with `system.`, which MongoDB keeps for itself";
+        return fault(what, "must begin with something else");
+    }
+    let bytes = db_name.len() + 1 + name.len();
+    if bytes > MAX_NAMESPACE_BYTES {
+        let what = format!("makes a namespace of {bytes} bytes with its database");
+        return fault(
+            what,
+            format!("both with the dot may have {MAX_NAMESPACE_BYTES}"),
+        );
+    }
+    None
+}
+
+/// RabbitMQ's rules for queue names.
+fn stream_name_fault(name: &str) -> Option<Fault> {
+    if name.is_empty() {
+        return fault(EMPTY, "give the name of a queue or stream");
+    }
+    if name.len() > MAX_STREAM_NAME_BYTES {
+        let what = format!("has {} bytes", name.len());
+        return fault(what, format!("must have 1 to {MAX_STREAM_NAME_BYTES}"));
+    }
+    if name.contains('\0') {
+        return fault("has the character '\\0'", "a name cannot have it");
+    }
+    if name.starts_with("amq.") {
+        let what = "begins with `amq.`, which RabbitMQ keeps for itself";
+        return fault(what, "must begin with something else");
+    }
+    None
+}

@@ -1,0 +1,488 @@
+//! The keys of the configuration file as plain structures.
+//!
+//! Field names are the keys of the file. Each structure has a [`Default`] made of the `DEFAULT_*`
+//! constants; the three names that only the user knows (`db_name`, `coll_name`, `stream_name`)
+//! default to empty, which [`Config::validate`] refuses.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bson::Document;
+use serde::{Deserialize, Serialize};
+
+use super::forms::{capped, capped_size, duration, pipeline};
+use super::limits::*;
+use crate::uri::Secret;
+
+/// A configuration as written, not yet checked: see [`Config::validate`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Settings of the process: HTTP listener and shutdown.
+    pub server: ServerConfig,
+    /// One entry per connector: a MongoDB collection and the RabbitMQ queue that gets its events.
+    pub collections: Vec<CollectionConfig>,
+}
+
+/// `server`: settings of the process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address of the HTTP listener for health, status and metrics.
+    pub listen: SocketAddr,
+    /// How long an orderly stop may take before what is still in flight is given up.
+    #[serde(with = "duration")]
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+        }
+    }
+}
+
+/// `collections[]`: one connector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CollectionConfig {
+    /// What is read from MongoDB.
+    pub watched: Watched,
+    /// Where the position is kept.
+    pub resume_tokens: ResumeTokens,
+    /// Where the events go.
+    pub rabbitmq: RabbitMq,
+    /// How an event is written as a message body.
+    pub format: Format,
+    /// Fields to remove or disguise. Not supported yet: must be empty.
+    pub mask: Vec<MaskRule>,
+}
+
+impl CollectionConfig {
+    /// An entry with the three names that have no default, and defaults for everything else.
+    ///
+    /// ```
+    /// use mrcon::config::{CollectionConfig, Config};
+    ///
+    /// let config = Config {
+    ///     collections: vec![CollectionConfig::new("shop", "orders", "orders")],
+    ///     ..Config::default()
+    /// };
+    /// assert!(config.validate().is_ok());
+    /// ```
+    pub fn new(
+        db_name: impl Into<String>,
+        coll_name: impl Into<String>,
+        stream_name: impl Into<String>,
+    ) -> Self {
+        let mut entry = Self::default();
+        entry.watched.db_name = db_name.into();
+        entry.watched.coll_name = coll_name.into();
+        entry.rabbitmq.stream_name = stream_name.into();
+        entry
+    }
+}
+
+impl Default for CollectionConfig {
+    fn default() -> Self {
+        Self {
+            watched: Watched::default(),
+            resume_tokens: ResumeTokens::default(),
+            rabbitmq: RabbitMq::default(),
+            format: DEFAULT_FORMAT,
+            mask: Vec::new(),
+        }
+    }
+}
+
+/// `collections[].watched`: what is read from MongoDB.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watched {
+    /// Database to watch. Required.
+    pub db_name: String,
+    /// Collection to watch. Required.
+    pub coll_name: String,
+    /// Collections to include when a whole database is watched. Not supported yet.
+    pub include: Vec<String>,
+    /// Collections to leave out when a whole database is watched. Not supported yet.
+    pub exclude: Vec<String>,
+    /// Whether an update event carries the whole document.
+    pub full_document: FullDocument,
+    /// Whether an event carries the document as it was before the change.
+    pub full_document_before_change: FullDocumentBeforeChange,
+    /// Switch pre- and post-images on for the collection and ask for both. See
+    /// [`Watched::images`].
+    pub change_stream_pre_and_post_images: bool,
+    /// Aggregation stages that the server runs after `$changeStream`.
+    #[serde(deserialize_with = "pipeline")]
+    pub pipeline: Vec<Document>,
+    /// Whether events over 16 MiB are split by the server. `true` is not supported yet.
+    pub split_large_events: SplitLargeEvents,
+    /// Whether MongoDB reports DDL events such as `createIndexes`. `true` is not supported yet.
+    pub show_expanded_events: bool,
+    /// Where a connector without a checkpoint begins. Only [`Start::Now`] is supported yet.
+    pub start: Start,
+    /// Whether existing documents are copied first. Only [`Snapshot::Never`] is supported yet.
+    pub snapshot: Snapshot,
+    /// What to do when the saved position has left the oplog. Only [`OnHistoryLost::Fail`] is
+    /// supported yet.
+    pub on_history_lost: OnHistoryLost,
+    /// What to do after the collection was dropped or renamed.
+    pub on_invalidate: OnInvalidate,
+}
+
+/// What to ask MongoDB for, worked out by [`Watched::images`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// Switch pre- and post-images on for the collection (`collMod`) before watching.
+    pub enable: bool,
+    /// The `fullDocument` option of the change stream.
+    pub full_document: FullDocument,
+    /// The `fullDocumentBeforeChange` option of the change stream.
+    pub before_change: FullDocumentBeforeChange,
+}
+
+impl Watched {
+    /// The image settings in effect.
+    ///
+    /// `change_stream_pre_and_post_images: true` asks for both images where they exist, and leaves
+    /// a stronger wish (`required`, `update_lookup`) as it is.
+    pub fn images(&self) -> Images {
+        let enable = self.change_stream_pre_and_post_images;
+        let full_document = match self.full_document {
+            FullDocument::Default if enable => FullDocument::WhenAvailable,
+            wish => wish,
+        };
+        let before_change = match self.full_document_before_change {
+            FullDocumentBeforeChange::Off if enable => FullDocumentBeforeChange::WhenAvailable,
+            wish => wish,
+        };
+        Images {
+            enable,
+            full_document,
+            before_change,
+        }
+    }
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        Self {
+            db_name: String::new(),
+            coll_name: String::new(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            full_document: DEFAULT_FULL_DOCUMENT,
+            full_document_before_change: DEFAULT_FULL_DOCUMENT_BEFORE_CHANGE,
+            change_stream_pre_and_post_images: DEFAULT_CHANGE_STREAM_PRE_AND_POST_IMAGES,
+            pipeline: Vec::new(),
+            split_large_events: DEFAULT_SPLIT_LARGE_EVENTS,
+            show_expanded_events: DEFAULT_SHOW_EXPANDED_EVENTS,
+            start: DEFAULT_START,
+            snapshot: DEFAULT_SNAPSHOT,
+            on_history_lost: DEFAULT_ON_HISTORY_LOST,
+            on_invalidate: DEFAULT_ON_INVALIDATE,
+        }
+    }
+}
+
+/// `watched.full_document`: MongoDB's `fullDocument` option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FullDocument {
+    /// The document only with inserts and replaces.
+    Default,
+    /// With updates too, looked up when the event is read: it may be newer than the event.
+    UpdateLookup,
+    /// With updates too, from the post-image where there is one.
+    WhenAvailable,
+    /// With updates too; an event without a post-image is an error.
+    Required,
+}
+
+/// `watched.full_document_before_change`: MongoDB's `fullDocumentBeforeChange` option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FullDocumentBeforeChange {
+    /// Never.
+    Off,
+    /// Where there is a pre-image.
+    WhenAvailable,
+    /// Always; an event without a pre-image is an error.
+    Required,
+}
+
+/// `watched.split_large_events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitLargeEvents {
+    /// Split where the server can.
+    Auto,
+    /// Split, and refuse a server that cannot.
+    Always,
+    /// Do not split.
+    Never,
+}
+
+/// `watched.start`: where a connector without a checkpoint begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what happens from now on.
+    Now,
+    /// With what happened at this time.
+    At(bson::DateTime),
+}
+
+/// `watched.snapshot`: whether existing documents are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Snapshot {
+    /// No.
+    Never,
+    /// Once, before the first event.
+    Initial,
+    /// Once, and then stop.
+    Only,
+}
+
+/// `watched.on_history_lost`: what to do when the saved position has left the oplog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnHistoryLost {
+    /// Stop and say so.
+    Fail,
+    /// Record the gap and copy the collection.
+    Snapshot,
+    /// Record the gap and go on from now.
+    Now,
+}
+
+/// `watched.on_invalidate`: what to do after the collection was dropped or renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInvalidate {
+    /// Publish the event and go on reading after it.
+    Continue,
+    /// Publish the event and stop.
+    Stop,
+}
+
+/// `collections[].resume_tokens`: where the position is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResumeTokens {
+    /// Database of the tokens collection.
+    pub tokens_db_name: String,
+    /// Name of the tokens collection.
+    pub tokens_coll_name: String,
+    /// Whether the tokens collection is created capped.
+    #[serde(deserialize_with = "capped")]
+    pub tokens_coll_capped: bool,
+    /// Size of the tokens collection when it is created capped, in bytes.
+    #[serde(deserialize_with = "capped_size")]
+    pub tokens_coll_size_in_bytes: u64,
+    /// Least time between two saves.
+    #[serde(with = "duration")]
+    pub save_interval: Duration,
+}
+
+impl Default for ResumeTokens {
+    fn default() -> Self {
+        Self {
+            tokens_db_name: DEFAULT_TOKENS_DB_NAME.to_owned(),
+            tokens_coll_name: DEFAULT_TOKENS_COLL_NAME.to_owned(),
+            tokens_coll_capped: DEFAULT_TOKENS_COLL_CAPPED,
+            tokens_coll_size_in_bytes: DEFAULT_TOKENS_COLL_SIZE_IN_BYTES,
+            save_interval: DEFAULT_SAVE_INTERVAL,
+        }
+    }
+}
+
+/// `collections[].rabbitmq`: where the events go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RabbitMq {
+    /// Name of the queue or stream; the routing key on the default exchange. Required.
+    pub stream_name: String,
+    /// Protocol to publish with. Only [`Protocol::Amqp`] is supported yet.
+    pub protocol: Protocol,
+    /// Type of the queue when it is declared here.
+    pub queue_type: QueueType,
+    /// Whether a missing queue is declared; otherwise it must exist.
+    pub declare: bool,
+    /// Exchange to publish to. Only the default exchange (empty) is supported yet.
+    pub exchange: String,
+    /// Type of the exchange. Not supported yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange_type: Option<ExchangeType>,
+    /// Template of the routing key. Not supported yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing_key: Option<String>,
+    /// Most messages sent and not yet confirmed.
+    pub max_unconfirmed: u32,
+    /// Most bytes of message bodies sent and not yet confirmed.
+    pub max_unconfirmed_bytes: u64,
+    /// What to do with a message that no queue takes. Only [`OnUnroutable::Halt`] is supported
+    /// yet.
+    pub on_unroutable: OnUnroutable,
+    /// Where messages go that cannot be delivered. Not supported yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<DeadLetter>,
+}
+
+impl Default for RabbitMq {
+    fn default() -> Self {
+        Self {
+            stream_name: String::new(),
+            protocol: DEFAULT_PROTOCOL,
+            queue_type: DEFAULT_QUEUE_TYPE,
+            declare: DEFAULT_DECLARE,
+            exchange: DEFAULT_EXCHANGE.to_owned(),
+            exchange_type: None,
+            routing_key: None,
+            max_unconfirmed: DEFAULT_MAX_UNCONFIRMED,
+            max_unconfirmed_bytes: DEFAULT_MAX_UNCONFIRMED_BYTES,
+            on_unroutable: DEFAULT_ON_UNROUTABLE,
+            dead_letter: None,
+        }
+    }
+}
+
+/// `rabbitmq.protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// AMQP 0.9.1 with publisher confirms: at least once.
+    Amqp,
+    /// The native stream protocol: effectively once.
+    Stream,
+}
+
+/// `rabbitmq.queue_type`: the type of a queue that is declared here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueType {
+    /// Replicated, durable.
+    Quorum,
+    /// On one node.
+    Classic,
+    /// An append-only log that many consumers can read.
+    Stream,
+}
+
+/// `rabbitmq.exchange_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExchangeType {
+    /// Routes by patterns over the routing key.
+    Topic,
+    /// Routes by the exact routing key.
+    Direct,
+    /// Routes to every bound queue.
+    Fanout,
+    /// Routes by headers.
+    Headers,
+}
+
+/// `rabbitmq.on_unroutable`: what to do with a message that no queue takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnroutable {
+    /// Stop the connector and say so.
+    Halt,
+    /// Publish it to `dead_letter` and go on.
+    DeadLetter,
+}
+
+/// `rabbitmq.dead_letter`: where messages go that cannot be delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetter {
+    /// Exchange; empty is the default exchange.
+    pub exchange: String,
+    /// Routing key.
+    pub routing_key: String,
+}
+
+/// `collections[].format`: how an event is written as a message body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Relaxed Extended JSON v2.
+    Relaxed,
+    /// Canonical Extended JSON v2: every BSON type is kept.
+    Canonical,
+    /// The BSON bytes of the event.
+    Bson,
+    /// Only the document.
+    Document,
+    /// A CloudEvents envelope.
+    Cloudevents,
+    /// The transactional outbox form.
+    Outbox,
+}
+
+/// `collections[].mask[]`: what to do with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskRule {
+    /// Path of the field, with dots.
+    pub path: String,
+    /// What to do with it.
+    pub action: MaskAction,
+    /// Key of the hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// File that holds the key of the hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// `collections[].mask[].action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskAction {
+    /// Remove the field.
+    Drop,
+    /// Replace the value by a fixed text.
+    Mask,
+    /// Replace the value by its HMAC-SHA-256.
+    Hash,
+}
+
+impl QueueType {
+    /// The word in the file, and RabbitMQ's `x-queue-type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+impl FullDocument {
+    /// MongoDB's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::UpdateLookup => "updateLookup",
+            Self::WhenAvailable => "whenAvailable",
+            Self::Required => "required",
+        }
+    }
+}
+
+impl FullDocumentBeforeChange {
+    /// MongoDB's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::WhenAvailable => "whenAvailable",
+            Self::Required => "required",
+        }
+    }
+}

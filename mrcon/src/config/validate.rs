@@ -1,0 +1,108 @@
+//! From text or from code to a configuration that was checked.
+
+use super::decode::{Decoded, decode};
+use super::problem::Problem;
+use super::rules::check;
+use super::schema::{CollectionConfig, Config, ServerConfig};
+use super::yaml::{self, Node};
+
+/// A configuration that satisfies every rule. It can be read, and is made only by
+/// [`Config::validate`] and [`ValidConfig::from_yaml`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidConfig(Config);
+
+impl ValidConfig {
+    /// Reads and checks a configuration file.
+    ///
+    /// `file` is the name that problems are reported with; `bytes` is what the file holds.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, in the order of the file, each with its line.
+    pub fn from_yaml(file: &str, bytes: &[u8]) -> Result<Self, Vec<Problem>> {
+        read(bytes).map_err(|problems| {
+            let named = problems.into_iter().map(|problem| problem.in_file(file));
+            named.collect()
+        })
+    }
+
+    /// Settings of the process.
+    pub fn server(&self) -> &ServerConfig {
+        &self.0.server
+    }
+
+    /// The connectors, at least one.
+    pub fn collections(&self) -> &[CollectionConfig] {
+        &self.0.collections
+    }
+
+    /// The configuration as it was before the check, to change and validate again.
+    pub fn into_inner(self) -> Config {
+        self.0
+    }
+}
+
+impl Config {
+    /// Reads a configuration and checks keys and types, but not the rules of
+    /// [`Config::validate`]. Programs that use a file as it is want [`ValidConfig::from_yaml`].
+    ///
+    /// # Errors
+    ///
+    /// Everything that cannot be read, in the order of the text, each with its line.
+    pub fn from_yaml(text: &str) -> Result<Self, Vec<Problem>> {
+        let (_, decoded) = parse(text.as_bytes())?;
+        if decoded.problems.is_empty() {
+            Ok(decoded.config)
+        } else {
+            Err(in_file_order(decoded.problems))
+        }
+    }
+
+    /// Checks every rule.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong; problems name their keys, and have no lines because the
+    /// configuration need not come from a file.
+    pub fn validate(self) -> Result<ValidConfig, Vec<Problem>> {
+        let problems = check(&self);
+        if problems.is_empty() {
+            Ok(ValidConfig(self))
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+/// Parses and checks, and gives every problem its line.
+fn read(bytes: &[u8]) -> Result<ValidConfig, Vec<Problem>> {
+    let (tree, decoded) = parse(bytes)?;
+    let Decoded {
+        config,
+        mut problems,
+        unread,
+    } = decoded;
+    // What could not be read is at its default now; rules about it would only confuse.
+    let applies = |problem: &Problem| !unread.iter().any(|path| path.overlaps(problem.path()));
+    problems.extend(check(&config).into_iter().filter(applies));
+    if problems.is_empty() {
+        return Ok(ValidConfig(config));
+    }
+    let located = problems
+        .into_iter()
+        .map(|problem| problem.locate(|path| tree.place_of(path)));
+    Err(in_file_order(located.collect()))
+}
+
+/// The tree, for the lines of later problems, and what could be read from it.
+fn parse(bytes: &[u8]) -> Result<(Node, Decoded), Vec<Problem>> {
+    let yaml::Parsed { root, problems } = yaml::parse(bytes).map_err(|problem| vec![problem])?;
+    let mut decoded = decode(root.clone());
+    decoded.problems.extend(problems);
+    Ok((root, decoded))
+}
+
+fn in_file_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(Problem::line);
+    problems
+}

@@ -1,0 +1,490 @@
+//! One run of one connector: THE loop.
+//!
+//! A run reads events, publishes them in order and moves the confirmed frontier as the broker
+//! confirms; only what lies before the frontier is ever saved. Any failure ends the run. The next
+//! run begins from the frontier and reads again what was in flight: nothing is skipped, and what
+//! may come twice is a suffix.
+//!
+//! Order of the select arms is order of importance; each arm says why it stands where it stands.
+
+use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::config::OnInvalidate;
+use crate::envelope::Envelope;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{ChangeEvent, ResumeToken};
+use crate::metrics::ConnectorMetrics;
+use crate::sink::{Outcome, Settlement, Sink};
+use crate::source::{EventBatch, Source, SourceItem};
+use crate::status::{ConnectorStatus, Positions, State};
+use crate::window::ConfirmWindow;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// Events encoded and published before the loop looks at the broker's answers again: few enough
+/// that an answer waits for well under a millisecond, enough to fill a system call.
+const PUBLISH_TURN: usize = 64;
+/// A broker that answers nothing for this long, though it is not blocked and owes confirms, is
+/// taken for lost. Some brokers forget confirms for good while heartbeats go on.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(30);
+/// Confirmed events after which the position is saved although `save_interval` is not over: bounds
+/// the replay after a crash at full speed.
+const SAVE_EVERY: u64 = 10_000;
+/// Position moves without events are saved at most this often. Saving is a write itself, which
+/// moves the idle token again: without a limit an idle connector would write for ever.
+const IDLE_SAVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long saves may fail before the run ends; until then delivery goes on and only the replay grows.
+const UNSAVED_LIMIT: Duration = Duration::from_secs(60);
+/// After a failure, how long what is in flight may take: a restart should not wait long, and what
+/// is not confirmed by then is sent again.
+const FAILED_DRAIN_DEADLINE: Duration = Duration::from_secs(4);
+/// How often deadlines are looked at.
+const MAX_TICK: Duration = Duration::from_secs(1);
+/// After a refused message the window is one message wide for this many confirms. A full queue
+/// takes a message whenever a consumer makes room; with more than one in flight a later event
+/// could slip in before an earlier one.
+const CAREFUL_CONFIRMS: u64 = 1000;
+
+/// What a run works with.
+pub(crate) struct Parts<S, C> {
+    pub(crate) source: Source,
+    pub(crate) sink: S,
+    pub(crate) store: Arc<C>,
+    pub(crate) epoch: u64,
+    /// Where the run begins; `None` before anything was ever saved and the server named no position.
+    pub(crate) start: Option<Checkpoint>,
+    /// Whether `start` is already durable.
+    pub(crate) start_is_saved: bool,
+    /// Whether the last run ended with a refused message.
+    pub(crate) careful: bool,
+    pub(crate) settings: Settings,
+    pub(crate) status: Arc<ConnectorStatus>,
+    pub(crate) metrics: ConnectorMetrics,
+}
+
+/// The configuration as far as the loop needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) envelope: Envelope,
+    pub(crate) max_unconfirmed: u32,
+    pub(crate) max_unconfirmed_bytes: u64,
+    pub(crate) save_interval: Duration,
+    pub(crate) on_invalidate: OnInvalidate,
+    /// How long a stop may wait for confirms (three quarters of it) and the last save.
+    pub(crate) drain_deadline: Duration,
+}
+
+/// Where an event in flight stands.
+#[derive(Debug)]
+struct Sent {
+    batch: Arc<EventBatch>,
+    index: usize,
+}
+
+/// A batch that is being published.
+#[derive(Debug)]
+struct Reading {
+    batch: Arc<EventBatch>,
+    next: usize,
+}
+
+type Saving = Pin<Box<dyn Future<Output = (Checkpoint, Result<()>)> + Send>>;
+
+pub(crate) struct Run<S, C> {
+    parts: Parts<S, C>,
+    window: ConfirmWindow<Sent>,
+    reading: Option<Reading>,
+    /// A position without an event; it counts once nothing is in flight before it.
+    idle: Option<(ResumeToken, SystemTime)>,
+    confirmed: Option<Checkpoint>,
+    saved: Option<Checkpoint>,
+    saving: Option<Saving>,
+    last_save: Instant,
+    saves_fail_since: Option<Instant>,
+    /// When the broker last answered, or last owed nothing.
+    last_progress: Instant,
+    careful_confirms: u64,
+    blocked: bool,
+    stream_ended: bool,
+}
+
+impl<S: Sink, C: CheckpointStore> Run<S, C> {
+    pub(crate) fn new(parts: Parts<S, C>) -> Self {
+        let seq = parts.start.as_ref().map_or(0, |start| start.seq);
+        let window =
+            ConfirmWindow::new(seq + 1, parts.settings.max_unconfirmed, parts.settings.max_unconfirmed_bytes);
+        parts.status.begin_run(parts.epoch, seq);
+        let now = Instant::now();
+        Run {
+            window,
+            reading: None,
+            idle: None,
+            confirmed: parts.start.clone(),
+            saved: parts.start.clone().filter(|_| parts.start_is_saved),
+            saving: None,
+            last_save: now,
+            saves_fail_since: None,
+            last_progress: now,
+            careful_confirms: if parts.careful { CAREFUL_CONFIRMS } else { 0 },
+            blocked: false,
+            stream_ended: false,
+            parts,
+        }
+    }
+
+    /// Runs until `stop` or a failure, then finishes in order.
+    ///
+    /// Returns the confirmed frontier, from which the next run goes on, and how it ended.
+    pub(crate) async fn run(mut self, stop: &CancellationToken) -> (Option<Checkpoint>, Result<()>) {
+        let mut outcome = self.save_start().await;
+        if outcome.is_ok() {
+            self.parts.status.enter(State::Running, None);
+            outcome = self.stream(stop).await;
+        }
+        let outcome = self.finish(outcome).await;
+        self.parts.sink.close().await;
+        (self.confirmed, outcome)
+    }
+
+    /// Makes the very first position durable before anything is published: whatever happens from
+    /// now on will be read, also after a crash.
+    async fn save_start(&mut self) -> Result<()> {
+        match (&self.confirmed, &self.saved) {
+            (Some(start), None) => {
+                self.parts.store.save(self.parts.epoch, start).await?;
+                self.saved = self.confirmed.clone();
+                self.parts.status.saved_now();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn stream(&mut self, stop: &CancellationToken) -> Result<()> {
+        let mut answers: Vec<Settlement> = Vec::new();
+        let mut tick = interval(self.parts.settings.save_interval.min(MAX_TICK));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.publish_turn()?;
+            tokio::select! {
+                biased;
+                // An orderly stop ends the reading; what is in flight is for `finish`.
+                () = stop.cancelled() => return Ok(()),
+                // Answers before anything new: they make room, and a refusal must stop the publishing.
+                settled = self.parts.sink.settled(&mut answers) => {
+                    settled?;
+                    self.settle(&mut answers)?;
+                }
+                // A finished save before the start of another: there is at most one.
+                (checkpoint, saved) = async { self.saving.as_mut().expect("guarded").await },
+                    if self.saving.is_some() => self.on_saved(checkpoint, saved)?,
+                _ = tick.tick() => self.on_tick()?,
+                // A batch in hand goes out before the next one is taken.
+                () = ready(()), if self.can_publish() => {}
+                item = self.parts.source.next(), if self.reading.is_none() && !self.stream_ended => {
+                    self.on_item(item?);
+                }
+                // The server ended the stream and everything before the end is confirmed.
+                () = ready(()), if self.stream_ended && self.window.is_empty() && self.reading.is_none() =>
+                    return Err(self.end_of_stream()),
+            }
+        }
+    }
+
+    fn on_item(&mut self, item: SourceItem) {
+        match item {
+            SourceItem::End => self.stream_ended = true,
+            SourceItem::Batch(batch) => {
+                self.idle = batch.idle_token().filter(|_| batch.is_empty()).map(|token| (token.clone(), batch.received_at()));
+                if !batch.is_empty() {
+                    self.reading = Some(Reading { batch, next: 0 });
+                }
+                self.take_idle();
+            }
+        }
+    }
+
+    /// Moves the frontier to the idle token, if nothing is in flight before it.
+    fn take_idle(&mut self) {
+        if !self.window.is_empty() || self.reading.is_some() {
+            return;
+        }
+        if let Some((token, at)) = self.idle.take() {
+            let seq = self.window.next_seq() - 1;
+            self.confirmed = Some(Checkpoint { token, seq });
+            self.parts.status.confirmed_at(at);
+        }
+    }
+
+    fn can_publish(&self) -> bool {
+        let careful = self.careful_confirms > 0 && !self.window.is_empty();
+        self.reading.is_some()
+            && self.window.has_room()
+            && !careful
+            && self.parts.sink.has_room()
+            && !self.blocked
+    }
+
+    fn publish_turn(&mut self) -> Result<()> {
+        let mut published = 0;
+        while published < PUBLISH_TURN && self.can_publish() {
+            self.publish_next()?;
+            published += 1;
+        }
+        if published > 0 {
+            self.parts.metrics.published.inc_by(published as u64);
+            self.report();
+        }
+        Ok(())
+    }
+
+    fn publish_next(&mut self) -> Result<()> {
+        let Some(reading) = &mut self.reading else { return Ok(()) };
+        let seq = self.window.next_seq();
+        let event = reading.batch.event(reading.next);
+        let malformed = |error: &(dyn std::fmt::Display + Send + Sync)| {
+            Error::new(ErrorKind::Encode, format!("encode event {seq}")).with_source(error.to_string())
+        };
+        let event = ChangeEvent::parse(event).map_err(|error| malformed(&error))?;
+        self.parts.metrics.received(event.operation);
+        let message = self.parts.settings.envelope.message(&event).map_err(|error| malformed(&error))?;
+        self.parts.sink.publish(seq, &message)?;
+        if self.window.is_empty() {
+            self.last_progress = Instant::now();
+            self.parts.status.progressed();
+        }
+        let sent = Sent { batch: Arc::clone(&reading.batch), index: reading.next };
+        self.window.push(sent, message.body.len() as u64);
+        reading.next += 1;
+        if reading.next == reading.batch.len() {
+            self.reading = None;
+        }
+        Ok(())
+    }
+
+    /// Takes the broker's answers in; an answer other than a confirm ends the run.
+    fn settle(&mut self, answers: &mut Vec<Settlement>) -> Result<()> {
+        let mut refusal = None;
+        for answer in answers.drain(..) {
+            match answer.outcome {
+                Outcome::Confirmed => {
+                    self.window.confirm(answer.seq, answer.multiple);
+                }
+                Outcome::Nacked => {
+                    let text = format!("publish event {}: RabbitMQ refused it (basic.nack)", answer.seq);
+                    refusal = Some(Error::new(ErrorKind::Nacked, text));
+                }
+                Outcome::Returned(reason) => {
+                    let text = format!("publish event {}: RabbitMQ returned it ({reason})", answer.seq);
+                    refusal = Some(Error::new(ErrorKind::Unroutable, text));
+                }
+            }
+            // What follows a refused message is not looked at: a return comes before its own confirm.
+            if refusal.is_some() {
+                break;
+            }
+        }
+        answers.clear();
+        self.advance()?;
+        self.note_blocked();
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Moves the frontier over the contiguous confirmed prefix.
+    fn advance(&mut self) -> Result<()> {
+        let mut last = None;
+        let mut count = 0;
+        while let Some((seq, sent)) = self.window.pop_confirmed() {
+            last = Some((seq, sent));
+            count += 1;
+        }
+        let Some((seq, sent)) = last else { return Ok(()) };
+        let event = ChangeEvent::parse(sent.batch.event(sent.index))
+            .map_err(|error| Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error))?;
+        self.confirmed = Some(Checkpoint { token: ResumeToken::from(event.token), seq });
+        if let Some(at) = event_time(&event) {
+            self.parts.status.confirmed_at(at);
+        }
+        self.last_progress = Instant::now();
+        self.careful_confirms = self.careful_confirms.saturating_sub(count);
+        self.parts.status.progressed();
+        self.parts.metrics.confirmed.inc_by(count);
+        self.take_idle();
+        self.report();
+        if seq - self.saved.as_ref().map_or(0, |saved| saved.seq) >= SAVE_EVERY {
+            self.begin_save();
+        }
+        Ok(())
+    }
+
+    fn note_blocked(&mut self) {
+        let reason = self.parts.sink.blocked();
+        if reason.is_some() == self.blocked {
+            return;
+        }
+        self.blocked = reason.is_some();
+        // The watchdog starts anew when the block is over.
+        self.last_progress = Instant::now();
+        let name = &self.parts.status.name;
+        match reason {
+            Some(reason) => {
+                tracing::warn!(connector = %name, reason, "RabbitMQ blocks publishers; delivery waits");
+                let detail = format!("RabbitMQ blocks publishers: {reason}");
+                self.parts.status.enter(State::Blocked, Some(&detail));
+            }
+            None => {
+                tracing::info!(connector = %name, "RabbitMQ takes messages again");
+                self.parts.status.enter(State::Running, None);
+            }
+        }
+    }
+
+    fn on_tick(&mut self) -> Result<()> {
+        self.parts.status.look_at_rate();
+        if self.blocked {
+            self.last_progress = Instant::now();
+        }
+        if !self.window.is_empty() && self.last_progress.elapsed() > CONFIRM_DEADLINE {
+            let text = format!(
+                "publish: no confirm for {} s with {} messages in flight",
+                CONFIRM_DEADLINE.as_secs(),
+                self.window.len()
+            );
+            return Err(Error::new(ErrorKind::ConfirmTimeout, text));
+        }
+        let due = match self.unsaved_events() {
+            0 => IDLE_SAVE_INTERVAL,
+            _ => self.parts.settings.save_interval,
+        };
+        if self.last_save.elapsed() >= due {
+            self.begin_save();
+        }
+        Ok(())
+    }
+
+    fn unsaved_events(&self) -> u64 {
+        let seq = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq);
+        seq(&self.confirmed) - seq(&self.saved)
+    }
+
+    fn begin_save(&mut self) {
+        if self.saving.is_some() || self.confirmed == self.saved {
+            return;
+        }
+        let Some(checkpoint) = self.confirmed.clone() else { return };
+        let (store, epoch) = (Arc::clone(&self.parts.store), self.parts.epoch);
+        self.last_save = Instant::now();
+        self.saving = Some(Box::pin(async move {
+            let saved = store.save(epoch, &checkpoint).await;
+            (checkpoint, saved)
+        }));
+    }
+
+    /// A failed save only makes the replay after a crash longer, so delivery goes on for a while.
+    fn on_saved(&mut self, checkpoint: Checkpoint, saved: Result<()>) -> Result<()> {
+        self.saving = None;
+        match saved {
+            Ok(()) => {
+                self.saved = Some(checkpoint);
+                self.saves_fail_since = None;
+                self.parts.status.saved_now();
+                self.report();
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
+            Err(error) => {
+                let since = *self.saves_fail_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > UNSAVED_LIMIT {
+                    return Err(error);
+                }
+                tracing::warn!(connector = %self.parts.status.name, cause = %error.chain(), "position not saved; delivery goes on");
+                if let Some(error_type) = error.policy().error_type {
+                    self.parts.metrics.failed(error_type);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn end_of_stream(&self) -> Error {
+        let kind = match self.parts.settings.on_invalidate {
+            OnInvalidate::Continue => ErrorKind::Invalidated,
+            OnInvalidate::Stop => ErrorKind::InvalidatedStop,
+        };
+        Error::new(kind, "read the change stream: MongoDB ended it (the collection was dropped or renamed)")
+    }
+
+    /// Waits for what is in flight if the broker is still there, and saves the frontier.
+    async fn finish(&mut self, outcome: Result<()>) -> Result<()> {
+        let time = match &outcome {
+            Ok(()) => {
+                self.parts.status.enter(State::Draining, None);
+                self.parts.settings.drain_deadline
+            }
+            Err(_) => self.parts.settings.drain_deadline.min(FAILED_DRAIN_DEADLINE),
+        };
+        let now = Instant::now();
+        // Not yet published: the next run reads it again.
+        self.reading = None;
+        let broker_is_there = outcome.as_ref().map_or_else(|error| !error.is_rabbitmq(), |()| true);
+        let mut drained = Ok(());
+        if broker_is_there {
+            drained = self.drain(now + time * 3 / 4).await;
+        }
+        let saved = self.save_last(now + time).await;
+        outcome.and(drained).and(saved)
+    }
+
+    async fn drain(&mut self, deadline: Instant) -> Result<()> {
+        let mut answers = Vec::new();
+        while !self.window.is_empty() {
+            match timeout_at(deadline, self.parts.sink.settled(&mut answers)).await {
+                Ok(settled) => settled?,
+                Err(_) => {
+                    let text = format!("drain: {} messages unconfirmed at the deadline", self.window.len());
+                    return Err(Error::new(ErrorKind::ConfirmTimeout, text));
+                }
+            }
+            self.settle(&mut answers)?;
+        }
+        self.take_idle();
+        Ok(())
+    }
+
+    async fn save_last(&mut self, deadline: Instant) -> Result<()> {
+        let late = || Error::new(ErrorKind::CheckpointStore, "save the last position: no answer before the deadline");
+        if let Some(saving) = self.saving.take() {
+            let (checkpoint, saved) = timeout_at(deadline, saving).await.map_err(|_| late())?;
+            self.on_saved(checkpoint, saved)?;
+        }
+        self.begin_save();
+        if let Some(saving) = self.saving.take() {
+            let (checkpoint, saved) = timeout_at(deadline, saving).await.map_err(|_| late())?;
+            saved?;
+            self.on_saved(checkpoint, Ok(()))?;
+        }
+        Ok(())
+    }
+
+    fn report(&self) {
+        let published = self.window.next_seq() - 1;
+        let confirmed = published - self.window.len() as u64;
+        let ahead = self.reading.as_ref().map_or(0, |reading| reading.batch.len() - reading.next);
+        self.parts.status.set_positions(Positions {
+            received: published + ahead as u64,
+            published,
+            confirmed,
+            saved: self.saved.as_ref().map_or(0, |saved| saved.seq).min(confirmed),
+        });
+        self.parts.status.set_unconfirmed(self.window.len() as u64, self.window.bytes());
+    }
+}
+
+/// When the server wrote the event: to the millisecond where it says so (MongoDB 6.0), else to the second.
+fn event_time(event: &ChangeEvent<'_>) -> Option<SystemTime> {
+    let cluster = || event.cluster_time.map(|time| SystemTime::UNIX_EPOCH + Duration::from_secs(time.time.into()));
+    event.wall_time.map(|time| time.to_system_time()).or_else(cluster)
+}

@@ -1,0 +1,67 @@
+//! Dates as ISO-8601 text.
+
+/// The last millisecond of the year 9999, the last that ISO-8601 can write without an agreement.
+const LAST_MILLISECOND: i64 = 253_402_300_799_999;
+
+/// The year is one of `1970..=9999`, the years that Extended JSON writes as ISO-8601 text.
+pub(super) fn is_iso8601_date(millis: i64) -> bool {
+    (0..=LAST_MILLISECOND).contains(&millis)
+}
+
+/// Appends `2024-02-29T12:30:00.123Z`, for a time in milliseconds since 1970-01-01 UTC that
+/// [`is_iso8601_date`]. The fraction has three digits, and is left out when it is zero.
+pub(super) fn write_iso8601(out: &mut Vec<u8>, millis: i64) {
+    debug_assert!(is_iso8601_date(millis));
+    let millis = millis.unsigned_abs();
+    let (year, month, day) = civil_from_days((millis / 86_400_000) as u32);
+    let of_day = (millis % 86_400_000) as u32;
+
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    put_two(&mut text, 0, year / 100);
+    put_two(&mut text, 2, year % 100);
+    put_two(&mut text, 5, month);
+    put_two(&mut text, 8, day);
+    put_two(&mut text, 11, of_day / 3_600_000);
+    put_two(&mut text, 14, of_day / 60_000 % 60);
+    put_two(&mut text, 17, of_day / 1000 % 60);
+    let fraction = of_day % 1000;
+    if fraction == 0 {
+        out.extend_from_slice(&text[..19]);
+        out.push(b'Z');
+    } else {
+        text[20] = b'0' + (fraction / 100) as u8;
+        put_two(&mut text, 21, fraction % 100);
+        out.extend_from_slice(&text);
+    }
+}
+
+/// Year, month and day of the `days`th day after 1970-01-01, in the Gregorian calendar.
+///
+/// Counts in years that begin on 1 March, so that the leap day is the last of its year, and in
+/// eras of 400 years, which all have the same number of days.
+fn civil_from_days(days: u32) -> (u32, u32, u32) {
+    const DAYS_FROM_0000_03_01_TO_1970: u32 = 719_468;
+    const DAYS_OF_ERA: u32 = 146_097;
+    const DAYS_OF_CENTURY: u32 = 36_524;
+    const DAYS_OF_FOUR_YEARS: u32 = 1460;
+
+    let days = days + DAYS_FROM_0000_03_01_TO_1970;
+    let era = days / DAYS_OF_ERA;
+    let day = days % DAYS_OF_ERA;
+    let leap_days = day / DAYS_OF_FOUR_YEARS - day / DAYS_OF_CENTURY + day / (DAYS_OF_ERA - 1);
+    let year_of_era = (day - leap_days) / 365;
+    let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // From March on, five months have 153 days, again and again.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let (month, next_year) = match month_from_march {
+        0..=9 => (month_from_march + 3, 0),
+        _ => (month_from_march - 9, 1),
+    };
+    (era * 400 + year_of_era + next_year, month, day_of_month)
+}
+
+fn put_two(text: &mut [u8; 24], at: usize, number: u32) {
+    text[at] = b'0' + (number / 10) as u8;
+    text[at + 1] = b'0' + (number % 10) as u8;
+}

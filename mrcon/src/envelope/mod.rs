@@ -1,0 +1,201 @@
+//! How a change event is dressed as a message. Pure: no I/O, no clock, no state.
+//!
+//! The body is the change event as MongoDB documents it, all fields in MongoDB's order; fields and
+//! operation types that are not known here pass through unchanged.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::elements::Malformed;
+use crate::event::ChangeEvent;
+
+mod binary;
+mod date;
+pub mod extjson;
+mod number;
+mod text;
+
+use extjson::{ExtJson, write_document};
+
+/// The longest resume token text that is a message id as it stands, in bytes.
+///
+/// AMQP allows 255 bytes. MongoDB's tokens are about 100 characters, and grow with the key of the
+/// document twice as fast as it does.
+pub const MAX_ID_BYTES: usize = 200;
+
+/// What a message body looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The change event in relaxed Extended JSON v2.
+    #[default]
+    Relaxed,
+    /// The change event in canonical Extended JSON v2.
+    Canonical,
+}
+
+/// Dresses change events as messages of one format.
+#[derive(Clone, Debug, Default)]
+pub struct Envelope {
+    format: Format,
+}
+
+/// A change event, ready to publish.
+///
+/// The same event makes the same message, in whichever run it is made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The body, one JSON object.
+    pub body: Vec<u8>,
+    /// The body's media type.
+    pub content_type: &'static str,
+    /// Tells this event from all others of its stream: the resume token's `_data`. Where that is
+    /// longer than [`MAX_ID_BYTES`], its SHA-256, and where it is not a string, the SHA-256 of the
+    /// token's BSON, as 64 lower-case hex digits.
+    pub id: Cow<'a, str>,
+    /// The event's cluster time, in seconds since 1970-01-01 UTC.
+    pub timestamp: Option<u64>,
+    /// `operationType` in the server's own words; empty if a pipeline took it away.
+    pub operation: &'a str,
+    /// The database's name.
+    pub db: Option<&'a str>,
+    /// The collection's name.
+    pub coll: Option<&'a str>,
+    /// `documentKey` as canonical Extended JSON, whatever the body's format: equal keys have equal
+    /// text. As long as the key itself, which can be megabytes.
+    pub key: Option<String>,
+    /// Text in the event was not UTF-8; U+FFFD stands in the body for the bytes that were not.
+    pub lossy: bool,
+}
+
+/// Shows no value of the document: messages may end up in a log.
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("operation", &self.operation)
+            .field("db", &self.db)
+            .field("coll", &self.coll)
+            .field("timestamp", &self.timestamp)
+            .field("body_bytes", &self.body.len())
+            .field("lossy", &self.lossy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Envelope {
+    /// An envelope of this format.
+    pub fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Dresses one event.
+    ///
+    /// # Errors
+    ///
+    /// Some part of the event is not BSON, or it is nested too deep. The event cannot be carried
+    /// then, now or later.
+    pub fn message<'a>(&self, event: &ChangeEvent<'a>) -> Result<Message<'a>, EncodeError> {
+        let mode = self.format.ext_json();
+        let mut body = Vec::with_capacity(self.format.text_capacity(event.raw.as_bytes().len()));
+        let written = write_document(&mut body, event.raw, mode)?;
+        Ok(Message {
+            body,
+            content_type: "application/json",
+            id: message_id(event),
+            timestamp: event.cluster_time.map(|time| u64::from(time.time)),
+            operation: event.operation_type,
+            db: event.db,
+            coll: event.coll,
+            key: event.document_key.map(key_text).transpose()?,
+            lossy: written.replaced_text,
+        })
+    }
+}
+
+impl Format {
+    fn ext_json(self) -> ExtJson {
+        match self {
+            Self::Relaxed => ExtJson::Relaxed,
+            Self::Canonical => ExtJson::Canonical,
+        }
+    }
+
+    /// How much to allocate for the text of a document of `bson_bytes`, so that it need not grow.
+    ///
+    /// Relaxed text of ordinary documents is 1.0 to 1.5 times as long as their BSON, canonical text
+    /// 1.3 to 1.7 times. It can be 2 to 3 times as long: an array of nothing but ids, dates or
+    /// (canonical) numbers. Such text grows once; allocating for it would hold that much more
+    /// memory for every message in flight.
+    fn text_capacity(self, bson_bytes: usize) -> usize {
+        let text_bytes = match self {
+            Self::Relaxed => bson_bytes + bson_bytes / 2,
+            Self::Canonical => bson_bytes * 2,
+        };
+        text_bytes + 64
+    }
+}
+
+fn message_id<'a>(event: &ChangeEvent<'a>) -> Cow<'a, str> {
+    match event.token_data {
+        Some(data) if data.len() <= MAX_ID_BYTES => Cow::Borrowed(data),
+        Some(data) => Cow::Owned(sha256_hex(data.as_bytes())),
+        None => Cow::Owned(sha256_hex(event.token.as_bytes())),
+    }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest
+        .iter()
+        .flat_map(|&byte| binary::hex_digits(byte))
+        .map(char::from)
+        .collect()
+}
+
+fn key_text(key: &bson::RawDocument) -> Result<String, EncodeError> {
+    let mut text = Vec::with_capacity(Format::Canonical.text_capacity(key.as_bytes().len()));
+    let _written = write_document(&mut text, key, ExtJson::Canonical)?;
+    Ok(String::from_utf8(text).expect("JSON is written from text only"))
+}
+
+/// Why an event cannot be written in a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The bytes are not BSON.
+    Malformed(Malformed),
+    /// Documents and arrays are nested deeper than [`extjson::MAX_DEPTH`].
+    TooDeep {
+        /// Where the innermost one begins, in bytes from the start of the event.
+        offset: usize,
+    },
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(_) => write!(f, "the change event is not BSON"),
+            Self::TooDeep { offset } => write!(
+                f,
+                "the change event is nested deeper than {} levels at byte {offset}",
+                extjson::MAX_DEPTH
+            ),
+        }
+    }
+}
+
+impl std::error::Error for EncodeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Malformed(malformed) => Some(malformed),
+            Self::TooDeep { .. } => None,
+        }
+    }
+}
+
+impl From<Malformed> for EncodeError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}

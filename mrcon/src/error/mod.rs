@@ -1,0 +1,376 @@
+//! One error type: what went wrong (kind), doing what (context), why (source).
+//!
+//! [`ErrorKind::policy`] is the one table that says what an error means: whether the connector is
+//! restarted or waits for the operator, under which label it is counted, and what to do about it.
+//! It is exhaustive on purpose: a new kind does not compile before somebody decided. The cost of
+//! a mistake is not symmetric. A fault taken for `Retry` is retried with backoff and shows in
+//! `/health`; a passing fault taken for `Halt` stops delivery until a person comes. So when in
+//! doubt: `Retry`.
+
+pub(crate) mod mongo;
+
+use std::fmt;
+
+/// Everything in this crate that can fail returns this error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, doing what, and why.
+///
+/// `Display` prints one line without the source; [`Error::chain`] prints the causes too. Neither
+/// ever holds a user name, a password or the content of a document.
+pub struct Error {
+    kind: ErrorKind,
+    context: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The kinds of failure a connector can meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No usable connection to MongoDB: network, server selection, a fail-over, a killed cursor.
+    MongoConnection,
+    /// MongoDB refused the credentials (code 18).
+    MongoAuthentication,
+    /// The MongoDB user lacks a right (code 13).
+    MongoUnauthorized,
+    /// The server is not a replica set member nor a mongos (code 40573).
+    NotReplicaSet,
+    /// The saved position is no longer in the oplog (codes 286, 280, 136, 166-less variants).
+    HistoryLost,
+    /// MongoDB does not accept the saved resume token (codes 260, 9, 15, 40647, 50811 at open).
+    ResumeTokenRefused,
+    /// An event is larger than a BSON document may be (code 10334).
+    EventTooLarge,
+    /// A required pre- or post-image does not exist (code 47).
+    ImageMissing,
+    /// MongoDB refuses the watch itself: a stage, an option, the namespace.
+    WatchRefused,
+    /// The stream was invalidated (drop, rename, dropDatabase) and `on_invalidate: continue`.
+    Invalidated,
+    /// The stream was invalidated and the configuration says `on_invalidate: stop`.
+    InvalidatedStop,
+    /// Any other answer of MongoDB.
+    Mongo,
+    /// The checkpoint could not be read or written.
+    CheckpointStore,
+    /// A checkpoint is there and cannot be understood.
+    CheckpointCorrupt,
+    /// Another instance runs this connector: it claimed a newer epoch.
+    Fenced,
+    /// An event is not what a change event looks like, or cannot be encoded.
+    Encode,
+    /// No usable connection to RabbitMQ: network, TLS, heartbeat, a close by the broker.
+    RabbitConnection,
+    /// RabbitMQ refused the credentials or the virtual host.
+    RabbitAuthentication,
+    /// The RabbitMQ user lacks a permission (code 403).
+    RabbitPermission,
+    /// The queue does not exist and is not to be declared here (code 404).
+    TargetMissing,
+    /// The queue exists with other properties, or is used exclusively (codes 405, 406).
+    TargetMismatch,
+    /// The broker refuses a message of this size (codes 311, 406 on publish).
+    MessageTooLarge,
+    /// The broker returned a message: no queue would have got it.
+    Unroutable,
+    /// The broker refused a message (`basic.nack`), for example because the queue is full.
+    Nacked,
+    /// The broker neither confirmed nor refused within the deadline.
+    ConfirmTimeout,
+    /// The connector's task panicked.
+    Panic,
+}
+
+/// What an error means for the connector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Restart from the checkpoint, with backoff, for as long as it takes.
+    Retry,
+    /// Restart a few times, since declaring again may heal it; then wait for the operator.
+    RetryThenHalt,
+    /// Wait for the operator.
+    Halt,
+}
+
+/// The answer to an [`ErrorKind`]: what the supervisor does, how it is counted, what a person can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// What the supervisor does.
+    pub disposition: Disposition,
+    /// `reason` label of `mrcon_task_restarts_total`.
+    pub reason: Reason,
+    /// `error_type` label of `mrcon_task_failures_total`; `None` where a restart is no failure.
+    pub error_type: Option<ErrorType>,
+    /// One sentence for the operator.
+    pub remedy: &'static str,
+}
+
+/// Values of the label `reason` of `mrcon_task_restarts_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// MongoDB could not be used.
+    MongoConnectionFailed,
+    /// RabbitMQ could not be used.
+    RabbitmqConnectionFailed,
+    /// RabbitMQ refused a message.
+    PublishRejected,
+    /// RabbitMQ had no queue for a message.
+    PublishUnroutable,
+    /// The saved position is gone from the oplog.
+    HistoryLost,
+    /// The watched collection was dropped or renamed.
+    Invalidated,
+    /// The task panicked.
+    TaskPanic,
+    /// Anything else.
+    UnhandledError,
+}
+
+impl Reason {
+    /// Every value, in the order of the documentation.
+    pub const ALL: [Reason; 8] = [
+        Reason::MongoConnectionFailed,
+        Reason::RabbitmqConnectionFailed,
+        Reason::PublishRejected,
+        Reason::PublishUnroutable,
+        Reason::HistoryLost,
+        Reason::Invalidated,
+        Reason::TaskPanic,
+        Reason::UnhandledError,
+    ];
+
+    /// The label's text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::MongoConnectionFailed => "mongo_connection_failed",
+            Reason::RabbitmqConnectionFailed => "rabbitmq_connection_failed",
+            Reason::PublishRejected => "publish_rejected",
+            Reason::PublishUnroutable => "publish_unroutable",
+            Reason::HistoryLost => "history_lost",
+            Reason::Invalidated => "invalidated",
+            Reason::TaskPanic => "task_panic",
+            Reason::UnhandledError => "unhandled_error",
+        }
+    }
+}
+
+/// Values of the label `error_type` of `mrcon_task_failures_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorType {
+    /// MongoDB.
+    Mongo,
+    /// RabbitMQ.
+    Rabbitmq,
+    /// The checkpoint store.
+    Checkpoint,
+    /// An event that cannot be encoded.
+    Encode,
+    /// A panic.
+    TaskPanic,
+    /// Anything else.
+    Unknown,
+}
+
+impl ErrorType {
+    /// Every value, in the order of the documentation.
+    pub const ALL: [ErrorType; 6] = [
+        ErrorType::Mongo,
+        ErrorType::Rabbitmq,
+        ErrorType::Checkpoint,
+        ErrorType::Encode,
+        ErrorType::TaskPanic,
+        ErrorType::Unknown,
+    ];
+
+    /// The label's text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorType::Mongo => "mongo_error",
+            ErrorType::Rabbitmq => "rabbitmq_error",
+            ErrorType::Checkpoint => "checkpoint_error",
+            ErrorType::Encode => "encode_error",
+            ErrorType::TaskPanic => "task_panic",
+            ErrorType::Unknown => "unknown_error",
+        }
+    }
+}
+
+impl ErrorKind {
+    /// The one table: what this kind of error means. See the module's documentation.
+    pub const fn policy(self) -> Policy {
+        use Disposition::{Halt, Retry, RetryThenHalt};
+        use ErrorType::{Checkpoint, Encode, Mongo, Rabbitmq, TaskPanic};
+        use Reason as R;
+        let (disposition, reason, error_type, remedy) = match self {
+            ErrorKind::MongoConnection => (
+                Retry, R::MongoConnectionFailed, Some(Mongo),
+                "check that MongoDB is up and can be reached from here; the connector goes on by itself",
+            ),
+            ErrorKind::MongoAuthentication => (
+                Retry, R::MongoConnectionFailed, Some(Mongo),
+                "check user, password and authSource of the MongoDB URI",
+            ),
+            ErrorKind::MongoUnauthorized => (
+                Retry, R::MongoConnectionFailed, Some(Mongo),
+                "grant the MongoDB user find and changeStream on the watched collection, and find, insert and update on the resume token collection",
+            ),
+            ErrorKind::NotReplicaSet => (
+                Halt, R::MongoConnectionFailed, Some(Mongo),
+                "change streams need a replica set or mongos: start mongod with --replSet and initiate it, then restart mrcond",
+            ),
+            ErrorKind::HistoryLost => (
+                Halt, R::HistoryLost, Some(Mongo),
+                "events between the saved position and the oldest oplog entry are gone: enlarge the oplog, bring consumers up to date from the collection, then delete this connector's resume token and restart mrcond",
+            ),
+            ErrorKind::ResumeTokenRefused => (
+                Halt, R::HistoryLost, Some(Mongo),
+                "the saved position does not belong to this deployment or is damaged: restore it, or delete this connector's resume token to begin from now, then restart mrcond",
+            ),
+            ErrorKind::EventTooLarge => (
+                Halt, R::UnhandledError, Some(Mongo),
+                "one change event exceeds 16 MiB: turn off before-images or full documents, or project large fields away with `pipeline`, then restart mrcond",
+            ),
+            ErrorKind::ImageMissing => (
+                Halt, R::UnhandledError, Some(Mongo),
+                "a required image does not exist: use when_available, or turn images on with collMod and accept that older events have none, then restart mrcond",
+            ),
+            ErrorKind::WatchRefused => (
+                Halt, R::UnhandledError, Some(Mongo),
+                "correct `watched` in the configuration (pipeline, namespace, image options need MongoDB 6.0), then restart mrcond",
+            ),
+            ErrorKind::Invalidated => (
+                Retry, R::Invalidated, None,
+                "nothing to do: the connector goes on with the next incarnation of the collection",
+            ),
+            ErrorKind::InvalidatedStop => (
+                Halt, R::Invalidated, Some(Mongo),
+                "the watched collection was dropped or renamed: recreate it, or set on_invalidate: continue, then restart mrcond",
+            ),
+            ErrorKind::Mongo => (
+                Retry, R::MongoConnectionFailed, Some(Mongo),
+                "look the error code up in MongoDB's documentation and in the server's log",
+            ),
+            ErrorKind::CheckpointStore => (
+                Retry, R::UnhandledError, Some(Checkpoint),
+                "check that the resume token collection can be written (rights, disk, write concern majority)",
+            ),
+            ErrorKind::CheckpointCorrupt => (
+                Halt, R::UnhandledError, Some(Checkpoint),
+                "restore the resume token document from a backup, or delete it to begin from now, then restart mrcond",
+            ),
+            ErrorKind::Fenced => (
+                Halt, R::UnhandledError, Some(Checkpoint),
+                "another mrcond runs this connector: stop one of them, or give them different resume token collections",
+            ),
+            ErrorKind::Encode => (
+                Halt, R::UnhandledError, Some(Encode),
+                "report the event type and position of the log line; to step over it, exclude it with `pipeline` and restart mrcond",
+            ),
+            ErrorKind::RabbitConnection => (
+                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                "check that RabbitMQ is up and can be reached from here; the connector goes on by itself",
+            ),
+            ErrorKind::RabbitAuthentication => (
+                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                "check user, password and virtual host of the RabbitMQ URI",
+            ),
+            ErrorKind::RabbitPermission => (
+                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                "grant the RabbitMQ user write on the default exchange (amq.default), read and configure on the queue",
+            ),
+            ErrorKind::TargetMissing => (
+                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                "create the queue, or set rabbitmq.declare: true",
+            ),
+            ErrorKind::TargetMismatch => (
+                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                "the queue cannot be used as it is: see the broker's words, correct the queue or rabbitmq.queue_type",
+            ),
+            ErrorKind::MessageTooLarge => (
+                Halt, R::PublishRejected, Some(Rabbitmq),
+                "raise max_message_size on the broker, or make events smaller with `pipeline`, then restart mrcond",
+            ),
+            ErrorKind::Unroutable => (
+                RetryThenHalt, R::PublishUnroutable, Some(Rabbitmq),
+                "no queue takes the message: create the queue (rabbitmq.stream_name), then restart mrcond",
+            ),
+            ErrorKind::Nacked => (
+                Retry, R::PublishRejected, Some(Rabbitmq),
+                "the queue refuses messages (x-max-length with reject-publish, or an error of the broker): consume from it or raise its limit; the connector goes on by itself",
+            ),
+            ErrorKind::ConfirmTimeout => (
+                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                "the broker does not confirm: look at its log, disk and quorum; the connector reconnects and sends again",
+            ),
+            ErrorKind::Panic => (
+                Retry, R::TaskPanic, Some(TaskPanic),
+                "this is a bug in mrcon: please report the log line; the connector goes on by itself",
+            ),
+        };
+        Policy { disposition, reason, error_type, remedy }
+    }
+}
+
+impl Error {
+    /// An error of `kind` that happened while doing `context` (a phrase such as `open the change stream`).
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Error { kind, context: context.into(), source: None }
+    }
+
+    /// Adds the cause.
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What it means; see [`ErrorKind::policy`].
+    pub fn policy(&self) -> Policy {
+        self.kind.policy()
+    }
+
+    /// Whether MongoDB is at fault.
+    pub(crate) fn is_mongodb(&self) -> bool {
+        self.policy().error_type == Some(ErrorType::Mongo)
+    }
+
+    /// Whether RabbitMQ is at fault.
+    pub(crate) fn is_rabbitmq(&self) -> bool {
+        self.policy().error_type == Some(ErrorType::Rabbitmq)
+    }
+
+    /// The whole chain of causes on one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.context.clone();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text.replace(['\n', '\r'], " ")
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.chain())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,49 @@
+//! `mrcon` carries MongoDB change events to RabbitMQ: confirmed, resumable, supervised, measured.
+//!
+//! # Guarantees
+//!
+//! 1. **At least once.** A resume token is saved only after the broker confirmed that event and
+//!    every event before it.
+//! 2. **Order.** The messages of one configured entry reach its queue in change-stream order. After
+//!    a failure a suffix is sent again from the last confirmed position; nothing is skipped.
+//! 3. **Nothing is dropped in silence.** Messages that the broker returns or refuses stop their
+//!    connector, are counted, and are visible with a remedy.
+//! 4. **Bounded.** Every queue, window, batch and retry has a limit; memory does not grow with the
+//!    backlog.
+//!
+//! # Flow
+//!
+//! ```text
+//! MongoDB ── source (one task owns the cursor; raw batches)
+//!         ── bounded channel (count and bytes)
+//!         ── connector loop ── envelope ── sink ── confirm window ── contiguous confirmed frontier
+//!         ── checkpoint store (majority write, fenced by epoch, one save in flight)
+//! ```
+//!
+//! # Where to begin
+//!
+//! [`Server`] runs a configuration ([`config`]); [`Metrics`] and [`status`] show what it does. The
+//! pure parts ([`event`], [`envelope`], [`window`]) can be used on their own.
+
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod checkpoint;
+pub mod config;
+mod connector;
+mod elements;
+pub mod envelope;
+pub mod error;
+pub mod event;
+pub mod metrics;
+mod rate;
+mod server;
+pub mod sink;
+pub mod source;
+pub mod status;
+pub mod uri;
+pub mod window;
+
+pub use error::{Error, ErrorKind, Result};
+pub use metrics::Metrics;
+pub use server::Server;

@@ -1,0 +1,164 @@
+//! AMQP 0.9.1 with publisher confirms, over one connection and one channel a connector.
+//!
+//! There is no task and no channel between the connector and the socket: the connector's own loop
+//! drives the connection through [`Sink::settled`]. Messages published in one turn of the loop go
+//! out in one system call, and the broker's `basic.ack`, `basic.nack` and `basic.return` are read
+//! in the order in which they stand on the wire, so a return is matched to its own message.
+
+mod connection;
+mod publish;
+mod tls;
+mod topology;
+
+use super::{Outcome, Settlement, Sink};
+use crate::config::RabbitMq;
+use crate::envelope::Message;
+use crate::error::{Error, ErrorKind, Result};
+use crate::uri::AmqpUri;
+use amq_protocol::frame::AMQPFrame;
+use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
+use amq_protocol::protocol::{AMQPClass, confirm};
+use amq_protocol::types::AMQPValue;
+use connection::Connection;
+use publish::Publisher;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Bytes waiting for the socket above which the connector encodes no further: a few turns' worth.
+const WRITE_BUFFER_HIGH: usize = 1 << 20;
+/// How long the broker may take to say goodbye. A blocked broker never does.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A connection that publishes to one queue. See the module's documentation.
+#[derive(Debug)]
+pub struct AmqpSink {
+    connection: Connection,
+    publisher: Publisher,
+    /// Seq of the message with delivery tag 0: tags count from 1 on each channel.
+    base: u64,
+    returning: Option<Returning>,
+}
+
+/// A `basic.return` whose header and body are still coming in.
+#[derive(Debug)]
+struct Returning {
+    reason: String,
+    seq: Option<u64>,
+    body_left: u64,
+}
+
+impl AmqpSink {
+    /// Connects, finds or declares the queue, and turns confirms on.
+    ///
+    /// `name` is the connection's name in RabbitMQ's management.
+    ///
+    /// # Errors
+    /// No connection, refused credentials, a queue that is missing or cannot be used.
+    pub async fn connect(uri: &AmqpUri, name: &str, target: &RabbitMq) -> Result<AmqpSink> {
+        let opening = async {
+            let mut connection = Connection::open(uri, name).await?;
+            connection.open_channel().await?;
+            topology::ensure_queue(&mut connection, target).await?;
+            connection
+                .call(AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false })), "turn publisher confirms on")
+                .await?;
+            let publisher = Publisher::new(connection.channel(), connection.frame_max(), "", &target.stream_name)?;
+            Ok(AmqpSink { connection, publisher, base: 0, returning: None })
+        };
+        timeout(uri.connection_timeout, opening).await.unwrap_or_else(|_| {
+            let seconds = uri.connection_timeout.as_secs_f32();
+            Err(Error::new(ErrorKind::RabbitConnection, format!("connect to {uri}: no answer within {seconds} s")))
+        })
+    }
+
+    /// The sink whose first message will have the number `next_seq`.
+    pub fn starting_at(mut self, next_seq: u64) -> AmqpSink {
+        self.base = next_seq - 1;
+        self
+    }
+
+    fn on_frame(&mut self, frame: AMQPFrame, into: &mut Vec<Settlement>) -> Result<()> {
+        match frame {
+            AMQPFrame::Method(_, AMQPClass::Basic(Basic::Ack(ack))) => {
+                into.push(self.settlement(ack.delivery_tag, ack.multiple, Outcome::Confirmed));
+            }
+            AMQPFrame::Method(_, AMQPClass::Basic(Basic::Nack(nack))) => {
+                into.push(self.settlement(nack.delivery_tag, nack.multiple, Outcome::Nacked));
+            }
+            AMQPFrame::Method(_, AMQPClass::Basic(Basic::Return(returned))) => {
+                let reason = format!("{} {}", returned.reply_code, returned.reply_text);
+                self.returning = Some(Returning { reason, seq: None, body_left: 0 });
+            }
+            AMQPFrame::Header(_, header) => {
+                if let Some(returning) = &mut self.returning {
+                    returning.seq = seq_header(&header.properties);
+                    returning.body_left = header.body_size;
+                    self.finish_return(into)?;
+                }
+            }
+            AMQPFrame::Body(_, body) => {
+                if let Some(returning) = &mut self.returning {
+                    returning.body_left = returning.body_left.saturating_sub(body.len() as u64);
+                    self.finish_return(into)?;
+                }
+            }
+            other => self.connection.on_other_frame(other, "publish")?,
+        }
+        Ok(())
+    }
+
+    fn settlement(&self, tag: u64, multiple: bool, outcome: Outcome) -> Settlement {
+        Settlement { seq: self.base + tag, multiple, outcome }
+    }
+
+    fn finish_return(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+        let Some(returning) = self.returning.take_if(|returning| returning.body_left == 0) else {
+            return Ok(());
+        };
+        // Our own header came back with the message, so this is exact whatever else is in flight.
+        let seq = returning.seq.ok_or_else(|| {
+            Error::new(ErrorKind::Unroutable, format!("publish: the broker returned a message ({})", returning.reason))
+        })?;
+        into.push(Settlement { seq, multiple: false, outcome: Outcome::Returned(returning.reason) });
+        Ok(())
+    }
+}
+
+impl Sink for AmqpSink {
+    fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
+        self.publisher.write(self.connection.out(), seq, message)
+    }
+
+    fn has_room(&self) -> bool {
+        self.connection.unsent() < WRITE_BUFFER_HIGH
+    }
+
+    fn blocked(&self) -> Option<&str> {
+        self.connection.blocked()
+    }
+
+    async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+        let was_blocked = self.blocked().is_some();
+        let had_room = self.has_room();
+        loop {
+            while let Some(frame) = self.connection.next_frame()? {
+                self.on_frame(frame, into)?;
+            }
+            if !into.is_empty() || self.blocked().is_some() != was_blocked || self.has_room() != had_room {
+                return Ok(());
+            }
+            self.connection.turn(had_room, WRITE_BUFFER_HIGH).await?;
+        }
+    }
+
+    async fn close(self) {
+        let _ = timeout(CLOSE_DEADLINE, self.connection.close()).await;
+    }
+}
+
+fn seq_header(properties: &basic::AMQPProperties) -> Option<u64> {
+    match properties.headers().as_ref()?.inner().get(publish::SEQ_HEADER)? {
+        AMQPValue::LongLongInt(seq) => u64::try_from(*seq).ok(),
+        _ => None,
+    }
+}

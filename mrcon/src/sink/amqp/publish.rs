@@ -1,0 +1,277 @@
+//! One message as AMQP frames: `basic.publish`, content header, body.
+//!
+//! Written by hand, since this runs for every event: the codec would build a header table of owned
+//! strings for each. A test reads the frames back with the codec.
+
+use crate::envelope::Message;
+use crate::error::{Error, ErrorKind, Result};
+use bytes::{BufMut, BytesMut};
+
+/// The header that carries our own number; it comes back with a returned message.
+pub(super) const SEQ_HEADER: &str = "x-mrcon-seq";
+
+const FRAME_METHOD: u8 = 1;
+const FRAME_HEADER: u8 = 2;
+const FRAME_BODY: u8 = 3;
+const FRAME_END: u8 = 0xCE;
+/// Type, channel and size before a frame's payload, and the end mark behind it.
+const FRAME_OVERHEAD: usize = 8;
+const CLASS_BASIC: u16 = 60;
+const METHOD_PUBLISH: u16 = 40;
+/// The broker answers with `basic.return` when no queue would get the message.
+const MANDATORY: u8 = 1;
+const PERSISTENT: u8 = 2;
+const APP_ID: &str = "mrcon";
+/// A longer document key stays out of the headers, which have to fit into one frame (128 KiB by
+/// default); the body has it in any case.
+const MAX_KEY_BYTES: usize = 64 << 10;
+
+/// Which properties follow, highest bit first (AMQP 0.9.1, 4.2.6.1).
+mod flags {
+    pub(super) const CONTENT_TYPE: u16 = 1 << 15;
+    pub(super) const HEADERS: u16 = 1 << 13;
+    pub(super) const DELIVERY_MODE: u16 = 1 << 12;
+    pub(super) const MESSAGE_ID: u16 = 1 << 7;
+    pub(super) const TIMESTAMP: u16 = 1 << 6;
+    pub(super) const TYPE: u16 = 1 << 5;
+    pub(super) const APP_ID: u16 = 1 << 3;
+}
+
+/// Writes messages for one target.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    /// The `basic.publish` frame, the same for every message.
+    method_frame: Vec<u8>,
+    channel: u16,
+    max_payload: usize,
+}
+
+impl Publisher {
+    pub(super) fn new(channel: u16, frame_max: usize, exchange: &str, routing_key: &str) -> Result<Publisher> {
+        let mut frame = BytesMut::new();
+        let end = begin_frame(&mut frame, FRAME_METHOD, channel);
+        frame.put_u16(CLASS_BASIC);
+        frame.put_u16(METHOD_PUBLISH);
+        frame.put_u16(0); // reserved
+        put_short_string(&mut frame, exchange)?;
+        put_short_string(&mut frame, routing_key)?;
+        frame.put_u8(MANDATORY);
+        end_frame(&mut frame, end);
+        Ok(Publisher { method_frame: frame.to_vec(), channel, max_payload: frame_max - FRAME_OVERHEAD })
+    }
+
+    pub(super) fn write(&self, out: &mut BytesMut, seq: u64, message: &Message<'_>) -> Result<()> {
+        // Room for nearly everything at once, so that a large message does not grow the buffer in steps.
+        out.reserve(self.method_frame.len() + 1024 + message.body.len());
+        let start = out.len();
+        out.extend_from_slice(&self.method_frame);
+        if let Err(error) = self.write_header(out, seq, message) {
+            out.truncate(start);
+            return Err(error);
+        }
+        for chunk in message.body.chunks(self.max_payload) {
+            let end = begin_frame(out, FRAME_BODY, self.channel);
+            out.extend_from_slice(chunk);
+            end_frame(out, end);
+        }
+        Ok(())
+    }
+
+    fn write_header(&self, out: &mut BytesMut, seq: u64, message: &Message<'_>) -> Result<()> {
+        let begin = begin_frame(out, FRAME_HEADER, self.channel);
+        out.put_u16(CLASS_BASIC);
+        out.put_u16(0); // weight
+        out.put_u64(message.body.len() as u64);
+        let timestamp_flag = if message.timestamp.is_some() { flags::TIMESTAMP } else { 0 };
+        out.put_u16(
+            flags::CONTENT_TYPE
+                | flags::HEADERS
+                | flags::DELIVERY_MODE
+                | flags::MESSAGE_ID
+                | timestamp_flag
+                | flags::TYPE
+                | flags::APP_ID,
+        );
+        put_short_string(out, message.content_type)?;
+        put_headers(out, seq, message);
+        out.put_u8(PERSISTENT);
+        put_short_string(out, &message.id)?;
+        if let Some(timestamp) = message.timestamp {
+            out.put_u64(timestamp);
+        }
+        put_short_string(out, message.operation)?;
+        put_short_string(out, APP_ID)?;
+        if out.len() - begin > self.max_payload {
+            return Err(Error::new(
+                ErrorKind::Encode,
+                format!("publish event {seq}: its properties do not fit into a frame of {} bytes", self.max_payload),
+            ));
+        }
+        end_frame(out, begin);
+        Ok(())
+    }
+}
+
+fn put_headers(out: &mut BytesMut, seq: u64, message: &Message<'_>) {
+    let start = out.len();
+    out.put_u32(0);
+    let texts = [
+        ("x-mrcon-db", message.db),
+        ("x-mrcon-coll", message.coll),
+        ("x-mrcon-op", Some(message.operation)),
+        ("x-mrcon-key", message.key.as_deref().filter(|key| key.len() <= MAX_KEY_BYTES)),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            put_header_name(out, name);
+            out.put_u8(b'S');
+            out.put_u32(text.len() as u32);
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+    put_header_name(out, SEQ_HEADER);
+    out.put_u8(b'l');
+    out.put_i64(seq as i64);
+    if message.lossy {
+        put_header_name(out, "x-mrcon-lossy");
+        out.put_u8(b't');
+        out.put_u8(1);
+    }
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn put_header_name(out: &mut BytesMut, name: &str) {
+    out.put_u8(name.len() as u8);
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn put_short_string(out: &mut BytesMut, text: &str) -> Result<()> {
+    let length = u8::try_from(text.len()).map_err(|_| {
+        Error::new(ErrorKind::Encode, format!("publish: a property of {} bytes, AMQP allows 255", text.len()))
+    })?;
+    out.put_u8(length);
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// Writes a frame's head and returns where its payload begins.
+fn begin_frame(out: &mut BytesMut, kind: u8, channel: u16) -> usize {
+    out.put_u8(kind);
+    out.put_u16(channel);
+    out.put_u32(0);
+    out.len()
+}
+
+/// Fills in the size of the frame whose payload began at `begin`, and ends it.
+fn end_frame(out: &mut BytesMut, begin: usize) {
+    let size = (out.len() - begin) as u32;
+    out[begin - 4..begin].copy_from_slice(&size.to_be_bytes());
+    out.put_u8(FRAME_END);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amq_protocol::frame::{AMQPFrame, parse_frame};
+    use amq_protocol::protocol::AMQPClass;
+    use amq_protocol::protocol::basic::AMQPMethod;
+    use amq_protocol::types::AMQPValue;
+    use std::borrow::Cow;
+
+    fn message(body: Vec<u8>) -> Message<'static> {
+        Message {
+            body,
+            content_type: "application/json",
+            id: Cow::Borrowed("8265"),
+            timestamp: Some(1_700_000_000),
+            operation: "insert",
+            db: Some("shop"),
+            coll: Some("orders"),
+            key: Some("{\"_id\":1}".into()),
+            lossy: false,
+        }
+    }
+
+    fn frames(message: &Message<'_>, frame_max: usize) -> Vec<AMQPFrame> {
+        let mut out = BytesMut::new();
+        Publisher::new(1, frame_max, "", "orders").unwrap().write(&mut out, 42, message).unwrap();
+        let mut rest: &[u8] = &out;
+        let mut frames = Vec::new();
+        while !rest.is_empty() {
+            let (after, frame) = parse_frame(rest).expect("a frame that the codec understands");
+            rest = after;
+            frames.push(frame);
+        }
+        frames
+    }
+
+    #[test]
+    fn message_arrives_with_other_properties_or_body() {
+        let message = message(vec![7; 10_000]);
+        let frames = frames(&message, 4096);
+        let AMQPFrame::Method(1, AMQPClass::Basic(AMQPMethod::Publish(publish))) = &frames[0] else {
+            panic!("{:?}", frames[0]);
+        };
+        assert!(publish.mandatory && !publish.immediate);
+        assert_eq!((publish.exchange.as_str(), publish.routing_key.as_str()), ("", "orders"));
+        let AMQPFrame::Header(1, header) = &frames[1] else { panic!("{:?}", frames[1]) };
+        assert_eq!((header.class_id, header.body_size), (60, 10_000));
+        let properties = &header.properties;
+        assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+        assert_eq!(*properties.delivery_mode(), Some(2));
+        assert_eq!(properties.message_id().as_ref().unwrap().as_str(), "8265");
+        assert_eq!(*properties.timestamp(), Some(1_700_000_000));
+        assert_eq!(properties.kind().as_ref().unwrap().as_str(), "insert");
+        assert_eq!(properties.app_id().as_ref().unwrap().as_str(), "mrcon");
+        let headers = properties.headers().as_ref().unwrap().inner();
+        assert_eq!(headers.len(), 5);
+        assert_eq!(headers["x-mrcon-db"], AMQPValue::LongString("shop".into()));
+        assert_eq!(headers["x-mrcon-coll"], AMQPValue::LongString("orders".into()));
+        assert_eq!(headers["x-mrcon-op"], AMQPValue::LongString("insert".into()));
+        assert_eq!(headers["x-mrcon-key"], AMQPValue::LongString("{\"_id\":1}".into()));
+        assert_eq!(headers["x-mrcon-seq"], AMQPValue::LongLongInt(42));
+        let body: Vec<u8> = frames[2..]
+            .iter()
+            .flat_map(|frame| match frame {
+                AMQPFrame::Body(1, bytes) => {
+                    assert!(bytes.len() + FRAME_OVERHEAD <= 4096, "a frame larger than agreed");
+                    bytes.clone()
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(body, message.body);
+    }
+
+    #[test]
+    fn absent_fields_leave_rubbish_in_the_header() {
+        let message = Message { timestamp: None, db: None, coll: None, key: None, lossy: true, ..message(vec![]) };
+        let frames = frames(&message, 4096);
+        assert_eq!(frames.len(), 2, "an empty body has no frame");
+        let AMQPFrame::Header(_, header) = &frames[1] else { panic!() };
+        assert_eq!(*header.properties.timestamp(), None);
+        let headers = header.properties.headers().as_ref().unwrap().inner();
+        assert_eq!(headers.len(), 3);
+        assert_eq!(headers["x-mrcon-lossy"], AMQPValue::Boolean(true));
+    }
+
+    #[test]
+    fn long_property_panics_or_spoils_the_frames_behind_it() {
+        let mut out = BytesMut::new();
+        let publisher = Publisher::new(1, 4096, "", "orders").unwrap();
+        let long = Message { id: Cow::Owned("x".repeat(256)), ..message(vec![1]) };
+        assert_eq!(publisher.write(&mut out, 1, &long).unwrap_err().kind(), ErrorKind::Encode);
+        let long_key = Message { key: Some("x".repeat(5000)), ..message(vec![1]) };
+        assert_eq!(publisher.write(&mut out, 1, &long_key).unwrap_err().kind(), ErrorKind::Encode);
+        assert!(out.is_empty(), "half a message stayed in the buffer");
+        assert!(Publisher::new(1, 4096, "", &"q".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn huge_key_stops_the_message() {
+        let message = Message { key: Some("x".repeat(MAX_KEY_BYTES + 1)), ..message(vec![1]) };
+        let AMQPFrame::Header(_, header) = &frames(&message, 131_072)[1] else { panic!() };
+        assert!(!header.properties.headers().as_ref().unwrap().inner().contains_key("x-mrcon-key"));
+    }
+}

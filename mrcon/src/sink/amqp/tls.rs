@@ -1,0 +1,70 @@
+//! TLS for `amqps://`.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::uri::AmqpUri;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Encrypts `stream`, and makes sure that the broker is who it says.
+///
+/// Trusted are the authorities of `cacertfile`, or without one those of the machine.
+pub(super) async fn connect(uri: &AmqpUri, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+    let fail = |source: Failure| {
+        Error::new(ErrorKind::RabbitConnection, format!("set TLS up with {uri}")).with_source(source)
+    };
+    let config = client_config(uri).map_err(fail)?;
+    let server = ServerName::try_from(uri.host.clone()).map_err(|error| fail(error.into()))?;
+    TlsConnector::from(Arc::new(config)).connect(server, stream).await.map_err(|error| fail(error.into()))
+}
+
+fn client_config(uri: &AmqpUri) -> std::result::Result<ClientConfig, Failure> {
+    // The provider is named here, so that no default of the process is needed.
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(uri.cacertfile.as_deref())?);
+    Ok(match (&uri.certfile, &uri.keyfile) {
+        (Some(certificate), Some(key)) => {
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, &error))?;
+            builder.with_client_auth_cert(certificates(certificate)?, key)?
+        }
+        _ => builder.with_no_client_auth(),
+    })
+}
+
+fn roots(file: Option<&Path>) -> std::result::Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    match file {
+        Some(file) => {
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(|error| in_file(file, &error))?;
+            }
+        }
+        // Single broken certificates of the machine's store are skipped, as everywhere.
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    match roots.is_empty() {
+        true => Err("no certificate authority is trusted: name one with cacertfile in the URI".into()),
+        false => Ok(roots),
+    }
+}
+
+fn certificates(file: &Path) -> std::result::Result<Vec<CertificateDer<'static>>, Failure> {
+    CertificateDer::pem_file_iter(file)
+        .and_then(|certificates| certificates.collect())
+        .map_err(|error| in_file(file, &error))
+}
+
+fn in_file(file: &Path, error: &dyn std::fmt::Display) -> Failure {
+    format!("{}: {error}", file.display()).into()
+}

@@ -1,0 +1,80 @@
+//! Finding or declaring the queue.
+
+use super::connection::{Connection, short};
+use crate::config::RabbitMq;
+use crate::error::{Error, ErrorKind, Result};
+use amq_protocol::protocol::{AMQPClass, queue};
+use amq_protocol::types::{AMQPValue, FieldTable};
+
+/// Uses the queue as it is, if it exists; declares it durable, if it does not and `declare` is set.
+///
+/// # Errors
+/// [`ErrorKind::TargetMissing`] when there is no queue and it is not to be declared here.
+pub(super) async fn ensure_queue(connection: &mut Connection, target: &RabbitMq) -> Result<()> {
+    let name = &target.stream_name;
+    match declare(connection, target, Passive::Yes).await {
+        Ok(()) => return warn_if_not_durable(connection, target).await,
+        Err(error) if error.kind() == ErrorKind::TargetMissing && target.declare => {
+            connection.open_channel().await?;
+        }
+        Err(error) => return Err(error),
+    }
+    declare(connection, target, Passive::No).await?;
+    tracing::info!(queue = %name, queue_type = target.queue_type.as_str(), "queue declared");
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passive {
+    Yes,
+    No,
+}
+
+async fn declare(connection: &mut Connection, target: &RabbitMq, passive: Passive) -> Result<()> {
+    let mut arguments = FieldTable::default();
+    if passive == Passive::No {
+        let queue_type = target.queue_type.as_str();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue_type.into()));
+    }
+    let request = queue::Declare {
+        queue: short(&target.stream_name, "the queue's name")?,
+        passive: passive == Passive::Yes,
+        durable: true,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments,
+    };
+    let context = match passive {
+        Passive::Yes => format!("look for the queue `{}`", target.stream_name),
+        Passive::No => format!("declare the queue `{}`", target.stream_name),
+    };
+    connection.call(AMQPClass::Queue(queue::AMQPMethod::Declare(request)), &context).await?;
+    Ok(())
+}
+
+/// AMQP tells nothing of an existing queue's properties, except by refusing a declaration that
+/// differs; for that it closes the channel, so there is a new one afterwards.
+async fn warn_if_not_durable(connection: &mut Connection, target: &RabbitMq) -> Result<()> {
+    let refusal = match declare(connection, target, Passive::No).await {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    match refusal.kind() {
+        // It exists with other properties, or we may not declare: both fine, it is used as it is.
+        ErrorKind::TargetMismatch | ErrorKind::RabbitPermission => connection.open_channel().await?,
+        _ => return Err(refusal),
+    }
+    if is_about_durability(&refusal) {
+        tracing::warn!(
+            queue = %target.stream_name,
+            "the queue exists and is not durable: a restart of the broker loses it with its messages; \
+             remedy: delete it and let mrcond declare it, or declare it durable"
+        );
+    }
+    Ok(())
+}
+
+fn is_about_durability(refusal: &Error) -> bool {
+    refusal.chain().contains("'durable'")
+}

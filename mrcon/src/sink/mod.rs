@@ -1,0 +1,64 @@
+//! The RabbitMQ side: messages go out in order, the broker's answers come back as settlements.
+//!
+//! A message counts as delivered when the broker has **confirmed** it, never when it was written
+//! to a socket. The sink does not keep messages: after a failure the connector reads them again
+//! from the change stream.
+
+pub mod amqp;
+
+use crate::envelope::Message;
+use crate::error::Result;
+use std::future::Future;
+
+/// What the broker said of a published message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is as durable as the queue makes it.
+    Confirmed,
+    /// The broker refused it.
+    Nacked,
+    /// No queue would have got it; the broker's words.
+    Returned(String),
+}
+
+/// An answer of the broker: to message `seq`, or with `multiple` to all up to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The number that [`Sink::publish`] was called with.
+    pub seq: u64,
+    /// Whether every earlier message is meant too.
+    pub multiple: bool,
+    /// What happened to it.
+    pub outcome: Outcome,
+}
+
+/// Where messages go. One of the two places where tests inject faults.
+///
+/// Numbers given to `publish` are consecutive. Settlements may come in any order; a message that
+/// is returned gets a `Returned` before any `Confirmed` that covers it.
+pub trait Sink: Send {
+    /// Queues one message to be written; [`Sink::settled`] does the writing.
+    ///
+    /// # Errors
+    /// When the message cannot be expressed in the protocol.
+    fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()>;
+
+    /// Whether more may be published now: `false` while the socket does not keep up.
+    fn has_room(&self) -> bool;
+
+    /// Why the broker has blocked this connection (a resource alarm), while it does.
+    fn blocked(&self) -> Option<&str>;
+
+    /// Drives the connection: writes what is queued, and adds what the broker answered to `into`.
+    ///
+    /// Resolves when there is a settlement, or when [`Sink::blocked`] or [`Sink::has_room`] changed.
+    /// Safe to drop half-way.
+    ///
+    /// # Errors
+    /// When the connection is lost or closed by the broker. The sink is of no more use then, and
+    /// what became of unsettled messages is unknown.
+    fn settled(&mut self, into: &mut Vec<Settlement>) -> impl Future<Output = Result<()>> + Send;
+
+    /// Takes leave of the broker, within a short deadline.
+    fn close(self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,151 @@
+//! One reply of the server: its events as the bytes that came, and its post-batch resume token.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::ResumeToken;
+use bson::raw::RawDocument;
+use mongodb::raw_batch_cursor::RawBatch;
+use std::ops::Range;
+use std::time::SystemTime;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The events of one reply, in order, without a copy.
+///
+/// A batch stays alive until its last event is confirmed: the confirm window points into it
+/// instead of copying a resume token for each event.
+#[derive(Debug)]
+pub struct EventBatch {
+    reply: Reply,
+    /// Where each event lies in the reply's bytes.
+    events: Vec<Range<usize>>,
+    idle_token: Option<ResumeToken>,
+    received_at: SystemTime,
+    /// This batch's share of the read-ahead budget, given back when the batch is dropped.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug)]
+enum Reply {
+    Cursor(RawBatch),
+    #[cfg(test)]
+    Made(bson::RawDocumentBuf),
+}
+
+impl Reply {
+    fn document(&self) -> &RawDocument {
+        match self {
+            Reply::Cursor(reply) => reply.as_raw_document(),
+            #[cfg(test)]
+            Reply::Made(reply) => reply,
+        }
+    }
+}
+
+impl EventBatch {
+    /// Finds the events in a reply to `aggregate` or `getMore`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mongo`] when the reply is not what MongoDB documents.
+    pub(crate) fn parse(reply: RawBatch) -> Result<EventBatch> {
+        EventBatch::from_reply(Reply::Cursor(reply))
+    }
+
+    fn from_reply(reply: Reply) -> Result<EventBatch> {
+        let (events, idle_token) = locate(reply.document()).map_err(|error| {
+            Error::new(ErrorKind::Mongo, "read the reply of the change stream").with_source(error)
+        })?;
+        Ok(EventBatch { reply, events, idle_token, received_at: SystemTime::now(), _permit: None })
+    }
+
+    pub(crate) fn holding(mut self, permit: OwnedSemaphorePermit) -> EventBatch {
+        self._permit = Some(permit);
+        self
+    }
+
+    /// How many events there are; none in a reply that only moves the idle token.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether the reply brought no event.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// The event at `index`, which must be below [`EventBatch::len`].
+    pub fn event(&self, index: usize) -> &RawDocument {
+        let bytes = &self.reply.document().as_bytes()[self.events[index].clone()];
+        RawDocument::from_bytes(bytes).unwrap_or_else(|_| unreachable!("the range was taken from a raw document"))
+    }
+
+    /// The post-batch resume token: without events, where an idle stream stands.
+    pub fn idle_token(&self) -> Option<&ResumeToken> {
+        self.idle_token.as_ref()
+    }
+
+    /// When the reply came.
+    pub fn received_at(&self) -> SystemTime {
+        self.received_at
+    }
+
+    /// Size of the whole reply in bytes.
+    pub fn bytes(&self) -> usize {
+        self.reply.document().as_bytes().len()
+    }
+}
+
+type Located = (Vec<Range<usize>>, Option<ResumeToken>);
+
+fn locate(reply: &RawDocument) -> std::result::Result<Located, Box<dyn std::error::Error + Send + Sync>> {
+    let cursor = reply.get_document("cursor")?;
+    let batch = match cursor.get_array("nextBatch") {
+        Ok(batch) => batch,
+        Err(_) => cursor.get_array("firstBatch")?,
+    };
+    let start = reply.as_bytes().as_ptr() as usize;
+    let mut events = Vec::new();
+    for element in batch {
+        let event = element?.as_document().ok_or("an event is not a document")?.as_bytes();
+        // The event is a slice of the reply, so its address tells where it lies in it.
+        let offset = event.as_ptr() as usize - start;
+        events.push(offset..offset + event.len());
+    }
+    let token = cursor.get("postBatchResumeToken")?.and_then(|token| token.as_document());
+    Ok((events, token.map(ResumeToken::from)))
+}
+
+#[cfg(test)]
+impl EventBatch {
+    /// A batch as a server would send it, for tests of what comes after the source.
+    pub(crate) fn made(events: Vec<bson::Document>, idle_token: Option<bson::Document>) -> EventBatch {
+        let mut cursor = bson::doc! {"nextBatch": events, "id": 1_i64, "ns": "db.coll"};
+        if let Some(token) = idle_token {
+            cursor.insert("postBatchResumeToken", token);
+        }
+        let reply = bson::RawDocumentBuf::try_from(&bson::doc! {"cursor": cursor, "ok": 1.0})
+            .unwrap_or_else(|error| panic!("a reply for a test: {error}"));
+        EventBatch::from_reply(Reply::Made(reply)).unwrap_or_else(|error| panic!("a reply for a test: {error:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    #[test]
+    fn events_come_out_of_a_reply_changed_or_out_of_order() {
+        let events: Vec<_> = (0..5_i32).map(|n| doc! {"_id": {"_data": format!("{n:02}")}, "n": n}).collect();
+        let batch = EventBatch::made(events.clone(), Some(doc! {"_data": "ff"}));
+        assert_eq!(batch.len(), events.len());
+        for (index, event) in events.iter().enumerate() {
+            assert_eq!(bson::Document::try_from(batch.event(index)).unwrap(), *event);
+        }
+        assert_eq!(bson::Document::try_from(batch.idle_token().unwrap().as_raw()).unwrap(), doc! {"_data": "ff"});
+    }
+
+    #[test]
+    fn reply_without_post_batch_token_is_refused() {
+        let batch = EventBatch::made(vec![], None);
+        assert!(batch.is_empty() && batch.idle_token().is_none());
+    }
+}

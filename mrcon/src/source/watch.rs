@@ -1,0 +1,96 @@
+//! Opening and reading the change stream with commands of our own.
+//!
+//! The driver's `ChangeStream` resumes by itself, which hides reconnects and, after some errors,
+//! skips events; and it hands out one event at a time. A raw batch cursor over the same
+//! `aggregate` gives the server's replies as they are, and every error.
+
+use crate::checkpoint::token_document;
+use crate::config::{FullDocument, FullDocumentBeforeChange, Watched};
+use crate::error::mongo::Phase;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::ResumeToken;
+use bson::{Document, doc};
+use futures_util::StreamExt;
+use mongodb::Client;
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use std::future::IntoFuture;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the server waits for events before it answers with an empty batch. Events end the
+/// wait, so this adds no latency: it sets how often an idle connector learns that it is idle.
+const MAX_AWAIT: Duration = Duration::from_secs(1);
+/// A reply that does not come within this time never will (half-open connection, frozen server).
+/// The driver's monitoring usually notices first, after 10 to 20 s.
+const REPLY_DEADLINE: Duration = Duration::from_secs(60);
+/// Events a reply may bring. The server's own limit, 16 MiB, is too coarse to overlap reading and
+/// publishing in little memory; 1,000 orders of 750 B are about 1.2 MiB.
+const BATCH_EVENTS: u32 = 1000;
+
+type Reply = std::result::Result<RawBatch, mongodb::error::Error>;
+
+/// Opens the stream after `token`, or at the current time.
+///
+/// `batchSize: 0` makes the server answer at once: it would otherwise scan the oplog for the first
+/// events, however long that takes, before the reply.
+pub(super) async fn open(
+    client: &Client,
+    watched: &Watched,
+    token: Option<&ResumeToken>,
+) -> Result<RawBatchCursor> {
+    let database = client.database(&watched.db_name);
+    let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
+    pipeline.extend(watched.pipeline.iter().cloned());
+    let command = doc! {
+        "aggregate": &watched.coll_name,
+        "pipeline": pipeline,
+        "cursor": {"batchSize": 0},
+        "readConcern": {"level": "majority"},
+    };
+    let mut action = database.run_cursor_command(command).batch_size(BATCH_EVENTS).max_time(MAX_AWAIT);
+    if let Some(criteria) = database.selection_criteria() {
+        action = action.selection_criteria(criteria.clone());
+    }
+    with_deadline(action.batch()).await?.map_err(opening)
+}
+
+fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
+    let mut stage = Document::new();
+    let images = watched.images();
+    if images.full_document != FullDocument::Default {
+        stage.insert("fullDocument", images.full_document.as_str());
+    }
+    if images.before_change != FullDocumentBeforeChange::Off {
+        stage.insert("fullDocumentBeforeChange", images.before_change.as_str());
+    }
+    // `startAfter` and not `resumeAfter`: it also takes the token of an invalidate event.
+    if let Some(token) = token {
+        stage.insert("startAfter", token_document(token)?);
+    }
+    Ok(stage)
+}
+
+/// Waits for a reply, but not for ever.
+pub(super) async fn with_deadline<F: IntoFuture>(reply: F) -> Result<F::Output> {
+    timeout(REPLY_DEADLINE, reply.into_future()).await.map_err(|_| {
+        Error::new(
+            ErrorKind::MongoConnection,
+            format!("read the change stream: no answer within {} s", REPLY_DEADLINE.as_secs()),
+        )
+    })
+}
+
+/// The next reply, or `None` when the server has closed the stream.
+pub(super) async fn next(cursor: &mut RawBatchCursor) -> Result<Option<Reply>> {
+    with_deadline(cursor.next()).await
+}
+
+/// An error of the opening aggregate, or of the first read, which is when the server checks the position.
+pub(super) fn opening(error: mongodb::error::Error) -> Error {
+    Error::mongo(Phase::Open, "open the change stream", error)
+}
+
+/// An error of any later read.
+pub(super) fn reading(error: mongodb::error::Error) -> Error {
+    Error::mongo(Phase::Read, "read the change stream", error)
+}

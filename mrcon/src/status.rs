@@ -1,0 +1,389 @@
+//! What a connector is doing right now, for people and programs: the one source of truth behind
+//! `/status`, `/health`, `/readyz` and the gauges.
+
+use crate::config::CollectionConfig;
+use crate::error::{Error, Policy};
+use crate::rate::Rate;
+use std::sync::atomic::{AtomicI8, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// A connector that has something to deliver and gets no confirm for this long is not healthy.
+///
+/// A healthy broker confirms within milliseconds, a busy one within a second or two.
+pub const STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// What a connector is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Connecting to both sides for the first time.
+    Starting,
+    /// Delivering, or idle with nothing to deliver.
+    Running,
+    /// The broker takes no messages for now (a resource alarm).
+    Blocked,
+    /// Failed; waiting for the next attempt, or making it.
+    Restarting,
+    /// Failed in a way that needs the operator.
+    Halted,
+    /// Finishing what is in flight.
+    Draining,
+    /// Finished in order.
+    Stopped,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 7] = [
+        State::Starting,
+        State::Running,
+        State::Blocked,
+        State::Restarting,
+        State::Halted,
+        State::Draining,
+        State::Stopped,
+    ];
+
+    /// The word used in `/status` and `/health`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Blocked => "blocked",
+            State::Restarting => "restarting",
+            State::Halted => "halted",
+            State::Draining => "draining",
+            State::Stopped => "stopped",
+        }
+    }
+}
+
+/// What went wrong last.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    /// One line: what happened and why.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// When it happened.
+    pub at: SystemTime,
+    /// What it means.
+    pub policy: Policy,
+}
+
+/// Positions of a connector, as sequence numbers: `received >= published >= confirmed >= saved`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Positions {
+    /// Last event read from the change stream.
+    pub received: u64,
+    /// Last event handed to the broker.
+    pub published: u64,
+    /// Last event of the contiguous confirmed prefix.
+    pub confirmed: u64,
+    /// Last event whose position is durable.
+    pub saved: u64,
+}
+
+/// Live state of one connector. Written by its task and its supervisor, read by anyone.
+#[derive(Debug)]
+pub struct ConnectorStatus {
+    /// `db.coll -> queue`.
+    pub name: String,
+    /// The watched database.
+    pub database: String,
+    /// The watched collection.
+    pub collection: String,
+    /// The queue.
+    pub target: String,
+    /// Most messages in flight.
+    pub max_unconfirmed: u64,
+    /// Most body bytes in flight.
+    pub max_unconfirmed_bytes: u64,
+    live: Mutex<Live>,
+    received: AtomicU64,
+    published: AtomicU64,
+    confirmed: AtomicU64,
+    saved: AtomicU64,
+    unconfirmed_messages: AtomicU64,
+    unconfirmed_bytes: AtomicU64,
+    restarts: AtomicU64,
+    epoch: AtomicU64,
+    /// Milliseconds since 1970 of the last confirmed position; `UNKNOWN` before it is known.
+    confirmed_time: AtomicI64,
+    saved_time: AtomicI64,
+    /// When there was last a confirm, or last nothing to confirm.
+    progress_time: AtomicI64,
+    mongodb_up: AtomicI8,
+    rabbitmq_up: AtomicI8,
+}
+
+#[derive(Debug)]
+struct Live {
+    state: State,
+    since: SystemTime,
+    detail: Option<String>,
+    error: Option<LastError>,
+    rate: Rate,
+}
+
+const UNKNOWN: i64 = i64::MIN;
+
+/// A copy of [`ConnectorStatus`] at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What it is doing.
+    pub state: State,
+    /// Since when.
+    pub since: SystemTime,
+    /// More on the state, such as the broker's reason for blocking.
+    pub detail: Option<String>,
+    /// What went wrong last, also when it is over.
+    pub last_error: Option<LastError>,
+    /// Where it stands.
+    pub positions: Positions,
+    /// Published and not yet confirmed.
+    pub unconfirmed_messages: u64,
+    /// Body bytes published and not yet confirmed.
+    pub unconfirmed_bytes: u64,
+    /// Restarts since the process began.
+    pub restarts: u64,
+    /// The number of this run, 0 before the first.
+    pub epoch: u64,
+    /// Now minus the time of the last confirmed position; `None` until known.
+    pub lag: Option<Duration>,
+    /// When the position was last made durable.
+    pub saved_at: Option<SystemTime>,
+    /// Whether MongoDB answered last; `None` before the first try.
+    pub mongodb_up: Option<bool>,
+    /// Whether RabbitMQ answered last; `None` before the first try.
+    pub rabbitmq_up: Option<bool>,
+    /// How long there has been something to deliver without any confirm.
+    pub stalled_for: Duration,
+    /// Confirmed events per second over the last ten seconds.
+    pub confirmed_per_second: f64,
+}
+
+impl ConnectorStatus {
+    pub(crate) fn new(config: &CollectionConfig) -> Self {
+        let (database, collection) = (&config.watched.db_name, &config.watched.coll_name);
+        let target = &config.rabbitmq.stream_name;
+        let live = Live {
+            state: State::Starting,
+            since: SystemTime::now(),
+            detail: None,
+            error: None,
+            rate: Rate::default(),
+        };
+        ConnectorStatus {
+            name: format!("{database}.{collection} -> {target}"),
+            database: database.clone(),
+            collection: collection.clone(),
+            target: target.clone(),
+            max_unconfirmed: config.rabbitmq.max_unconfirmed.into(),
+            max_unconfirmed_bytes: config.rabbitmq.max_unconfirmed_bytes,
+            live: Mutex::new(live),
+            received: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            saved: AtomicU64::new(0),
+            unconfirmed_messages: AtomicU64::new(0),
+            unconfirmed_bytes: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            confirmed_time: AtomicI64::new(UNKNOWN),
+            saved_time: AtomicI64::new(UNKNOWN),
+            progress_time: AtomicI64::new(millis(SystemTime::now())),
+            mongodb_up: AtomicI8::new(-1),
+            rabbitmq_up: AtomicI8::new(-1),
+        }
+    }
+
+    /// A copy of everything, as consistent as independent counters can be.
+    pub fn snapshot(&self) -> Snapshot {
+        let live = self.live();
+        Snapshot {
+            state: live.state,
+            since: live.since,
+            detail: live.detail.clone(),
+            last_error: live.error.clone(),
+            positions: self.positions(),
+            unconfirmed_messages: self.unconfirmed_messages.load(Ordering::Relaxed),
+            unconfirmed_bytes: self.unconfirmed_bytes.load(Ordering::Relaxed),
+            restarts: self.restarts.load(Ordering::Relaxed),
+            epoch: self.epoch.load(Ordering::Relaxed),
+            lag: self.lag(),
+            saved_at: time(self.saved_time.load(Ordering::Relaxed)),
+            mongodb_up: flag(&self.mongodb_up),
+            rabbitmq_up: flag(&self.rabbitmq_up),
+            stalled_for: self.stalled_for(),
+            confirmed_per_second: live.rate.per_second(Instant::now(), self.confirmed.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Why this connector is not healthy, on one line: state, since when, cause, remedy.
+    pub fn complaint(&self) -> Option<String> {
+        let snapshot = self.snapshot();
+        let stalled = snapshot.stalled_for >= STALLED_AFTER;
+        let word = match snapshot.state {
+            State::Running if !stalled => return None,
+            State::Running => "stalled",
+            other => other.as_str(),
+        };
+        let error = snapshot.last_error.as_ref();
+        let (cause, remedy) = match (snapshot.state, error) {
+            (State::Restarting | State::Halted, Some(error)) => (error.cause.as_str(), error.remedy),
+            (State::Starting, _) => ("connecting to MongoDB and RabbitMQ", "wait; if it lasts, check both URIs"),
+            (State::Blocked, _) => (
+                snapshot.detail.as_deref().unwrap_or("the broker blocks publishers"),
+                "free memory or disk on the RabbitMQ node; the connector goes on by itself",
+            ),
+            (State::Running, _) => ("the broker does not confirm", "look at RabbitMQ's log, disk and quorum"),
+            (State::Draining | State::Stopped, _) => ("the daemon is stopping", "none"),
+            (State::Restarting | State::Halted, None) => ("unknown", "see the log"),
+        };
+        let since = match word {
+            "stalled" => SystemTime::now() - snapshot.stalled_for,
+            _ => snapshot.since,
+        };
+        Some(format!("{}: {word} since {}: {cause}; remedy: {remedy}", self.name, rfc3339(since)))
+    }
+
+    /// Whether both sides are connected.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.live().state, State::Running | State::Blocked)
+    }
+
+    pub(crate) fn positions(&self) -> Positions {
+        // In this order a concurrent step forward cannot make a later position look ahead.
+        let saved = self.saved.load(Ordering::Acquire);
+        let confirmed = self.confirmed.load(Ordering::Acquire);
+        let published = self.published.load(Ordering::Acquire);
+        Positions { received: self.received.load(Ordering::Acquire), published, confirmed, saved }
+    }
+
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        let then = time(self.confirmed_time.load(Ordering::Relaxed))?;
+        // Clocks differ: a position in our future is no lag.
+        Some(SystemTime::now().duration_since(then).unwrap_or_default())
+    }
+
+    pub(crate) fn up(&self) -> (Option<bool>, Option<bool>) {
+        (flag(&self.mongodb_up), flag(&self.rabbitmq_up))
+    }
+
+    pub(crate) fn unconfirmed(&self) -> u64 {
+        self.unconfirmed_messages.load(Ordering::Relaxed)
+    }
+
+    fn stalled_for(&self) -> Duration {
+        if self.unconfirmed_messages.load(Ordering::Relaxed) == 0 {
+            return Duration::ZERO;
+        }
+        let then = time(self.progress_time.load(Ordering::Relaxed)).unwrap_or(UNIX_EPOCH);
+        SystemTime::now().duration_since(then).unwrap_or_default()
+    }
+
+    pub(crate) fn enter(&self, state: State, detail: Option<&str>) {
+        let mut live = self.live();
+        if live.state != state {
+            live.since = SystemTime::now();
+        }
+        live.state = state;
+        live.detail = detail.map(str::to_owned);
+    }
+
+    pub(crate) fn fail(&self, state: State, error: &Error) {
+        let policy = error.policy();
+        let last = LastError { cause: error.chain(), remedy: policy.remedy, at: SystemTime::now(), policy };
+        let mut live = self.live();
+        // Attempts in a row are one outage: it began with the first.
+        if !matches!(live.state, State::Restarting | State::Halted) {
+            live.since = last.at;
+        }
+        live.state = state;
+        live.detail = None;
+        live.error = Some(last);
+    }
+
+    /// To be called about once a second while the connector runs.
+    pub(crate) fn look_at_rate(&self) {
+        let confirmed = self.confirmed.load(Ordering::Relaxed);
+        self.live().rate.look(Instant::now(), confirmed);
+    }
+
+    pub(crate) fn count_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn begin_run(&self, epoch: u64, seq: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+        for position in [&self.saved, &self.confirmed, &self.published, &self.received] {
+            position.store(seq, Ordering::Release);
+        }
+        self.set_unconfirmed(0, 0);
+    }
+
+    pub(crate) fn set_positions(&self, positions: Positions) {
+        debug_assert!(
+            positions.received >= positions.published
+                && positions.published >= positions.confirmed
+                && positions.confirmed >= positions.saved,
+            "{positions:?}"
+        );
+        self.received.store(positions.received, Ordering::Release);
+        self.published.store(positions.published, Ordering::Release);
+        self.confirmed.store(positions.confirmed, Ordering::Release);
+        self.saved.store(positions.saved, Ordering::Release);
+    }
+
+    pub(crate) fn set_unconfirmed(&self, messages: u64, bytes: u64) {
+        self.unconfirmed_messages.store(messages, Ordering::Relaxed);
+        self.unconfirmed_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn progressed(&self) {
+        self.progress_time.store(millis(SystemTime::now()), Ordering::Relaxed);
+    }
+
+    pub(crate) fn confirmed_at(&self, time: SystemTime) {
+        self.confirmed_time.store(millis(time), Ordering::Relaxed);
+    }
+
+    pub(crate) fn saved_now(&self) {
+        self.saved_time.store(millis(SystemTime::now()), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_mongodb_up(&self, up: bool) {
+        self.mongodb_up.store(i8::from(up), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_rabbitmq_up(&self, up: bool) {
+        self.rabbitmq_up.store(i8::from(up), Ordering::Relaxed);
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        // A panic cannot leave these plain values half-written.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn flag(flag: &AtomicI8) -> Option<bool> {
+    match flag.load(Ordering::Relaxed) {
+        -1 => None,
+        value => Some(value == 1),
+    }
+}
+
+fn millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+fn time(millis: i64) -> Option<SystemTime> {
+    (millis != UNKNOWN).then(|| UNIX_EPOCH + Duration::from_millis(millis.max(0) as u64))
+}
+
+/// A time as people and programs read it, in UTC with milliseconds.
+pub fn rfc3339(time: SystemTime) -> String {
+    bson::DateTime::from_system_time(time).try_to_rfc3339_string().unwrap_or_else(|_| "unknown".into())
+}

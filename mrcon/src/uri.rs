@@ -1,0 +1,32 @@
+//! Connection URIs and secrets: parsed once, and never printed.
+//!
+//! [`MongoUri`] and [`AmqpUri`] print as `scheme://host:port/vhost`, without user, password and
+//! query. [`UriError`] holds fixed texts only, so an error cannot repeat a piece of the URI, which
+//! may be a piece of the password. A [`Secret`] prints as `***`; [`Secret::expose`] is the only
+//! way to its text, and easy to search for.
+
+mod amqp;
+mod mongo;
+mod parts;
+mod secret;
+
+use std::fmt;
+
+pub use amqp::{
+    AmqpUri, AuthMechanism, DEFAULT_AMQP_PORT, DEFAULT_AMQPS_PORT, DEFAULT_CONNECTION_TIMEOUT,
+    DEFAULT_HEARTBEAT, DEFAULT_PASSWORD, DEFAULT_USERNAME, DEFAULT_VHOST, Verify,
+};
+pub use mongo::MongoUri;
+pub use secret::Secret;
+
+/// Why a URI was refused. It names the rule, and never repeats the URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UriError(&'static str);
+
+impl fmt::Display for UriError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for UriError {}

@@ -1,0 +1,170 @@
+//! The command line and the environment.
+
+use crate::telemetry::LogSettings;
+use crate::{Failure, exit};
+use clap::{Args, Parser, Subcommand};
+use mrcon::config::ValidConfig;
+use mrcon::uri::{AmqpUri, MongoUri, UriError};
+use std::fmt::Display;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Largest configuration file that is read; a real one has a few KiB.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+const AFTER_HELP: &str = "\
+Environment (PREFIX is MRCON unless --prefix says otherwise):
+  PREFIX_MONGO_URI         mongodb://user:password@host:27017/?replicaSet=rs0
+  PREFIX_MONGO_URI_FILE    file that holds the MongoDB URI, instead of the variable
+  PREFIX_RABBITMQ_URI      amqp://user:password@host:5672/vhost, or amqps://
+  PREFIX_RABBITMQ_URI_FILE file that holds the RabbitMQ URI, instead of the variable
+  PREFIX_LOG               log filter, such as info, debug, mrcon=debug [default: info]
+  PREFIX_LOG_FORMAT        text or json [default: text]
+
+Exit codes:
+  0   finished, or stopped in order by SIGTERM or SIGINT
+  64  wrong usage
+  78  bad configuration
+  1   anything else";
+
+/// Carry MongoDB change events to RabbitMQ: confirmed, resumable, supervised, measured.
+#[derive(Debug, Parser)]
+#[command(name = "mrcond", version = VERSION, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Configuration file
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "/app/config.yaml")]
+    pub(crate) config: PathBuf,
+
+    /// Prefix of the environment variables
+    #[arg(short, long, global = true, value_name = "PREFIX", default_value = "MRCON")]
+    pub(crate) prefix: String,
+
+    #[command(subcommand)]
+    subcommand: Option<Sub>,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("MRCON_REVISION"), ", ", env!("MRCON_RUSTC"), ")");
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Run the connectors until SIGTERM or SIGINT (what happens without a command)
+    Run,
+    /// Check the configuration
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Check the file only, without connecting to anything
+    #[arg(long)]
+    offline: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Command {
+    Run,
+    Check,
+}
+
+/// What the environment says.
+pub(crate) struct Environment {
+    pub(crate) mongodb: MongoUri,
+    pub(crate) rabbitmq: AmqpUri,
+    pub(crate) log: LogSettings,
+}
+
+/// Reads the command line; `Err` is the end of the process: help, version, or wrong usage.
+pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
+    let cli = Cli::try_parse().map_err(|error| match error.use_stderr() {
+        false => say(error.render().to_string().trim_end()),
+        true => Err(Failure::new(exit::USAGE, usage_line(&error))),
+    })?;
+    if let Some(Sub::Check(CheckArgs { offline: false })) = cli.subcommand {
+        let line = "check without --offline is not supported yet; use: mrcond check --offline -c FILE";
+        return Err(Err(Failure::new(exit::USAGE, line)));
+    }
+    Ok(cli)
+}
+
+/// What clap has to say, on one line.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    match tip {
+        Some(tip) => format!("{first}; {tip}; see mrcond --help"),
+        None => format!("{first}; see mrcond --help"),
+    }
+}
+
+/// Prints what was asked for to standard output. A closed pipe is no failure.
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(())
+}
+
+impl Cli {
+    pub(crate) fn command(&self) -> Command {
+        match self.subcommand {
+            None | Some(Sub::Run) => Command::Run,
+            Some(Sub::Check(_)) => Command::Check,
+        }
+    }
+
+    /// Reads and checks the configuration file.
+    pub(crate) fn config(&self) -> Result<ValidConfig, Failure> {
+        let file = self.config.display().to_string();
+        let bytes = read_bounded(&self.config).map_err(|error| {
+            Failure::new(exit::CONFIG, format!("{file}: {error}; name the configuration file with -c FILE"))
+        })?;
+        ValidConfig::from_yaml(&file, &bytes).map_err(|problems| Failure {
+            code: exit::CONFIG,
+            lines: problems.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Reads the variables that `run` needs.
+    pub(crate) fn environment(&self) -> Result<Environment, Failure> {
+        Ok(Environment {
+            mongodb: self.uri("MONGO_URI", MongoUri::parse)?,
+            rabbitmq: self.uri("RABBITMQ_URI", AmqpUri::parse)?,
+            log: LogSettings::from_variables(&self.prefix, |name| self.variable(name))?,
+        })
+    }
+
+    fn variable(&self, name: &str) -> Result<Option<String>, Failure> {
+        let name = format!("{}_{name}", self.prefix);
+        match std::env::var(&name) {
+            Ok(value) if value.is_empty() => Ok(None),
+            Ok(value) => Ok(Some(value)),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::new(exit::CONFIG, format!("{name}: not UTF-8"))),
+        }
+    }
+
+    /// A URI from `PREFIX_NAME` or from the file that `PREFIX_NAME_FILE` names.
+    fn uri<T>(&self, name: &str, parse: fn(&str) -> Result<T, UriError>) -> Result<T, Failure> {
+        let prefix = &self.prefix;
+        let bad = |text: &dyn Display| Failure::new(exit::CONFIG, format!("{prefix}_{name}{text}"));
+        let file = self.variable(&format!("{name}_FILE"))?;
+        let (text, from) = match (self.variable(name)?, file) {
+            (Some(_), Some(_)) => return Err(bad(&format!(" and {prefix}_{name}_FILE are both set; unset one"))),
+            (Some(text), None) => (text, String::new()),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(&file).map_err(|error| bad(&format!("_FILE: {file}: {error}")))?;
+                (text, "_FILE".to_owned())
+            }
+            (None, None) => return Err(bad(&format!(" is not set; set it, or {prefix}_{name}_FILE"))),
+        };
+        parse(text.trim()).map_err(|error| bad(&format!("{from}: {error}")))
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that the parser can say that it is too large.
+    std::fs::File::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,242 @@
+//! The admin listener: health, status and metrics, for reading only.
+//!
+//! Handlers read counters and copies; none waits for a server or takes part in delivery, so a slow
+//! or hostile client costs at most its own connection, and those are bounded in number, in header
+//! size and in time.
+
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use mrcon::status::{ConnectorStatus, Snapshot, rfc3339};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Connections served at once; a Prometheus, a load balancer and a few people need a handful.
+const MAX_CONNECTIONS: usize = 64;
+/// Time for a request's header, also the longest idle time of a kept connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a whole connection: nothing here is long, and Prometheus reconnects.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
+/// Room for one request's header; bodies are never read.
+const MAX_HEADER_BYTES: usize = 16 << 10;
+/// Pause after a failed accept (no file descriptors left), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the handlers read.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    registry: Registry,
+    connectors: Arc<[Arc<ConnectorStatus>]>,
+    started: SystemTime,
+}
+
+impl State {
+    pub(crate) fn new(registry: Registry, connectors: Vec<Arc<ConnectorStatus>>) -> State {
+        State { registry, connectors: connectors.into(), started: SystemTime::now() }
+    }
+}
+
+/// Binds `listen` and serves it in a task.
+pub(crate) async fn serve(listen: SocketAddr, state: State) -> std::io::Result<JoinHandle<()>> {
+    let listener = TcpListener::bind(listen).await?;
+    Ok(tokio::spawn(accept(listener, router(state))))
+}
+
+fn router(state: State) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/livez", get(|| async { "OK\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found; try /health, /status or /metrics\n") })
+        .with_state(state)
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept an HTTP connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        tokio::spawn(async move {
+            let _ = timeout(CONNECTION_TIMEOUT, connection(stream, router)).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "HTTP connection ended");
+    }
+}
+
+/// `OK`, or one line for each connector that does not run and make progress.
+async fn health(Extract(state): Extract<State>) -> Response {
+    let complaints: Vec<String> = state.connectors.iter().filter_map(|connector| connector.complaint()).collect();
+    answer(&complaints)
+}
+
+async fn ready(Extract(state): Extract<State>) -> Response {
+    let waiting = state.connectors.iter().filter(|connector| !connector.is_ready());
+    let lines: Vec<String> = waiting.map(|connector| format!("{}: not connected to both sides", connector.name)).collect();
+    answer(&lines)
+}
+
+fn answer(complaints: &[String]) -> Response {
+    match complaints.is_empty() {
+        true => "OK\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, complaints.join("\n") + "\n").into_response(),
+    }
+}
+
+async fn metrics(Extract(state): Extract<State>) -> Response {
+    let encoder = TextEncoder::new();
+    let mut text = Vec::new();
+    match encoder.encode(&state.registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "encode metrics");
+            (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be encoded; see the log\n").into_response()
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    version: &'static str,
+    revision: &'static str,
+    started_at: String,
+    uptime_seconds: f64,
+    connectors: Vec<Connector>,
+}
+
+#[derive(Debug, Serialize)]
+struct Connector {
+    name: String,
+    database: String,
+    collection: String,
+    target: String,
+    state: &'static str,
+    state_since: String,
+    state_detail: Option<String>,
+    healthy: bool,
+    mongodb_up: Option<bool>,
+    rabbitmq_up: Option<bool>,
+    positions: Positions,
+    lag_seconds: Option<f64>,
+    checkpoint: Checkpoint,
+    window: Window,
+    rates: Rates,
+    restarts: u64,
+    last_error: Option<LastError>,
+}
+
+#[derive(Debug, Serialize)]
+struct Positions {
+    received: u64,
+    published: u64,
+    confirmed: u64,
+    saved: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Checkpoint {
+    epoch: u64,
+    seq: u64,
+    saved_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Window {
+    messages: u64,
+    bytes: u64,
+    max_messages: u64,
+    max_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Rates {
+    confirmed_per_second: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct LastError {
+    at: String,
+    cause: String,
+    remedy: &'static str,
+    reason: &'static str,
+}
+
+async fn status(Extract(state): Extract<State>) -> Json<Status> {
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: env!("MRCON_REVISION"),
+        started_at: rfc3339(state.started),
+        uptime_seconds: state.started.elapsed().unwrap_or_default().as_secs_f64(),
+        connectors: state.connectors.iter().map(|connector| describe(connector, connector.snapshot())).collect(),
+    })
+}
+
+fn describe(status: &ConnectorStatus, now: Snapshot) -> Connector {
+    Connector {
+        name: status.name.clone(),
+        database: status.database.clone(),
+        collection: status.collection.clone(),
+        target: status.target.clone(),
+        state: now.state.as_str(),
+        state_since: rfc3339(now.since),
+        state_detail: now.detail,
+        healthy: status.complaint().is_none(),
+        mongodb_up: now.mongodb_up,
+        rabbitmq_up: now.rabbitmq_up,
+        positions: Positions {
+            received: now.positions.received,
+            published: now.positions.published,
+            confirmed: now.positions.confirmed,
+            saved: now.positions.saved,
+        },
+        lag_seconds: now.lag.map(|lag| lag.as_secs_f64()),
+        checkpoint: Checkpoint { epoch: now.epoch, seq: now.positions.saved, saved_at: now.saved_at.map(rfc3339) },
+        window: Window {
+            messages: now.unconfirmed_messages,
+            bytes: now.unconfirmed_bytes,
+            max_messages: status.max_unconfirmed,
+            max_bytes: status.max_unconfirmed_bytes,
+        },
+        rates: Rates { confirmed_per_second: now.confirmed_per_second },
+        restarts: now.restarts,
+        last_error: now.last_error.map(|error| LastError {
+            at: rfc3339(error.at),
+            cause: error.cause,
+            remedy: error.remedy,
+            reason: error.policy.reason.as_str(),
+        }),
+    }
+}

@@ -1,0 +1,100 @@
+//! `mrcond` carries MongoDB change events to RabbitMQ. `mrcond --help` tells how.
+
+mod cli;
+mod http;
+mod telemetry;
+
+use cli::Command;
+use mrcon::config::ValidConfig;
+use mrcon::uri::{AmqpUri, MongoUri};
+use mrcon::{Metrics, Server};
+use std::fmt::Display;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit codes, a contract with scripts (see `--help`).
+mod exit {
+    pub(crate) const USAGE: u8 = 64;
+    pub(crate) const CONFIG: u8 = 78;
+    pub(crate) const OTHER: u8 = 1;
+}
+
+/// Why the process ends: an exit code and what to tell, a line each.
+struct Failure {
+    code: u8,
+    lines: Vec<String>,
+}
+
+impl Failure {
+    fn new(code: u8, line: impl Display) -> Failure {
+        Failure { code, lines: vec![line.to_string()] }
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            for line in &failure.lines {
+                eprintln!("mrcond: {line}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let config = cli.config()?;
+    match cli.command() {
+        Command::Check => cli::say(&format!(
+            "{}: correct, {} connector(s)",
+            cli.config.display(),
+            config.collections().len()
+        )),
+        Command::Run => {
+            let settings = cli.environment()?;
+            telemetry::init(&settings.log)?;
+            let runtime = tokio::runtime::Runtime::new()
+                .map_err(|error| Failure::new(exit::OTHER, format!("start the runtime: {error}")))?;
+            runtime.block_on(serve(config, settings.mongodb, settings.rabbitmq))
+        }
+    }
+}
+
+async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Result<(), Failure> {
+    let other = |error: &dyn Display| Failure::new(exit::OTHER, error);
+    let registry = telemetry::registry().map_err(|error| other(&error))?;
+    let metrics = Metrics::register(&registry).map_err(|error| other(&error))?;
+    let listen = config.server().listen;
+    tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
+    let server = Server::new(config, mongodb, rabbitmq, metrics)
+        .await
+        .map_err(|error| Failure::new(exit::CONFIG, error.chain()))?;
+    let http = http::serve(listen, http::State::new(registry, server.status()))
+        .await
+        .map_err(|error| Failure::new(exit::OTHER, format!("listen on {listen}: {error}; set server.listen to a free address")))?;
+    let outcome = server.run(termination()?).await;
+    http.abort();
+    outcome.map_err(|error| Failure::new(exit::OTHER, error.chain()))?;
+    tracing::info!("mrcond stopped in order");
+    Ok(())
+}
+
+/// Ready at the first SIGTERM or SIGINT.
+fn termination() -> Result<impl Future<Output = ()>, Failure> {
+    let on = |kind| {
+        signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
+    };
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!("{name}: finishing what is in flight");
+    })
+}
