@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 
-from servers import instances, mongo, processes, programs, rabbit
+from servers import instances, mongo, programs, rabbit
 from servers.common import Problem, say
 
 KINDS = {"mongo": mongo, "rabbit": rabbit}

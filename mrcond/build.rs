@@ -3,16 +3,27 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rustc-env=MRCON_REVISION={}", first_line("git", &["rev-parse", "--short=12", "HEAD"]));
+    println!(
+        "cargo::rustc-env=MRCON_REVISION={}",
+        first_line("git", &["rev-parse", "--short=12", "HEAD"])
+    );
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
-    println!("cargo::rustc-env=MRCON_RUSTC={}", first_line(&rustc, &["--version"]));
+    println!(
+        "cargo::rustc-env=MRCON_RUSTC={}",
+        first_line(&rustc, &["--version"])
+    );
     println!("cargo::rerun-if-changed=../.git/HEAD");
     println!("cargo::rerun-if-changed=../.git/logs/HEAD");
 }
 
 /// What a program prints first, or `unknown`: a source archive has no git.
 fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .ok()
+        .filter(|output| output.status.success());
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_else(|| "unknown".into())
+    text.and_then(|text| text.lines().next().map(str::to_owned))
+        .unwrap_or_else(|| "unknown".into())
 }

@@ -147,7 +147,8 @@ def start_watcher(instance, owner, ephemeral):
         processes.stop([former], signal.SIGKILL, STOP_SECONDS)
     command = [sys.executable, SCRIPT, "watch", "--name", instance.name, "--owner-handle", owner]
     instance.record["watcher"] = processes.start(
-        command + (["--ephemeral"] if ephemeral else []), dict(os.environ),
+        command + (["--ephemeral"] if ephemeral else []),
+        dict(os.environ, MRCON_SERVICES_DIR=str(state_root())),
         instance.folder / "watcher.log", instance.folder, keep_open=[owner])
     instance.save()
 

@@ -3,7 +3,7 @@
 import base64
 import os
 
-from . import instances, mongo_wire, processes
+from . import mongo_wire, processes
 from .common import Problem
 from .programs import mongodb, mongodb_environment
 

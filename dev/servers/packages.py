@@ -49,7 +49,7 @@ def install(name, build):
     final = state_root() / "opt" / name
     if is_installed(final):
         return final
-    require_x86_64_linux()
+    require_supported_machine()
     with file_lock(folder() / "fetch.lock", "downloading servers"):
         if is_installed(final):
             return final
@@ -80,7 +80,7 @@ def marker(final):
     return {"layout": LAYOUT, "path": str(final)}
 
 
-def require_x86_64_linux():
+def require_supported_machine():
     machine = "%s %s" % (platform.system(), platform.machine())
     if machine != "Linux x86_64":
         raise Problem("there are no server programs for this machine (%s)" % machine,
@@ -127,14 +127,16 @@ def pip():
     command = [sys.executable, "-m", "pip"]
     if subprocess.run(command + ["--version"], capture_output=True).returncode == 0:
         return command, dict(os.environ)
-    unpacked = folder("cache", "pip")
-    modules = unpacked / "usr/lib/python3/dist-packages"
-    if not modules.is_dir():
+    unpacked = folder("cache") / "pip"
+    if not unpacked.exists():
         say("this Python has no pip: taking Debian's python3-pip")
+        work = folder("cache", "pip.partial")
         apt = Apt(PIP_SUITE)
         apt.update()
         apt.run(["download", "python3-pip"])
-        unpack(apt.folder.glob("python3-pip_*.deb"), unpacked)
+        unpack(apt.folder.glob("python3-pip_*.deb"), work)
+        work.rename(unpacked)
+    modules = unpacked / "usr/lib/python3/dist-packages"
     return command, dict(os.environ, PYTHONPATH=str(modules))
 
 
@@ -188,11 +190,11 @@ class Apt:
             "Debug::NoLocking": "true",
         }
         command = ["apt-get", "-qq"] + ["-o%s=%s" % option for option in options.items()]
-        run(command + arguments, "apt-get could not do '%s' for Debian %s"
-            % (" ".join(arguments), self.suite), cwd=self.folder)
+        run(command + arguments, "apt-get %s failed for Debian %s" % (arguments[0], self.suite),
+            cwd=self.folder)
 
     def update(self):
-        self.run(["update", "-oAPT::Update::Error-Mode=any"])
+        self.run(["update", "-oAPT::Update::Error-Mode=any"])  # without it, no network is no error
 
     def download(self, package):
         """Downloads a package with everything it needs; a later call goes on where this ended."""
@@ -217,7 +219,7 @@ def debian_source():
     sources = list(apt_sources("/etc/apt"))
     for wanted in ("bookworm", "trixie"):
         for address, suites, components, keyring in sources:
-            if wanted in suites and "main" in components:
+            if wanted in suites and "main" in components and not address.startswith("cdrom:"):
                 if not keyring and os.path.exists(DEBIAN_KEYRING):
                     keyring = DEBIAN_KEYRING
                 return address, keyring
@@ -247,7 +249,8 @@ def deb822_source(stanza):
     fields = {name.lower(): value.split() for name, value in fields.items()}
     if "deb" in fields.get("types", []) and fields.get("enabled") != ["no"]:
         signed_by = fields.get("signed-by", [])
-        keyring = signed_by[0] if len(signed_by) == 1 else None
+        # It may also be a fingerprint or a whole key; the default keyring is used then.
+        keyring = signed_by[0] if signed_by and signed_by[0].startswith("/") else None
         for address in fields.get("uris", []):
             yield address, fields.get("suites", []), fields.get("components", []), keyring
 
@@ -304,13 +307,13 @@ def run(command, failure, environment=None, cwd=None):
 
 def reason(output):
     lines = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"E: |ERROR", line)]
-    return (errors or lines or ["no output"])[-1][:400]
+    errors = [line for line in lines if re.match(r"E: |ERROR", line)]  # apt's and pip's
+    return (errors or lines[-1:] or ["no output"])[0][:400]
 
 
 def remedy(output):
     if re.search(r"No space left|not enough space|enough free space", output):
         return "free some disk space or set MRCON_SERVICES_DIR to a folder on another disk"
-    if re.search(r"HASHES|hash|signature|NO_PUBKEY", output):
+    if re.search(r"HASHES|Hash Sum mismatch|NO_PUBKEY|not signed", output):
         return "what was downloaded is not what was expected: nothing of it was used; try again"
     return "check the network, then run it again: it goes on where it stopped"

@@ -28,6 +28,15 @@ log.file = rabbit.log
 log.file.level = info
 """
 
+# Without its port mapper running, rabbitmqctl would start one that nothing stops.
+CONTROL = """\
+#!/bin/sh
+# rabbitmqctl for the broker '{name}'
+{exports}
+epmd -names >/dev/null 2>&1 || {{ echo "'{name}' is not running" >&2; exit 69; }}
+exec {ctl} "$@"
+"""
+
 AMQP_0_9_1_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = 1
 
@@ -60,7 +69,6 @@ def start_broker(instance, program):
     own = [role for role in ROLES if role != "epmd" or not instance.is_alive("epmd")]
     instance.require_free_ports(own)
     if "epmd" in own:
-        # RabbitMQ would start one too, but one that nothing stops.
         instance.start_process("epmd", [erlang(program) / "epmd"], variables,
                                instance.folder / "epmd.out")
     version = instance.record["settings"]["version"]
@@ -76,8 +84,8 @@ def write_files(instance, program, variables):
     (instance.folder / "enabled_plugins").write_text("[%s].\n" % ",".join(PLUGINS))
     ctl = rabbitmq_scripts(program, chosen["version"]) / "rabbitmqctl"
     exports = ["export %s=%s" % (name, shlex.quote(value)) for name, value in variables.items()]
-    control(instance).write_text("\n".join(
-        ["#!/bin/sh", "# rabbitmqctl for this broker"] + exports + ['exec %s "$@"' % ctl, ""]))
+    control(instance).write_text(CONTROL.format(
+        exports="\n".join(exports), name=instance.name, ctl=ctl))
     control(instance).chmod(0o755)
 
 

@@ -48,9 +48,19 @@ mod tests {
     #[test]
     fn waits_leave_their_bounds_or_end() {
         let mut backoff = Backoff::default();
-        let delays: Vec<_> = (0..100).map(|_| backoff.next_delay(Duration::ZERO)).collect();
-        assert!(delays.iter().all(|delay| (MIN_DELAY..=MAX_DELAY).contains(delay)), "{delays:?}");
-        assert!(delays[20..].iter().all(|delay| *delay == MAX_DELAY), "{delays:?}");
+        let delays: Vec<_> = (0..100)
+            .map(|_| backoff.next_delay(Duration::ZERO))
+            .collect();
+        assert!(
+            delays
+                .iter()
+                .all(|delay| (MIN_DELAY..=MAX_DELAY).contains(delay)),
+            "{delays:?}"
+        );
+        assert!(
+            delays[20..].iter().all(|delay| *delay == MAX_DELAY),
+            "{delays:?}"
+        );
     }
 
     #[test]
@@ -59,7 +69,10 @@ mod tests {
         for _ in 0..20 {
             backoff.next_delay(Duration::ZERO);
         }
-        assert_eq!(backoff.next_delay(HEALTHY_AFTER - Duration::from_millis(1)), MAX_DELAY);
+        assert_eq!(
+            backoff.next_delay(HEALTHY_AFTER - Duration::from_millis(1)),
+            MAX_DELAY
+        );
         assert!(backoff.next_delay(HEALTHY_AFTER) <= MIN_DELAY * 2);
     }
 }

@@ -99,7 +99,13 @@ impl MongoCheckpoints {
             "stream": &config.rabbitmq.stream_name,
         };
         let options = watch_options(&config.watched);
-        MongoCheckpoints { collection, settings, id, options, instance }
+        MongoCheckpoints {
+            collection,
+            settings,
+            id,
+            options,
+            instance,
+        }
     }
 
     async fn create_capped(&self) -> Result<()> {
@@ -112,9 +118,11 @@ impl MongoCheckpoints {
             .size(self.settings.tokens_coll_size_in_bytes)
             .await;
         match created {
-            Err(error) if code(&error) != Some(NAMESPACE_EXISTS) => {
-                Err(Error::mongo(Phase::Checkpoint, "create the capped resume token collection", error))
-            }
+            Err(error) if code(&error) != Some(NAMESPACE_EXISTS) => Err(Error::mongo(
+                Phase::Checkpoint,
+                "create the capped resume token collection",
+                error,
+            )),
             _ => Ok(()),
         }
     }
@@ -140,7 +148,11 @@ impl MongoCheckpoints {
                 _ => Error::mongo(Phase::Checkpoint, "claim the resume token document", error),
             })?;
         match before {
-            None => Ok(Claim { epoch: 1, stored: None, options_changed: false }),
+            None => Ok(Claim {
+                epoch: 1,
+                stored: None,
+                options_changed: false,
+            }),
             Some(document) => self.understand(&document),
         }
     }
@@ -160,9 +172,15 @@ impl MongoCheckpoints {
             (_, Some(_)) => return Err(corrupt("token", &self.id)),
             (Some(_), None) => return Err(corrupt("seq", &self.id)),
         };
-        let options_changed =
-            stored.is_some() && document.get_document("options").is_ok_and(|options| *options != self.options);
-        Ok(Claim { epoch: epoch + 1, stored, options_changed })
+        let options_changed = stored.is_some()
+            && document
+                .get_document("options")
+                .is_ok_and(|options| *options != self.options);
+        Ok(Claim {
+            epoch: epoch + 1,
+            stored,
+            options_changed,
+        })
     }
 
     async fn save_document(&self, epoch: u64, checkpoint: &Checkpoint) -> Result<()> {
@@ -174,18 +192,29 @@ impl MongoCheckpoints {
         };
         let filter = doc! {"_id": &self.id, "epoch": epoch as i64};
         let fail = |error| Error::mongo(Phase::Checkpoint, "save the resume token", error);
-        let updated = self.collection.update_one(filter, doc! {"$set": values.clone()}).await.map_err(fail)?;
+        let updated = self
+            .collection
+            .update_one(filter, doc! {"$set": values.clone()})
+            .await
+            .map_err(fail)?;
         if updated.matched_count == 1 {
             return Ok(());
         }
-        if self.collection.find_one(doc! {"_id": &self.id}).await.map_err(fail)?.is_some() {
+        if self
+            .collection
+            .find_one(doc! {"_id": &self.id})
+            .await
+            .map_err(fail)?
+            .is_some()
+        {
             return Err(Error::new(
                 ErrorKind::Fenced,
                 format!("save the resume token: a newer run than epoch {epoch} has claimed it"),
             ));
         }
         // Deleted by hand, or pushed out of a capped collection: this run still owns the position.
-        let mut document = doc! {"_id": &self.id, "epoch": epoch as i64, "instance": &self.instance};
+        let mut document =
+            doc! {"_id": &self.id, "epoch": epoch as i64, "instance": &self.instance};
         document.extend(values);
         self.collection.insert_one(document).await.map_err(fail)?;
         Ok(())
@@ -198,7 +227,11 @@ impl CheckpointStore for MongoCheckpoints {
     }
 
     async fn save(&self, epoch: u64, checkpoint: &Checkpoint) -> Result<()> {
-        within_deadline("save the resume token", self.save_document(epoch, checkpoint)).await
+        within_deadline(
+            "save the resume token",
+            self.save_document(epoch, checkpoint),
+        )
+        .await
     }
 }
 
@@ -239,7 +272,9 @@ async fn within_deadline<T>(what: &str, work: impl Future<Output = Result<T>>) -
 fn corrupt(field: &str, id: &Document) -> Error {
     Error::new(
         ErrorKind::CheckpointCorrupt,
-        format!("read the resume token document with _id {id}: its field `{field}` is missing or has the wrong type"),
+        format!(
+            "read the resume token document with _id {id}: its field `{field}` is missing or has the wrong type"
+        ),
     )
 }
 
@@ -248,7 +283,9 @@ fn number(value: &Bson) -> Option<u64> {
     match value {
         Bson::Int64(number) => u64::try_from(*number).ok(),
         Bson::Int32(number) => u64::try_from(*number).ok(),
-        Bson::Double(number) if number.fract() == 0.0 && (0.0..9e15).contains(number) => Some(*number as u64),
+        Bson::Double(number) if number.fract() == 0.0 && (0.0..9e15).contains(number) => {
+            Some(*number as u64)
+        }
         _ => None,
     }
 }

@@ -114,8 +114,11 @@ pub(crate) struct Run<S, C> {
 impl<S: Sink, C: CheckpointStore> Run<S, C> {
     pub(crate) fn new(parts: Parts<S, C>) -> Self {
         let seq = parts.start.as_ref().map_or(0, |start| start.seq);
-        let window =
-            ConfirmWindow::new(seq + 1, parts.settings.max_unconfirmed, parts.settings.max_unconfirmed_bytes);
+        let window = ConfirmWindow::new(
+            seq + 1,
+            parts.settings.max_unconfirmed,
+            parts.settings.max_unconfirmed_bytes,
+        );
         parts.status.begin_run(parts.epoch, seq);
         let now = Instant::now();
         Run {
@@ -138,7 +141,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     /// Runs until `stop` or a failure, then finishes in order.
     ///
     /// Returns the confirmed frontier, from which the next run goes on, and how it ended.
-    pub(crate) async fn run(mut self, stop: &CancellationToken) -> (Option<Checkpoint>, Result<()>) {
+    pub(crate) async fn run(
+        mut self,
+        stop: &CancellationToken,
+    ) -> (Option<Checkpoint>, Result<()>) {
         let mut outcome = self.save_start().await;
         if outcome.is_ok() {
             self.parts.status.enter(State::Running, None);
@@ -198,7 +204,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         match item {
             SourceItem::End => self.stream_ended = true,
             SourceItem::Batch(batch) => {
-                self.idle = batch.idle_token().filter(|_| batch.is_empty()).map(|token| (token.clone(), batch.received_at()));
+                self.idle = batch
+                    .idle_token()
+                    .filter(|_| batch.is_empty())
+                    .map(|token| (token.clone(), batch.received_at()));
                 if !batch.is_empty() {
                     self.reading = Some(Reading { batch, next: 0 });
                 }
@@ -242,21 +251,32 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     fn publish_next(&mut self) -> Result<()> {
-        let Some(reading) = &mut self.reading else { return Ok(()) };
+        let Some(reading) = &mut self.reading else {
+            return Ok(());
+        };
         let seq = self.window.next_seq();
         let event = reading.batch.event(reading.next);
         let malformed = |error: &(dyn std::fmt::Display + Send + Sync)| {
-            Error::new(ErrorKind::Encode, format!("encode event {seq}")).with_source(error.to_string())
+            Error::new(ErrorKind::Encode, format!("encode event {seq}"))
+                .with_source(error.to_string())
         };
         let event = ChangeEvent::parse(event).map_err(|error| malformed(&error))?;
         self.parts.metrics.received(event.operation);
-        let message = self.parts.settings.envelope.message(&event).map_err(|error| malformed(&error))?;
+        let message = self
+            .parts
+            .settings
+            .envelope
+            .message(&event)
+            .map_err(|error| malformed(&error))?;
         self.parts.sink.publish(seq, &message)?;
         if self.window.is_empty() {
             self.last_progress = Instant::now();
             self.parts.status.progressed();
         }
-        let sent = Sent { batch: Arc::clone(&reading.batch), index: reading.next };
+        let sent = Sent {
+            batch: Arc::clone(&reading.batch),
+            index: reading.next,
+        };
         self.window.push(sent, message.body.len() as u64);
         reading.next += 1;
         if reading.next == reading.batch.len() {
@@ -274,11 +294,17 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     self.window.confirm(answer.seq, answer.multiple);
                 }
                 Outcome::Nacked => {
-                    let text = format!("publish event {}: RabbitMQ refused it (basic.nack)", answer.seq);
+                    let text = format!(
+                        "publish event {}: RabbitMQ refused it (basic.nack)",
+                        answer.seq
+                    );
                     refusal = Some(Error::new(ErrorKind::Nacked, text));
                 }
                 Outcome::Returned(reason) => {
-                    let text = format!("publish event {}: RabbitMQ returned it ({reason})", answer.seq);
+                    let text = format!(
+                        "publish event {}: RabbitMQ returned it ({reason})",
+                        answer.seq
+                    );
                     refusal = Some(Error::new(ErrorKind::Unroutable, text));
                 }
             }
@@ -301,10 +327,16 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             last = Some((seq, sent));
             count += 1;
         }
-        let Some((seq, sent)) = last else { return Ok(()) };
-        let event = ChangeEvent::parse(sent.batch.event(sent.index))
-            .map_err(|error| Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error))?;
-        self.confirmed = Some(Checkpoint { token: ResumeToken::from(event.token), seq });
+        let Some((seq, sent)) = last else {
+            return Ok(());
+        };
+        let event = ChangeEvent::parse(sent.batch.event(sent.index)).map_err(|error| {
+            Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
+        })?;
+        self.confirmed = Some(Checkpoint {
+            token: ResumeToken::from(event.token),
+            seq,
+        });
         if let Some(at) = event_time(&event) {
             self.parts.status.confirmed_at(at);
         }
@@ -366,7 +398,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     fn unsaved_events(&self) -> u64 {
-        let seq = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq);
+        let seq = |checkpoint: &Option<Checkpoint>| {
+            checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq)
+        };
         seq(&self.confirmed) - seq(&self.saved)
     }
 
@@ -374,7 +408,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         if self.saving.is_some() || self.confirmed == self.saved {
             return;
         }
-        let Some(checkpoint) = self.confirmed.clone() else { return };
+        let Some(checkpoint) = self.confirmed.clone() else {
+            return;
+        };
         let (store, epoch) = (Arc::clone(&self.parts.store), self.parts.epoch);
         self.last_save = Instant::now();
         self.saving = Some(Box::pin(async move {
@@ -414,7 +450,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             OnInvalidate::Continue => ErrorKind::Invalidated,
             OnInvalidate::Stop => ErrorKind::InvalidatedStop,
         };
-        Error::new(kind, "read the change stream: MongoDB ended it (the collection was dropped or renamed)")
+        Error::new(
+            kind,
+            "read the change stream: MongoDB ended it (the collection was dropped or renamed)",
+        )
     }
 
     /// Waits for what is in flight if the broker is still there, and saves the frontier.
@@ -424,12 +463,18 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 self.parts.status.enter(State::Draining, None);
                 self.parts.settings.drain_deadline
             }
-            Err(_) => self.parts.settings.drain_deadline.min(FAILED_DRAIN_DEADLINE),
+            Err(_) => self
+                .parts
+                .settings
+                .drain_deadline
+                .min(FAILED_DRAIN_DEADLINE),
         };
         let now = Instant::now();
         // Not yet published: the next run reads it again.
         self.reading = None;
-        let broker_is_there = outcome.as_ref().map_or_else(|error| !error.is_rabbitmq(), |()| true);
+        let broker_is_there = outcome
+            .as_ref()
+            .map_or_else(|error| !error.is_rabbitmq(), |()| true);
         let mut drained = Ok(());
         if broker_is_there {
             drained = self.drain(now + time * 3 / 4).await;
@@ -444,7 +489,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             match timeout_at(deadline, self.parts.sink.settled(&mut answers)).await {
                 Ok(settled) => settled?,
                 Err(_) => {
-                    let text = format!("drain: {} messages unconfirmed at the deadline", self.window.len());
+                    let text = format!(
+                        "drain: {} messages unconfirmed at the deadline",
+                        self.window.len()
+                    );
                     return Err(Error::new(ErrorKind::ConfirmTimeout, text));
                 }
             }
@@ -455,7 +503,12 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     async fn save_last(&mut self, deadline: Instant) -> Result<()> {
-        let late = || Error::new(ErrorKind::CheckpointStore, "save the last position: no answer before the deadline");
+        let late = || {
+            Error::new(
+                ErrorKind::CheckpointStore,
+                "save the last position: no answer before the deadline",
+            )
+        };
         if let Some(saving) = self.saving.take() {
             let (checkpoint, saved) = timeout_at(deadline, saving).await.map_err(|_| late())?;
             self.on_saved(checkpoint, saved)?;
@@ -472,19 +525,38 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     fn report(&self) {
         let published = self.window.next_seq() - 1;
         let confirmed = published - self.window.len() as u64;
-        let ahead = self.reading.as_ref().map_or(0, |reading| reading.batch.len() - reading.next);
+        let ahead = self
+            .reading
+            .as_ref()
+            .map_or(0, |reading| reading.batch.len() - reading.next);
         self.parts.status.set_positions(Positions {
             received: published + ahead as u64,
             published,
             confirmed,
-            saved: self.saved.as_ref().map_or(0, |saved| saved.seq).min(confirmed),
+            saved: self
+                .saved
+                .as_ref()
+                .map_or(0, |saved| saved.seq)
+                .min(confirmed),
         });
-        self.parts.status.set_unconfirmed(self.window.len() as u64, self.window.bytes());
+        self.parts
+            .status
+            .set_unconfirmed(self.window.len() as u64, self.window.bytes());
     }
 }
 
 /// When the server wrote the event: to the millisecond where it says so (MongoDB 6.0), else to the second.
 fn event_time(event: &ChangeEvent<'_>) -> Option<SystemTime> {
-    let cluster = || event.cluster_time.map(|time| SystemTime::UNIX_EPOCH + Duration::from_secs(time.time.into()));
-    event.wall_time.map(|time| time.to_system_time()).or_else(cluster)
+    let cluster = || {
+        event
+            .cluster_time
+            .map(|time| SystemTime::UNIX_EPOCH + Duration::from_secs(time.time.into()))
+    };
+    event
+        .wall_time
+        .map(|time| time.to_system_time())
+        .or_else(cluster)
 }
+
+#[cfg(test)]
+mod tests;

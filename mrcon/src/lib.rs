@@ -44,6 +44,7 @@ pub mod status;
 pub mod uri;
 pub mod window;
 
+pub use elements::Malformed;
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::Metrics;
 pub use server::Server;

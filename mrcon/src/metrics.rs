@@ -10,7 +10,9 @@ use crate::event::Operation;
 use crate::status::ConnectorStatus;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,30 +51,54 @@ impl Metrics {
     pub fn register(registry: &Registry) -> prometheus::Result<Metrics> {
         let with = |label: &'static str| [LABELS[0], LABELS[1], label];
         let metrics = Metrics {
-            running_servers: IntGauge::new("mrcon_running_servers_total", "Total number of running connector servers")?,
+            running_servers: IntGauge::new(
+                "mrcon_running_servers_total",
+                "Total number of running connector servers",
+            )?,
             collection_servers: IntGaugeVec::new(
-                Opts::new("mrcon_collection_servers", "Number of connector servers per collection"),
+                Opts::new(
+                    "mrcon_collection_servers",
+                    "Number of connector servers per collection",
+                ),
                 &LABELS,
             )?,
-            tasks_started: IntCounter::new("mrcon_tasks_started_total", "Total number of tasks started since server startup")?,
+            tasks_started: IntCounter::new(
+                "mrcon_tasks_started_total",
+                "Total number of tasks started since server startup",
+            )?,
             task_restarts: IntCounterVec::new(
-                Opts::new("mrcon_task_restarts_total", "Total number of task restarts per collection"),
+                Opts::new(
+                    "mrcon_task_restarts_total",
+                    "Total number of task restarts per collection",
+                ),
                 &with("reason"),
             )?,
             task_failures: IntCounterVec::new(
-                Opts::new("mrcon_task_failures_total", "Total number of task failures per collection"),
+                Opts::new(
+                    "mrcon_task_failures_total",
+                    "Total number of task failures per collection",
+                ),
                 &with("error_type"),
             )?,
             events_received: IntCounterVec::new(
-                Opts::new("mrcon_events_received_total", "Change events read from MongoDB, by operation"),
+                Opts::new(
+                    "mrcon_events_received_total",
+                    "Change events read from MongoDB, by operation",
+                ),
                 &with("operation"),
             )?,
             events_published: IntCounterVec::new(
-                Opts::new("mrcon_events_published_total", "Messages handed to RabbitMQ, replays included"),
+                Opts::new(
+                    "mrcon_events_published_total",
+                    "Messages handed to RabbitMQ, replays included",
+                ),
                 &LABELS,
             )?,
             events_confirmed: IntCounterVec::new(
-                Opts::new("mrcon_events_confirmed_total", "Messages that RabbitMQ confirmed, counted when every earlier one is confirmed too"),
+                Opts::new(
+                    "mrcon_events_confirmed_total",
+                    "Messages that RabbitMQ confirmed, counted when every earlier one is confirmed too",
+                ),
                 &LABELS,
             )?,
             gauges: ConnectorGauges::new()?,
@@ -100,8 +126,16 @@ impl Metrics {
         ConnectorMetrics {
             servers: self.collection_servers.with_label_values(&[coll, db]),
             restarts: resolve(&self.task_restarts, status, Reason::ALL.map(Reason::as_str)),
-            failures: resolve(&self.task_failures, status, ErrorType::ALL.map(ErrorType::as_str)),
-            received: resolve(&self.events_received, status, Operation::ALL.map(Operation::as_str)),
+            failures: resolve(
+                &self.task_failures,
+                status,
+                ErrorType::ALL.map(ErrorType::as_str),
+            ),
+            received: resolve(
+                &self.events_received,
+                status,
+                Operation::ALL.map(Operation::as_str),
+            ),
             published: self.events_published.with_label_values(&[coll, db]),
             confirmed: self.events_confirmed.with_label_values(&[coll, db]),
         }
@@ -135,9 +169,16 @@ impl ConnectorMetrics {
     }
 }
 
-fn resolve<const N: usize>(counters: &IntCounterVec, status: &ConnectorStatus, values: [&str; N]) -> Vec<IntCounter> {
+fn resolve<const N: usize>(
+    counters: &IntCounterVec,
+    status: &ConnectorStatus,
+    values: [&str; N],
+) -> Vec<IntCounter> {
     let (coll, db) = (status.collection.as_str(), status.database.as_str());
-    values.iter().map(|value| counters.with_label_values(&[coll, db, value])).collect()
+    values
+        .iter()
+        .map(|value| counters.with_label_values(&[coll, db, value]))
+        .collect()
 }
 
 /// Gauges that are read from the connectors' status at each scrape, and absent while unknown.
@@ -162,31 +203,62 @@ struct Together {
 
 impl ConnectorGauges {
     fn new() -> prometheus::Result<ConnectorGauges> {
-        let unconfirmed = Opts::new("mrcon_unconfirmed_messages", "Messages published and not yet confirmed");
+        let unconfirmed = Opts::new(
+            "mrcon_unconfirmed_messages",
+            "Messages published and not yet confirmed",
+        );
         let lag = Opts::new(
             "mrcon_replication_lag_seconds",
             "Now minus the time of the last confirmed position, event or idle token; absent until known",
         );
-        let mongodb_up = Opts::new("mrcon_mongodb_up", "1 if MongoDB answered this connector last time, 0 if not; absent before the first try");
-        let rabbitmq_up = Opts::new("mrcon_rabbitmq_up", "1 if RabbitMQ answered this connector last time, 0 if not; absent before the first try");
+        let mongodb_up = Opts::new(
+            "mrcon_mongodb_up",
+            "1 if MongoDB answered this connector last time, 0 if not; absent before the first try",
+        );
+        let rabbitmq_up = Opts::new(
+            "mrcon_rabbitmq_up",
+            "1 if RabbitMQ answered this connector last time, 0 if not; absent before the first try",
+        );
         let descs = [&unconfirmed, &lag, &mongodb_up, &rabbitmq_up]
             .into_iter()
             .map(|opts| {
                 let labels = LABELS.map(str::to_owned).to_vec();
-                Desc::new(opts.fq_name(), opts.help.clone(), labels, Default::default())
+                Desc::new(
+                    opts.fq_name(),
+                    opts.help.clone(),
+                    labels,
+                    Default::default(),
+                )
             })
             .collect::<prometheus::Result<_>>()?;
-        Ok(ConnectorGauges { connectors: Arc::default(), unconfirmed, lag, mongodb_up, rabbitmq_up, descs })
+        Ok(ConnectorGauges {
+            connectors: Arc::default(),
+            unconfirmed,
+            lag,
+            mongodb_up,
+            rabbitmq_up,
+            descs,
+        })
     }
 
     fn add(&self, status: Arc<ConnectorStatus>) {
-        self.connectors.lock().unwrap_or_else(PoisonError::into_inner).push(status);
+        self.connectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(status);
     }
 
     fn together(&self) -> BTreeMap<(String, String), Together> {
         let mut all: BTreeMap<_, Together> = BTreeMap::new();
-        for status in self.connectors.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let entry = all.entry((status.collection.clone(), status.database.clone())).or_default();
+        for status in self
+            .connectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            let entry = all
+                .entry((status.collection.clone(), status.database.clone()))
+                .or_default();
             let (mongodb, rabbitmq) = status.up();
             entry.unconfirmed += status.unconfirmed();
             entry.lag = larger(entry.lag, status.lag().map(|lag| lag.as_secs_f64()));
@@ -226,7 +298,10 @@ impl Collector for ConnectorGauges {
                     gauge.set(value);
                 }
             }
-            gauges.collect().pop().filter(|family| !family.get_metric().is_empty())
+            gauges
+                .collect()
+                .pop()
+                .filter(|family| !family.get_metric().is_empty())
         };
         let flag = |up: Option<bool>| up.map(|up| f64::from(u8::from(up)));
         [

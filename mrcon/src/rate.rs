@@ -18,10 +18,18 @@ pub(crate) struct Rate {
 impl Rate {
     /// Notes that the counter stands at `count`.
     pub(crate) fn look(&mut self, now: Instant, count: u64) {
-        if self.looks.back().is_some_and(|(at, _)| now.duration_since(*at) < STEP) {
+        if self
+            .looks
+            .back()
+            .is_some_and(|(at, _)| now.duration_since(*at) < STEP)
+        {
             return;
         }
-        while self.looks.front().is_some_and(|(at, _)| now.duration_since(*at) > SPAN) {
+        while self
+            .looks
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) > SPAN)
+        {
             self.looks.pop_front();
         }
         self.looks.push_back((now, count));
@@ -29,7 +37,9 @@ impl Rate {
 
     /// Counts per second since the oldest look. Without new looks it sinks, as it should.
     pub(crate) fn per_second(&self, now: Instant, count: u64) -> f64 {
-        let Some((at, from)) = self.looks.front() else { return 0.0 };
+        let Some((at, from)) = self.looks.front() else {
+            return 0.0;
+        };
         let elapsed = now.duration_since(*at).max(STEP).as_secs_f64();
         count.saturating_sub(*from) as f64 / elapsed
     }
@@ -45,12 +55,19 @@ mod tests {
         let start = Instant::now();
         for second in 0..=60 {
             // 5 a second at first, then 100 a second.
-            let count = if second < 40 { second * 5 } else { 200 + (second - 40) * 100 };
+            let count = if second < 40 {
+                second * 5
+            } else {
+                200 + (second - 40) * 100
+            };
             rate.look(start + Duration::from_secs(second), count);
         }
         let end = start + Duration::from_secs(60);
         assert!((rate.per_second(end, 2200) - 100.0).abs() < 1.0);
-        assert!(rate.per_second(end + Duration::from_secs(90), 2200) < 11.0, "no looks: it does not sink");
+        assert!(
+            rate.per_second(end + Duration::from_secs(90), 2200) < 11.0,
+            "no looks: it does not sink"
+        );
         assert!(rate.looks.len() <= 12, "looks pile up");
     }
 

@@ -47,6 +47,7 @@ const CLOSING_SHARE: u32 = 5;
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use mrcon::config::{CollectionConfig, Config};
+/// use mrcon::uri::{AmqpUri, MongoUri};
 /// use mrcon::{Metrics, Server};
 ///
 /// let config = Config {
@@ -57,8 +58,8 @@ const CLOSING_SHARE: u32 = 5;
 /// let metrics = Metrics::register(&prometheus::Registry::new())?;
 /// let server = Server::new(
 ///     config,
-///     "mongodb://127.0.0.1:27017/?replicaSet=rs0".parse()?,
-///     "amqp://guest:guest@127.0.0.1:5672".parse()?,
+///     MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?,
+///     AmqpUri::parse("amqp://guest:guest@127.0.0.1:5672")?,
 ///     metrics,
 /// )
 /// .await?;
@@ -131,12 +132,21 @@ impl Server {
             .iter()
             .map(|entry| Arc::new(Connector::new(entry, &client, shutdown_timeout, &metrics)))
             .collect();
-        Ok(Server { client, rabbitmq, shutdown_timeout, metrics, connectors })
+        Ok(Server {
+            client,
+            rabbitmq,
+            shutdown_timeout,
+            metrics,
+            connectors,
+        })
     }
 
     /// The live state of every connector, in the order of the configuration.
     pub fn status(&self) -> Vec<Arc<ConnectorStatus>> {
-        self.connectors.iter().map(|connector| Arc::clone(&connector.status)).collect()
+        self.connectors
+            .iter()
+            .map(|connector| Arc::clone(&connector.status))
+            .collect()
     }
 
     /// Runs every connector until `shutdown` is ready, then stops in order: nothing more is read,
@@ -175,18 +185,37 @@ impl Server {
 }
 
 async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
-    let fail = |error| Error::mongo(crate::error::mongo::Phase::Prepare, format!("use the MongoDB URI {uri}"), error);
+    let fail = |error| {
+        Error::mongo(
+            crate::error::mongo::Phase::Prepare,
+            format!("use the MongoDB URI {uri}"),
+            error,
+        )
+    };
     let mut options = ClientOptions::parse(uri.expose()).await.map_err(fail)?;
     options.app_name.get_or_insert_with(|| "mrcon".into());
-    options.server_selection_timeout.get_or_insert(SERVER_SELECTION_TIMEOUT);
+    options
+        .server_selection_timeout
+        .get_or_insert(SERVER_SELECTION_TIMEOUT);
     // An open change stream holds a connection while it waits for events.
-    let needed = u32::try_from(connectors).unwrap_or(u32::MAX).saturating_add(SPARE_CONNECTIONS);
-    options.max_pool_size = Some(options.max_pool_size.map_or(needed, |configured| configured.max(needed)));
+    let needed = u32::try_from(connectors)
+        .unwrap_or(u32::MAX)
+        .saturating_add(SPARE_CONNECTIONS);
+    options.max_pool_size = Some(
+        options
+            .max_pool_size
+            .map_or(needed, |configured| configured.max(needed)),
+    );
     Client::with_options(options).map_err(fail)
 }
 
 impl Connector {
-    fn new(config: &CollectionConfig, client: &Client, shutdown_timeout: Duration, metrics: &Metrics) -> Connector {
+    fn new(
+        config: &CollectionConfig,
+        client: &Client,
+        shutdown_timeout: Duration,
+        metrics: &Metrics,
+    ) -> Connector {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
         let status = Arc::new(ConnectorStatus::new(config));
         let settings = Settings {
@@ -199,11 +228,23 @@ impl Connector {
         };
         let store = MongoCheckpoints::new(client, config, instance());
         let metrics = metrics.connector(&status);
-        Connector { config: config.clone(), settings, store: Arc::new(store), status, metrics }
+        Connector {
+            config: config.clone(),
+            settings,
+            store: Arc::new(store),
+            status,
+            metrics,
+        }
     }
 
     /// One run, from connecting to both sides to the end.
-    async fn run(self: Arc<Self>, client: Client, rabbitmq: AmqpUri, legacy: Legacy, stop: CancellationToken) -> Ended {
+    async fn run(
+        self: Arc<Self>,
+        client: Client,
+        rabbitmq: AmqpUri,
+        legacy: Legacy,
+        stop: CancellationToken,
+    ) -> Ended {
         let opened = tokio::select! {
             biased;
             () = stop.cancelled() => {
@@ -213,16 +254,31 @@ impl Connector {
         };
         let parts = match opened {
             Ok(parts) => parts,
-            Err(error) => return Ended { legacy, progressed: false, healthy: Duration::ZERO, outcome: Err(error) },
+            Err(error) => {
+                return Ended {
+                    legacy,
+                    progressed: false,
+                    healthy: Duration::ZERO,
+                    outcome: Err(error),
+                };
+            }
         };
-        let (epoch, first) = (parts.epoch, parts.start.as_ref().map_or(0, |start| start.seq));
+        let (epoch, first) = (
+            parts.epoch,
+            parts.start.as_ref().map_or(0, |start| start.seq),
+        );
         tracing::info!(connector = %self.status.name, epoch, seq = first, "connector runs");
         let began = Instant::now();
         let (confirmed, outcome) = Run::new(parts).run(&stop).await;
         let last = confirmed.as_ref().map_or(0, |confirmed| confirmed.seq);
-        let careful = outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Nacked);
+        let careful = outcome
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Nacked);
         Ended {
-            legacy: Legacy { confirmed: confirmed.map(|confirmed| (epoch, confirmed)), careful },
+            legacy: Legacy {
+                confirmed: confirmed.map(|confirmed| (epoch, confirmed)),
+                careful,
+            },
             progressed: last > first,
             healthy: began.elapsed(),
             outcome,
@@ -244,7 +300,11 @@ impl Connector {
         };
         let source = async {
             let source = self.open_source(client, legacy).await;
-            self.status.set_mongodb_up(source.as_ref().map_or_else(|error| !error.is_mongodb(), |_| true));
+            self.status.set_mongodb_up(
+                source
+                    .as_ref()
+                    .map_or_else(|error| !error.is_mongodb(), |_| true),
+            );
             source
         };
         let (source, sink) = tokio::join!(source, sink);
@@ -284,17 +344,35 @@ impl Connector {
             );
         }
         // Our own last run knows better than the store, unless somebody else ran in between.
-        let own = legacy.confirmed.as_ref().filter(|(epoch, _)| epoch + 1 == claim.epoch).map(|(_, own)| own.clone());
+        let own = legacy
+            .confirmed
+            .as_ref()
+            .filter(|(epoch, _)| epoch + 1 == claim.epoch)
+            .map(|(_, own)| own.clone());
         let start_is_saved = own.is_none() || own == claim.stored;
         let start = own.or(claim.stored);
-        let (source, begin) =
-            Source::open(client, &self.config.watched, start.as_ref().map(|start| &start.token)).await?;
+        let (source, begin) = Source::open(
+            client,
+            &self.config.watched,
+            start.as_ref().map(|start| &start.token),
+        )
+        .await?;
         Ok(match start {
-            Some(start) => Opened { source, epoch: claim.epoch, start: Some(start), start_is_saved },
+            Some(start) => Opened {
+                source,
+                epoch: claim.epoch,
+                start: Some(start),
+                start_is_saved,
+            },
             None => {
                 tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
                 let start = begin.map(|token| Checkpoint { token, seq: 0 });
-                Opened { source, epoch: claim.epoch, start, start_is_saved: false }
+                Opened {
+                    source,
+                    epoch: claim.epoch,
+                    start,
+                    start_is_saved: false,
+                }
             }
         })
     }
@@ -358,14 +436,21 @@ impl Supervisor<'_> {
         slot.started = Some(Instant::now());
         server.metrics.task_started(&connector.metrics);
         let legacy = slot.legacy.clone();
-        let run = connector.run(server.client.clone(), server.rabbitmq.clone(), legacy, self.stop.clone());
+        let run = connector.run(
+            server.client.clone(),
+            server.rabbitmq.clone(),
+            legacy,
+            self.stop.clone(),
+        );
         self.indexes.insert(self.tasks.spawn(run).id(), index);
     }
 
     fn on_ended(&mut self, joined: std::result::Result<(Id, Ended), JoinError>) {
         let (index, ended) = self.take(joined);
         match ended.outcome {
-            Ok(()) => self.server.connectors[index].status.enter(State::Stopped, None),
+            Ok(()) => self.server.connectors[index]
+                .status
+                .enter(State::Stopped, None),
             Err(ref error) => self.on_failed(index, error, &ended),
         }
     }
@@ -376,8 +461,13 @@ impl Supervisor<'_> {
             Ok((id, ended)) => (id, ended),
             Err(failure) => (failure.id(), panicked(failure)),
         };
-        let index = self.indexes.remove(&id).unwrap_or_else(|| unreachable!("every task is in the books"));
-        self.server.metrics.task_ended(&self.server.connectors[index].metrics);
+        let index = self
+            .indexes
+            .remove(&id)
+            .unwrap_or_else(|| unreachable!("every task is in the books"));
+        self.server
+            .metrics
+            .task_ended(&self.server.connectors[index].metrics);
         self.slots[index].legacy = ended.legacy.clone();
         (index, ended)
     }
@@ -386,7 +476,11 @@ impl Supervisor<'_> {
         let connector = &self.server.connectors[index];
         let slot = &mut self.slots[index];
         let policy = error.policy();
-        slot.fruitless = if ended.progressed { 1 } else { slot.fruitless + 1 };
+        slot.fruitless = if ended.progressed {
+            1
+        } else {
+            slot.fruitless + 1
+        };
         if let Some(error_type) = policy.error_type {
             connector.metrics.failed(error_type);
         }
@@ -442,14 +536,17 @@ impl Supervisor<'_> {
                 status.enter(State::Stopped, None);
                 tracing::info!(connector = %status.name, saved = status.positions().saved, "connector stopped");
             }
-            Err(error) => self.unfinished.push(format!("{}: {}", status.name, error.chain())),
+            Err(error) => self
+                .unfinished
+                .push(format!("{}: {}", status.name, error.chain())),
         }
     }
 
     fn abandon(&mut self) {
         for index in self.indexes.values() {
             let name = &self.server.connectors[*index].status.name;
-            self.unfinished.push(format!("{name}: still busy at the deadline"));
+            self.unfinished
+                .push(format!("{name}: still busy at the deadline"));
         }
         self.tasks.abort_all();
     }
@@ -458,8 +555,11 @@ impl Supervisor<'_> {
 fn panicked(failure: JoinError) -> Ended {
     let message = match failure.try_into_panic() {
         Ok(payload) => {
-            let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+            let text = payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned());
+            text.or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "no message".into())
         }
         Err(cancelled) => cancelled.to_string(),
     };
@@ -467,7 +567,9 @@ fn panicked(failure: JoinError) -> Ended {
         legacy: Legacy::default(),
         progressed: false,
         healthy: Duration::ZERO,
-        outcome: Err(Error::new(ErrorKind::Panic, "the connector's task panicked").with_source(message)),
+        outcome: Err(
+            Error::new(ErrorKind::Panic, "the connector's task panicked").with_source(message),
+        ),
     }
 }
 
@@ -475,7 +577,9 @@ fn panicked(failure: JoinError) -> Ended {
 fn note_connections(status: &ConnectorStatus, error: &Error) {
     match error.kind() {
         ErrorKind::MongoConnection | ErrorKind::MongoAuthentication => status.set_mongodb_up(false),
-        ErrorKind::RabbitConnection | ErrorKind::RabbitAuthentication | ErrorKind::ConfirmTimeout => {
+        ErrorKind::RabbitConnection
+        | ErrorKind::RabbitAuthentication
+        | ErrorKind::ConfirmTimeout => {
             status.set_rabbitmq_up(false);
         }
         _ => {}

@@ -217,7 +217,9 @@ impl ConnectorStatus {
             mongodb_up: flag(&self.mongodb_up),
             rabbitmq_up: flag(&self.rabbitmq_up),
             stalled_for: self.stalled_for(),
-            confirmed_per_second: live.rate.per_second(Instant::now(), self.confirmed.load(Ordering::Relaxed)),
+            confirmed_per_second: live
+                .rate
+                .per_second(Instant::now(), self.confirmed.load(Ordering::Relaxed)),
         }
     }
 
@@ -232,13 +234,24 @@ impl ConnectorStatus {
         };
         let error = snapshot.last_error.as_ref();
         let (cause, remedy) = match (snapshot.state, error) {
-            (State::Restarting | State::Halted, Some(error)) => (error.cause.as_str(), error.remedy),
-            (State::Starting, _) => ("connecting to MongoDB and RabbitMQ", "wait; if it lasts, check both URIs"),
+            (State::Restarting | State::Halted, Some(error)) => {
+                (error.cause.as_str(), error.remedy)
+            }
+            (State::Starting, _) => (
+                "connecting to MongoDB and RabbitMQ",
+                "wait; if it lasts, check both URIs",
+            ),
             (State::Blocked, _) => (
-                snapshot.detail.as_deref().unwrap_or("the broker blocks publishers"),
+                snapshot
+                    .detail
+                    .as_deref()
+                    .unwrap_or("the broker blocks publishers"),
                 "free memory or disk on the RabbitMQ node; the connector goes on by itself",
             ),
-            (State::Running, _) => ("the broker does not confirm", "look at RabbitMQ's log, disk and quorum"),
+            (State::Running, _) => (
+                "the broker does not confirm",
+                "look at RabbitMQ's log, disk and quorum",
+            ),
             (State::Draining | State::Stopped, _) => ("the daemon is stopping", "none"),
             (State::Restarting | State::Halted, None) => ("unknown", "see the log"),
         };
@@ -246,7 +259,11 @@ impl ConnectorStatus {
             "stalled" => SystemTime::now() - snapshot.stalled_for,
             _ => snapshot.since,
         };
-        Some(format!("{}: {word} since {}: {cause}; remedy: {remedy}", self.name, rfc3339(since)))
+        Some(format!(
+            "{}: {word} since {}: {cause}; remedy: {remedy}",
+            self.name,
+            rfc3339(since)
+        ))
     }
 
     /// Whether both sides are connected.
@@ -259,7 +276,12 @@ impl ConnectorStatus {
         let saved = self.saved.load(Ordering::Acquire);
         let confirmed = self.confirmed.load(Ordering::Acquire);
         let published = self.published.load(Ordering::Acquire);
-        Positions { received: self.received.load(Ordering::Acquire), published, confirmed, saved }
+        Positions {
+            received: self.received.load(Ordering::Acquire),
+            published,
+            confirmed,
+            saved,
+        }
     }
 
     pub(crate) fn lag(&self) -> Option<Duration> {
@@ -295,7 +317,12 @@ impl ConnectorStatus {
 
     pub(crate) fn fail(&self, state: State, error: &Error) {
         let policy = error.policy();
-        let last = LastError { cause: error.chain(), remedy: policy.remedy, at: SystemTime::now(), policy };
+        let last = LastError {
+            cause: error.chain(),
+            remedy: policy.remedy,
+            at: SystemTime::now(),
+            policy,
+        };
         let mut live = self.live();
         // Attempts in a row are one outage: it began with the first.
         if !matches!(live.state, State::Restarting | State::Halted) {
@@ -318,7 +345,12 @@ impl ConnectorStatus {
 
     pub(crate) fn begin_run(&self, epoch: u64, seq: u64) {
         self.epoch.store(epoch, Ordering::Relaxed);
-        for position in [&self.saved, &self.confirmed, &self.published, &self.received] {
+        for position in [
+            &self.saved,
+            &self.confirmed,
+            &self.published,
+            &self.received,
+        ] {
             position.store(seq, Ordering::Release);
         }
         self.set_unconfirmed(0, 0);
@@ -343,7 +375,8 @@ impl ConnectorStatus {
     }
 
     pub(crate) fn progressed(&self) {
-        self.progress_time.store(millis(SystemTime::now()), Ordering::Relaxed);
+        self.progress_time
+            .store(millis(SystemTime::now()), Ordering::Relaxed);
     }
 
     pub(crate) fn confirmed_at(&self, time: SystemTime) {
@@ -351,7 +384,8 @@ impl ConnectorStatus {
     }
 
     pub(crate) fn saved_now(&self) {
-        self.saved_time.store(millis(SystemTime::now()), Ordering::Relaxed);
+        self.saved_time
+            .store(millis(SystemTime::now()), Ordering::Relaxed);
     }
 
     pub(crate) fn set_mongodb_up(&self, up: bool) {
@@ -376,7 +410,8 @@ fn flag(flag: &AtomicI8) -> Option<bool> {
 }
 
 fn millis(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
 }
 
 fn time(millis: i64) -> Option<SystemTime> {
@@ -385,5 +420,5 @@ fn time(millis: i64) -> Option<SystemTime> {
 
 /// A time as people and programs read it, in UTC with milliseconds.
 pub fn rfc3339(time: SystemTime) -> String {
-    bson::DateTime::from_system_time(time).try_to_rfc3339_string().unwrap_or_else(|_| "unknown".into())
+    humantime::format_rfc3339_millis(time).to_string()
 }

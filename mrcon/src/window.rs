@@ -33,7 +33,10 @@ impl<T> ConfirmWindow<T> {
     /// `max_bytes` bounds what is in flight before the last push: a single message larger than the
     /// bound still goes, alone.
     pub fn new(first: u64, max_entries: u32, max_bytes: u64) -> Self {
-        assert!(max_entries > 0 && max_bytes > 0, "a window without room would never move");
+        assert!(
+            max_entries > 0 && max_bytes > 0,
+            "a window without room would never move"
+        );
         ConfirmWindow {
             entries: VecDeque::new(),
             first,
@@ -73,7 +76,11 @@ impl<T> ConfirmWindow<T> {
         debug_assert!(self.has_room(), "published past the window");
         let seq = self.next_seq();
         self.bytes += bytes;
-        self.entries.push_back(Entry { value, bytes, confirmed: false });
+        self.entries.push_back(Entry {
+            value,
+            bytes,
+            confirmed: false,
+        });
         seq
     }
 
@@ -142,7 +149,7 @@ mod tests {
         let mut window = filled(3);
         window.confirm(2, false);
         window.confirm(3, false);
-        assert_eq!(frontier(&mut window), []);
+        assert_eq!(frontier(&mut window), [0_u64; 0]);
         window.confirm(1, false);
         assert_eq!(frontier(&mut window), [1, 2, 3]);
         assert!(window.is_empty());

@@ -32,18 +32,37 @@ Exit codes:
 #[command(name = "mrcond", version = VERSION, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Configuration file
-    #[arg(short, long, global = true, value_name = "FILE", default_value = "/app/config.yaml")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/app/config.yaml"
+    )]
     pub(crate) config: PathBuf,
 
     /// Prefix of the environment variables
-    #[arg(short, long, global = true, value_name = "PREFIX", default_value = "MRCON")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "PREFIX",
+        default_value = "MRCON"
+    )]
     pub(crate) prefix: String,
 
     #[command(subcommand)]
     subcommand: Option<Sub>,
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("MRCON_REVISION"), ", ", env!("MRCON_RUSTC"), ")");
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("MRCON_REVISION"),
+    ", ",
+    env!("MRCON_RUSTC"),
+    ")"
+);
 
 #[derive(Debug, Subcommand)]
 enum Sub {
@@ -81,7 +100,8 @@ pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
         true => Err(Failure::new(exit::USAGE, usage_line(&error))),
     })?;
     if let Some(Sub::Check(CheckArgs { offline: false })) = cli.subcommand {
-        let line = "check without --offline is not supported yet; use: mrcond check --offline -c FILE";
+        let line =
+            "check without --offline is not supported yet; use: mrcond check --offline -c FILE";
         return Err(Err(Failure::new(exit::USAGE, line)));
     }
     Ok(cli)
@@ -90,8 +110,15 @@ pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
 /// What clap has to say, on one line.
 fn usage_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let first = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned();
+    let tip = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("tip: "));
     match tip {
         Some(tip) => format!("{first}; {tip}; see mrcond --help"),
         None => format!("{first}; see mrcond --help"),
@@ -116,7 +143,10 @@ impl Cli {
     pub(crate) fn config(&self) -> Result<ValidConfig, Failure> {
         let file = self.config.display().to_string();
         let bytes = read_bounded(&self.config).map_err(|error| {
-            Failure::new(exit::CONFIG, format!("{file}: {error}; name the configuration file with -c FILE"))
+            Failure::new(
+                exit::CONFIG,
+                format!("{file}: {error}; name the configuration file with -c FILE"),
+            )
         })?;
         ValidConfig::from_yaml(&file, &bytes).map_err(|problems| Failure {
             code: exit::CONFIG,
@@ -139,7 +169,9 @@ impl Cli {
             Ok(value) if value.is_empty() => Ok(None),
             Ok(value) => Ok(Some(value)),
             Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(Failure::new(exit::CONFIG, format!("{name}: not UTF-8"))),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(Failure::new(exit::CONFIG, format!("{name}: not UTF-8")))
+            }
         }
     }
 
@@ -149,13 +181,22 @@ impl Cli {
         let bad = |text: &dyn Display| Failure::new(exit::CONFIG, format!("{prefix}_{name}{text}"));
         let file = self.variable(&format!("{name}_FILE"))?;
         let (text, from) = match (self.variable(name)?, file) {
-            (Some(_), Some(_)) => return Err(bad(&format!(" and {prefix}_{name}_FILE are both set; unset one"))),
+            (Some(_), Some(_)) => {
+                return Err(bad(&format!(
+                    " and {prefix}_{name}_FILE are both set; unset one"
+                )));
+            }
             (Some(text), None) => (text, String::new()),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(&file).map_err(|error| bad(&format!("_FILE: {file}: {error}")))?;
+                let text = std::fs::read_to_string(&file)
+                    .map_err(|error| bad(&format!("_FILE: {file}: {error}")))?;
                 (text, "_FILE".to_owned())
             }
-            (None, None) => return Err(bad(&format!(" is not set; set it, or {prefix}_{name}_FILE"))),
+            (None, None) => {
+                return Err(bad(&format!(
+                    " is not set; set it, or {prefix}_{name}_FILE"
+                )));
+            }
         };
         parse(text.trim()).map_err(|error| bad(&format!("{from}: {error}")))
     }
@@ -165,6 +206,8 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
     // One byte more than allowed, so that the parser can say that it is too large.
-    std::fs::File::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?
+        .take(MAX_CONFIG_BYTES + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -44,7 +44,11 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(registry: Registry, connectors: Vec<Arc<ConnectorStatus>>) -> State {
-        State { registry, connectors: connectors.into(), started: SystemTime::now() }
+        State {
+            registry,
+            connectors: connectors.into(),
+            started: SystemTime::now(),
+        }
     }
 }
 
@@ -61,14 +65,21 @@ fn router(state: State) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found; try /health, /status or /metrics\n") })
+        .fallback(|| async {
+            (
+                StatusCode::NOT_FOUND,
+                "not found; try /health, /status or /metrics\n",
+            )
+        })
         .with_state(state)
 }
 
 async fn accept(listener: TcpListener, router: Router) {
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -99,20 +110,33 @@ async fn connection(stream: TcpStream, router: Router) {
 
 /// `OK`, or one line for each connector that does not run and make progress.
 async fn health(Extract(state): Extract<State>) -> Response {
-    let complaints: Vec<String> = state.connectors.iter().filter_map(|connector| connector.complaint()).collect();
+    let complaints: Vec<String> = state
+        .connectors
+        .iter()
+        .filter_map(|connector| connector.complaint())
+        .collect();
     answer(&complaints)
 }
 
 async fn ready(Extract(state): Extract<State>) -> Response {
-    let waiting = state.connectors.iter().filter(|connector| !connector.is_ready());
-    let lines: Vec<String> = waiting.map(|connector| format!("{}: not connected to both sides", connector.name)).collect();
+    let waiting = state
+        .connectors
+        .iter()
+        .filter(|connector| !connector.is_ready());
+    let lines: Vec<String> = waiting
+        .map(|connector| format!("{}: not connected to both sides", connector.name))
+        .collect();
     answer(&lines)
 }
 
 fn answer(complaints: &[String]) -> Response {
     match complaints.is_empty() {
         true => "OK\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, complaints.join("\n") + "\n").into_response(),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            complaints.join("\n") + "\n",
+        )
+            .into_response(),
     }
 }
 
@@ -120,10 +144,18 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&state.registry.gather(), &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+        Ok(()) => (
+            [(header::CONTENT_TYPE, encoder.format_type().to_owned())],
+            text,
+        )
+            .into_response(),
         Err(error) => {
             tracing::error!(%error, "encode metrics");
-            (StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be encoded; see the log\n").into_response()
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "metrics could not be encoded; see the log\n",
+            )
+                .into_response()
         }
     }
 }
@@ -200,7 +232,11 @@ async fn status(Extract(state): Extract<State>) -> Json<Status> {
         revision: env!("MRCON_REVISION"),
         started_at: rfc3339(state.started),
         uptime_seconds: state.started.elapsed().unwrap_or_default().as_secs_f64(),
-        connectors: state.connectors.iter().map(|connector| describe(connector, connector.snapshot())).collect(),
+        connectors: state
+            .connectors
+            .iter()
+            .map(|connector| describe(connector, connector.snapshot()))
+            .collect(),
     })
 }
 
@@ -223,14 +259,20 @@ fn describe(status: &ConnectorStatus, now: Snapshot) -> Connector {
             saved: now.positions.saved,
         },
         lag_seconds: now.lag.map(|lag| lag.as_secs_f64()),
-        checkpoint: Checkpoint { epoch: now.epoch, seq: now.positions.saved, saved_at: now.saved_at.map(rfc3339) },
+        checkpoint: Checkpoint {
+            epoch: now.epoch,
+            seq: now.positions.saved,
+            saved_at: now.saved_at.map(rfc3339),
+        },
         window: Window {
             messages: now.unconfirmed_messages,
             bytes: now.unconfirmed_bytes,
             max_messages: status.max_unconfirmed,
             max_bytes: status.max_unconfirmed_bytes,
         },
-        rates: Rates { confirmed_per_second: now.confirmed_per_second },
+        rates: Rates {
+            confirmed_per_second: now.confirmed_per_second,
+        },
         restarts: now.restarts,
         last_error: now.last_error.map(|error| LastError {
             at: rfc3339(error.at),

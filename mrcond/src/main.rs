@@ -27,7 +27,10 @@ struct Failure {
 
 impl Failure {
     fn new(code: u8, line: impl Display) -> Failure {
-        Failure { code, lines: vec![line.to_string()] }
+        Failure {
+            code,
+            lines: vec![line.to_string()],
+        }
     }
 }
 
@@ -58,8 +61,9 @@ fn run() -> Result<(), Failure> {
         Command::Run => {
             let settings = cli.environment()?;
             telemetry::init(&settings.log)?;
-            let runtime = tokio::runtime::Runtime::new()
-                .map_err(|error| Failure::new(exit::OTHER, format!("start the runtime: {error}")))?;
+            let runtime = tokio::runtime::Runtime::new().map_err(|error| {
+                Failure::new(exit::OTHER, format!("start the runtime: {error}"))
+            })?;
             runtime.block_on(serve(config, settings.mongodb, settings.rabbitmq))
         }
     }
@@ -76,7 +80,12 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
         .map_err(|error| Failure::new(exit::CONFIG, error.chain()))?;
     let http = http::serve(listen, http::State::new(registry, server.status()))
         .await
-        .map_err(|error| Failure::new(exit::OTHER, format!("listen on {listen}: {error}; set server.listen to a free address")))?;
+        .map_err(|error| {
+            Failure::new(
+                exit::OTHER,
+                format!("listen on {listen}: {error}; set server.listen to a free address"),
+            )
+        })?;
     let outcome = server.run(termination()?).await;
     http.abort();
     outcome.map_err(|error| Failure::new(exit::OTHER, error.chain()))?;
@@ -89,7 +98,8 @@ fn termination() -> Result<impl Future<Output = ()>, Failure> {
     let on = |kind| {
         signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
     };
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     Ok(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",

@@ -20,13 +20,19 @@ impl LogSettings {
     ) -> Result<LogSettings, Failure> {
         let filter = variable("LOG")?.unwrap_or_else(|| "info".into());
         let filter = EnvFilter::builder().parse(filter).map_err(|error| {
-            Failure::new(exit::CONFIG, format!("{prefix}_LOG: {error}; write for example info or mrcon=debug"))
+            Failure::new(
+                exit::CONFIG,
+                format!("{prefix}_LOG: {error}; write for example info or mrcon=debug"),
+            )
         })?;
         let json = match variable("LOG_FORMAT")?.as_deref() {
             None | Some("text") => false,
             Some("json") => true,
             Some(_) => {
-                return Err(Failure::new(exit::CONFIG, format!("{prefix}_LOG_FORMAT: unknown format; write text or json")));
+                return Err(Failure::new(
+                    exit::CONFIG,
+                    format!("{prefix}_LOG_FORMAT: unknown format; write text or json"),
+                ));
             }
         };
         Ok(LogSettings { filter, json })
@@ -51,10 +57,13 @@ pub(crate) fn registry() -> prometheus::Result<Registry> {
     let registry = Registry::new();
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let info = IntGauge::with_opts(
-        Opts::new("mrcon_build_info", "Always 1; the labels tell which build runs")
-            .const_label("version", env!("CARGO_PKG_VERSION"))
-            .const_label("revision", env!("MRCON_REVISION"))
-            .const_label("rustc", env!("MRCON_RUSTC")),
+        Opts::new(
+            "mrcon_build_info",
+            "Always 1; the labels tell which build runs",
+        )
+        .const_label("version", env!("CARGO_PKG_VERSION"))
+        .const_label("revision", env!("MRCON_REVISION"))
+        .const_label("rustc", env!("MRCON_RUSTC")),
     )?;
     info.set(1);
     registry.register(Box::new(info))?;

@@ -14,7 +14,7 @@ use serde::de::{
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::limits;
-use super::problem::{KeyPath, Problem, Segment, escaped, nearest, one_of};
+use super::problem::{KeyPath, Problem, Segment, escaped, nearest, one_line, one_of};
 use super::schema::Config;
 use super::yaml::{Entry, Meaning, Node, Value};
 
@@ -167,6 +167,12 @@ impl DecodeError {
         }
     }
 
+    fn invalid(expected: &dyn Expected) -> Self {
+        Self::new(Kind::WrongValue {
+            expected: expected.to_string(),
+        })
+    }
+
     /// Adds the value in which the error arose: its line, and what it is.
     fn of_value(mut self, node: &Node) -> Self {
         if self.line.is_none() {
@@ -227,7 +233,8 @@ impl DecodeError {
                 Problem::new(path, found).allowed(EXTENDED_JSON_EXAMPLE)
             }
             Kind::Other(text) => {
-                let allowed = rule.map_or(text, |rule| format!("must be {rule}"));
+                let allowed =
+                    rule.map_or_else(|| one_line(&text), |rule| format!("must be {rule}"));
                 Problem::new(path, found).allowed(allowed)
             }
         };
@@ -315,14 +322,6 @@ impl de::Error for DecodeError {
 
     fn missing_field(key: &'static str) -> Self {
         Self::new(Kind::Missing { key })
-    }
-}
-
-impl DecodeError {
-    fn invalid(expected: &dyn Expected) -> Self {
-        Self::new(Kind::WrongValue {
-            expected: expected.to_string(),
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! One small function per section of the file. Each says what is wrong and what is allowed, and
 //! none stops the others.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use super::limits::{self, *};
@@ -33,9 +34,9 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         rules.not_yet_envelope(entry, &at);
-        rules.entry_is_new(&config.collections[..index], entry, &collections, index);
-        rules.tokens_are_not_watched(&config.collections, entry, &collections, index);
     }
+    rules.no_duplicates(&config.collections, &collections);
+    rules.tokens_are_not_watched(&config.collections, &collections);
     rules.problems
 }
 
@@ -226,51 +227,47 @@ impl Rules {
     }
 
     /// The same collection to the same queue twice would send every event twice.
-    fn entry_is_new(
-        &mut self,
-        earlier: &[CollectionConfig],
-        entry: &CollectionConfig,
-        collections: &KeyPath,
-        index: usize,
-    ) {
-        let same = |other: &CollectionConfig| {
-            namespace(other).is_some()
-                && namespace(other) == namespace(entry)
-                && other.rabbitmq.stream_name == entry.rabbitmq.stream_name
-        };
-        if let Some(first) = earlier.iter().position(same) {
-            self.problems.push(
-                Problem::new(collections.index(index), "duplicates")
-                    .with_other(collections.index(first))
-                    .allowed("a collection may go to the same queue only once"),
-            );
+    fn no_duplicates(&mut self, entries: &[CollectionConfig], at: &KeyPath) {
+        let mut seen = HashMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let Some(namespace) = namespace(entry) else {
+                continue;
+            };
+            let first = *seen
+                .entry((namespace, &entry.rabbitmq.stream_name))
+                .or_insert(index);
+            if first != index {
+                self.problems.push(
+                    Problem::new(at.index(index), "duplicates")
+                        .with_other(at.index(first))
+                        .allowed("a collection may go to the same queue only once"),
+                );
+            }
         }
     }
 
     /// Saving a token in a watched collection is a new event, whose token is saved, and so on.
-    fn tokens_are_not_watched(
-        &mut self,
-        all: &[CollectionConfig],
-        entry: &CollectionConfig,
-        collections: &KeyPath,
-        index: usize,
-    ) {
-        let tokens = &entry.resume_tokens;
-        let home = (
-            tokens.tokens_db_name.as_str(),
-            tokens.tokens_coll_name.as_str(),
-        );
-        let watcher = all.iter().position(|other| namespace(other) == Some(home));
-        if let Some(watcher) = watcher {
-            let key = collections
-                .index(index)
-                .key("resume_tokens")
-                .key("tokens_coll_name");
-            self.problems.push(
-                Problem::new(key, "names a collection that is itself watched by")
-                    .with_other(collections.index(watcher))
-                    .allowed("keep the tokens in a collection that no entry watches"),
+    fn tokens_are_not_watched(&mut self, entries: &[CollectionConfig], at: &KeyPath) {
+        let mut watchers = HashMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            if let Some(namespace) = namespace(entry) {
+                watchers.entry(namespace).or_insert(index);
+            }
+        }
+        for (index, entry) in entries.iter().enumerate() {
+            let tokens = &entry.resume_tokens;
+            let home = (
+                tokens.tokens_db_name.as_str(),
+                tokens.tokens_coll_name.as_str(),
             );
+            if let Some(watcher) = watchers.get(&home) {
+                let key = at.index(index).key("resume_tokens").key("tokens_coll_name");
+                self.problems.push(
+                    Problem::new(key, "names a collection that is itself watched by")
+                        .with_other(at.index(*watcher))
+                        .allowed("keep the tokens in a collection that no entry watches"),
+                );
+            }
         }
     }
 }
@@ -324,8 +321,9 @@ fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
     if name.contains('\0') {
         return fault("has the character '\\0'", "a name cannot have it");
     }
-    if name.starts_with('$') {
-        return fault("begins with `$`", "must begin with another character");
+    if name.starts_with(['$', '.']) {
+        let what = format!("begins with `{}`", &name[..1]);
+        return fault(what, "must begin with another character");
     }
     if name.starts_with("system.") {
         let what = "begins with `system.`, which MongoDB keeps for itself";

@@ -140,6 +140,16 @@ impl Node {
         matches!(&self.value, Value::Scalar(scalar) if scalar.meaning() == Meaning::Nothing)
     }
 
+    /// Levels below this value.
+    fn height(&self) -> usize {
+        let below = match &self.value {
+            Value::Scalar(_) | Value::Removed => None,
+            Value::List(items) => items.iter().map(Self::height).max(),
+            Value::Map(entries) => entries.iter().map(|entry| entry.value.height()).max(),
+        };
+        below.map_or(0, |below| below + 1)
+    }
+
     /// The line of the value at `path`, and whether it exists. A missing key has the line of the
     /// nearest value above it: it should have been there.
     pub(super) fn place_of(&self, path: &KeyPath) -> (usize, bool) {
@@ -209,11 +219,19 @@ fn whole_file(what: impl Into<String>) -> Problem {
     Problem::new(KeyPath::root(), what).at_line(1)
 }
 
+/// A value that aliases may stand for.
+struct Anchored {
+    node: Node,
+    weight: usize,
+    /// Levels below the value.
+    height: usize,
+}
+
 /// Builds the tree from the parser's events.
 struct Builder<'input> {
     events: Parser<'input, StrInput<'input>>,
-    /// What each anchor stands for, with its weight.
-    anchors: HashMap<usize, (Node, usize)>,
+    /// What each anchor stands for.
+    anchors: HashMap<usize, Anchored>,
     /// Weight of the tree so far.
     weight: usize,
     /// Where we are, for messages.
@@ -263,7 +281,7 @@ impl<'input> Builder<'input> {
     fn node(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Node, Problem> {
         let line = span.start.line();
         if depth > MAX_DEPTH {
-            return Err(self.problem(line, format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(too_deep(line));
         }
         let before = self.weight;
         let (value, anchor) = match event {
@@ -283,13 +301,17 @@ impl<'input> Builder<'input> {
                 self.is_text(line, tag.as_deref())?;
                 (self.map(depth)?, anchor)
             }
-            Event::Alias(anchor) => return self.alias(anchor, line),
+            Event::Alias(anchor) => return self.alias(anchor, line, depth),
             _ => return Err(self.problem(line, "a value is missing")),
         };
         let node = Node { line, value };
         if anchor != 0 {
-            let weight = self.weight - before;
-            self.anchors.insert(anchor, (node.clone(), weight));
+            let anchored = Anchored {
+                node: node.clone(),
+                weight: self.weight - before,
+                height: node.height(),
+            };
+            self.anchors.insert(anchor, anchored);
         }
         Ok(node)
     }
@@ -343,14 +365,18 @@ impl<'input> Builder<'input> {
         Ok(())
     }
 
-    fn alias(&mut self, anchor: usize, line: usize) -> Result<Node, Problem> {
+    fn alias(&mut self, anchor: usize, line: usize, depth: usize) -> Result<Node, Problem> {
         // An anchor is known once its value is complete, so a value cannot contain itself.
-        let weight = match self.anchors.get(&anchor) {
-            Some((_, weight)) => *weight,
-            None => return Err(self.problem(line, "an alias stands inside its own anchor")),
+        let Some(anchored) = self.anchors.get(&anchor) else {
+            let what = "an alias stands inside its own anchor, or for a key";
+            return Err(self.problem(line, what));
         };
+        if depth + anchored.height > MAX_DEPTH {
+            return Err(too_deep(line));
+        }
+        let weight = anchored.weight;
         self.weigh(line, weight)?;
-        Ok(self.anchors[&anchor].0.clone())
+        Ok(self.anchors[&anchor].node.clone())
     }
 
     fn weigh(&mut self, line: usize, bytes: usize) -> Result<(), Problem> {
@@ -377,6 +403,10 @@ impl<'input> Builder<'input> {
     fn problem(&self, line: usize, what: impl Into<String>) -> Problem {
         Problem::new(KeyPath::new(&self.path), what).at_line(line)
     }
+}
+
+fn too_deep(line: usize) -> Problem {
+    whole_file(format!("nested deeper than {MAX_DEPTH} levels")).at_line(line)
 }
 
 fn no_value() -> Problem {
@@ -449,6 +479,16 @@ mod tests {
         }
         let problem = parse(text.as_bytes()).unwrap_err().to_string();
         assert!(problem.contains("too large once its aliases"), "{problem}");
+    }
+
+    #[test]
+    fn aliases_do_not_nest_deeper_than_the_limit() {
+        let mut text = "a0: &a0 [x]\n".to_owned();
+        for level in 1..1000 {
+            text.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+        }
+        let problem = parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(problem.contains("nested deeper than 64"), "{problem}");
     }
 
     #[test]

@@ -65,3 +65,49 @@ fn put_two(text: &mut [u8; 24], at: usize, number: u32) {
     text[at] = b'0' + (number / 10) as u8;
     text[at + 1] = b'0' + (number % 10) as u8;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn days_of_month(year: u32, month: u32) -> u32 {
+        let leap = year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+        match month {
+            2 if leap => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        }
+    }
+
+    #[test]
+    fn a_day_that_is_missing_or_doubled() {
+        let mut days = 0;
+        for year in 1970..=9999 {
+            for month in 1..=12 {
+                for day in 1..=days_of_month(year, month) {
+                    assert_eq!(civil_from_days(days), (year, month, day));
+                    days += 1;
+                }
+            }
+        }
+        assert_eq!(i64::from(days) * 86_400_000 - 1, LAST_MILLISECOND);
+    }
+
+    #[test]
+    fn a_time_of_day_that_is_another() {
+        for second in 0..86_400 {
+            let mut text = Vec::new();
+            write_iso8601(&mut text, second * 1000);
+            let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+            let expected = format!("1970-01-01T{hour:02}:{minute:02}:{second:02}Z");
+            assert_eq!(String::from_utf8_lossy(&text), expected);
+        }
+        for millis in 1..1000 {
+            let mut text = Vec::new();
+            write_iso8601(&mut text, millis);
+            let expected = format!("1970-01-01T00:00:00.{millis:03}Z");
+            assert_eq!(String::from_utf8_lossy(&text), expected);
+        }
+    }
+}

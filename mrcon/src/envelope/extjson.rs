@@ -36,7 +36,7 @@ pub enum ExtJson {
     /// Plain JSON numbers and ISO-8601 dates, where JSON has them. Readable; the difference between
     /// the integer types is lost.
     Relaxed,
-    /// Every value with its BSON type, and nothing lost.
+    /// Every value with its BSON type.
     Canonical,
 }
 

@@ -7,7 +7,7 @@ pub(super) fn write_integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
 
 /// Appends the shortest decimal that reads back as `value`.
 ///
-/// It always has a fraction or an exponent (`1.0`, `1e21`), so a reader can tell it from an
+/// It always has a fraction or an exponent (`1.0`, `1e+21`), so a reader can tell it from an
 /// integer. `value` must be finite: JSON has no number for the others.
 pub(super) fn write_finite(out: &mut Vec<u8>, value: f64) {
     debug_assert!(value.is_finite());

@@ -204,122 +204,186 @@ impl ErrorKind {
         use Reason as R;
         let (disposition, reason, error_type, remedy) = match self {
             ErrorKind::MongoConnection => (
-                Retry, R::MongoConnectionFailed, Some(Mongo),
+                Retry,
+                R::MongoConnectionFailed,
+                Some(Mongo),
                 "check that MongoDB is up and can be reached from here; the connector goes on by itself",
             ),
             ErrorKind::MongoAuthentication => (
-                Retry, R::MongoConnectionFailed, Some(Mongo),
+                Retry,
+                R::MongoConnectionFailed,
+                Some(Mongo),
                 "check user, password and authSource of the MongoDB URI",
             ),
             ErrorKind::MongoUnauthorized => (
-                Retry, R::MongoConnectionFailed, Some(Mongo),
+                Retry,
+                R::MongoConnectionFailed,
+                Some(Mongo),
                 "grant the MongoDB user find and changeStream on the watched collection, and find, insert and update on the resume token collection",
             ),
             ErrorKind::NotReplicaSet => (
-                Halt, R::MongoConnectionFailed, Some(Mongo),
+                Halt,
+                R::MongoConnectionFailed,
+                Some(Mongo),
                 "change streams need a replica set or mongos: start mongod with --replSet and initiate it, then restart mrcond",
             ),
             ErrorKind::HistoryLost => (
-                Halt, R::HistoryLost, Some(Mongo),
+                Halt,
+                R::HistoryLost,
+                Some(Mongo),
                 "events between the saved position and the oldest oplog entry are gone: enlarge the oplog, bring consumers up to date from the collection, then delete this connector's resume token and restart mrcond",
             ),
             ErrorKind::ResumeTokenRefused => (
-                Halt, R::HistoryLost, Some(Mongo),
+                Halt,
+                R::HistoryLost,
+                Some(Mongo),
                 "the saved position does not belong to this deployment or is damaged: restore it, or delete this connector's resume token to begin from now, then restart mrcond",
             ),
             ErrorKind::EventTooLarge => (
-                Halt, R::UnhandledError, Some(Mongo),
+                Halt,
+                R::UnhandledError,
+                Some(Mongo),
                 "one change event exceeds 16 MiB: turn off before-images or full documents, or project large fields away with `pipeline`, then restart mrcond",
             ),
             ErrorKind::ImageMissing => (
-                Halt, R::UnhandledError, Some(Mongo),
+                Halt,
+                R::UnhandledError,
+                Some(Mongo),
                 "a required image does not exist: use when_available, or turn images on with collMod and accept that older events have none, then restart mrcond",
             ),
             ErrorKind::WatchRefused => (
-                Halt, R::UnhandledError, Some(Mongo),
+                Halt,
+                R::UnhandledError,
+                Some(Mongo),
                 "correct `watched` in the configuration (pipeline, namespace, image options need MongoDB 6.0), then restart mrcond",
             ),
             ErrorKind::Invalidated => (
-                Retry, R::Invalidated, None,
+                Retry,
+                R::Invalidated,
+                None,
                 "nothing to do: the connector goes on with the next incarnation of the collection",
             ),
             ErrorKind::InvalidatedStop => (
-                Halt, R::Invalidated, Some(Mongo),
+                Halt,
+                R::Invalidated,
+                Some(Mongo),
                 "the watched collection was dropped or renamed: recreate it, or set on_invalidate: continue, then restart mrcond",
             ),
             ErrorKind::Mongo => (
-                Retry, R::MongoConnectionFailed, Some(Mongo),
+                Retry,
+                R::MongoConnectionFailed,
+                Some(Mongo),
                 "look the error code up in MongoDB's documentation and in the server's log",
             ),
             ErrorKind::CheckpointStore => (
-                Retry, R::UnhandledError, Some(Checkpoint),
+                Retry,
+                R::UnhandledError,
+                Some(Checkpoint),
                 "check that the resume token collection can be written (rights, disk, write concern majority)",
             ),
             ErrorKind::CheckpointCorrupt => (
-                Halt, R::UnhandledError, Some(Checkpoint),
+                Halt,
+                R::UnhandledError,
+                Some(Checkpoint),
                 "restore the resume token document from a backup, or delete it to begin from now, then restart mrcond",
             ),
             ErrorKind::Fenced => (
-                Halt, R::UnhandledError, Some(Checkpoint),
+                Halt,
+                R::UnhandledError,
+                Some(Checkpoint),
                 "another mrcond runs this connector: stop one of them, or give them different resume token collections",
             ),
             ErrorKind::Encode => (
-                Halt, R::UnhandledError, Some(Encode),
+                Halt,
+                R::UnhandledError,
+                Some(Encode),
                 "report the event type and position of the log line; to step over it, exclude it with `pipeline` and restart mrcond",
             ),
             ErrorKind::RabbitConnection => (
-                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
                 "check that RabbitMQ is up and can be reached from here; the connector goes on by itself",
             ),
             ErrorKind::RabbitAuthentication => (
-                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
                 "check user, password and virtual host of the RabbitMQ URI",
             ),
             ErrorKind::RabbitPermission => (
-                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
                 "grant the RabbitMQ user write on the default exchange (amq.default), read and configure on the queue",
             ),
             ErrorKind::TargetMissing => (
-                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
                 "create the queue, or set rabbitmq.declare: true",
             ),
             ErrorKind::TargetMismatch => (
-                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
                 "the queue cannot be used as it is: see the broker's words, correct the queue or rabbitmq.queue_type",
             ),
             ErrorKind::MessageTooLarge => (
-                Halt, R::PublishRejected, Some(Rabbitmq),
+                Halt,
+                R::PublishRejected,
+                Some(Rabbitmq),
                 "raise max_message_size on the broker, or make events smaller with `pipeline`, then restart mrcond",
             ),
             ErrorKind::Unroutable => (
-                RetryThenHalt, R::PublishUnroutable, Some(Rabbitmq),
+                RetryThenHalt,
+                R::PublishUnroutable,
+                Some(Rabbitmq),
                 "no queue takes the message: create the queue (rabbitmq.stream_name), then restart mrcond",
             ),
             ErrorKind::Nacked => (
-                Retry, R::PublishRejected, Some(Rabbitmq),
+                Retry,
+                R::PublishRejected,
+                Some(Rabbitmq),
                 "the queue refuses messages (x-max-length with reject-publish, or an error of the broker): consume from it or raise its limit; the connector goes on by itself",
             ),
             ErrorKind::ConfirmTimeout => (
-                Retry, R::RabbitmqConnectionFailed, Some(Rabbitmq),
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
                 "the broker does not confirm: look at its log, disk and quorum; the connector reconnects and sends again",
             ),
             ErrorKind::Panic => (
-                Retry, R::TaskPanic, Some(TaskPanic),
+                Retry,
+                R::TaskPanic,
+                Some(TaskPanic),
                 "this is a bug in mrcon: please report the log line; the connector goes on by itself",
             ),
         };
-        Policy { disposition, reason, error_type, remedy }
+        Policy {
+            disposition,
+            reason,
+            error_type,
+            remedy,
+        }
     }
 }
 
 impl Error {
     /// An error of `kind` that happened while doing `context` (a phrase such as `open the change stream`).
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Error { kind, context: context.into(), source: None }
+        Error {
+            kind,
+            context: context.into(),
+            source: None,
+        }
     }
 
     /// Adds the cause.
-    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         self.source = Some(source.into());
         self
     }

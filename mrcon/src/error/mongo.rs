@@ -63,8 +63,31 @@ fn is_connection_error(error: &DriverError) -> bool {
 fn is_transient(code: i32) -> bool {
     matches!(
         code,
-        6 | 7 | 43 | 50 | 63 | 64 | 89 | 91 | 100 | 133 | 134 | 150 | 189 | 202 | 234 | 237 | 262
-            | 9001 | 10107 | 11600 | 11601 | 11602 | 13388 | 13435 | 13436 | 50738
+        6 | 7
+            | 43
+            | 50
+            | 63
+            | 64
+            | 89
+            | 91
+            | 100
+            | 133
+            | 134
+            | 150
+            | 189
+            | 202
+            | 234
+            | 237
+            | 262
+            | 9001
+            | 10107
+            | 11600
+            | 11601
+            | 11602
+            | 13388
+            | 13435
+            | 13436
+            | 50738
     )
 }
 
@@ -84,11 +107,23 @@ fn server_code(error: &DriverError) -> Option<i32> {
 fn describe(error: &DriverError) -> String {
     let full = match error.kind.as_ref() {
         DriverErrorKind::Command(command) => {
-            let message = command.message.split('{').next().unwrap_or_default().trim_end();
-            format!("MongoDB error {} ({}): {message}", command.code, command.code_name)
+            let message = command
+                .message
+                .split('{')
+                .next()
+                .unwrap_or_default()
+                .trim_end();
+            format!(
+                "MongoDB error {} ({}): {message}",
+                command.code, command.code_name
+            )
         }
-        DriverErrorKind::Authentication { message, .. } => format!("authentication failed: {message}"),
-        DriverErrorKind::ServerSelection { message, .. } => format!("no suitable MongoDB server: {message}"),
+        DriverErrorKind::Authentication { message, .. } => {
+            format!("authentication failed: {message}")
+        }
+        DriverErrorKind::ServerSelection { message, .. } => {
+            format!("no suitable MongoDB server: {message}")
+        }
         other => other.to_string(),
     };
     const MAX_CHARS: usize = 300;

@@ -53,7 +53,13 @@ impl EventBatch {
         let (events, idle_token) = locate(reply.document()).map_err(|error| {
             Error::new(ErrorKind::Mongo, "read the reply of the change stream").with_source(error)
         })?;
-        Ok(EventBatch { reply, events, idle_token, received_at: SystemTime::now(), _permit: None })
+        Ok(EventBatch {
+            reply,
+            events,
+            idle_token,
+            received_at: SystemTime::now(),
+            _permit: None,
+        })
     }
 
     pub(crate) fn holding(mut self, permit: OwnedSemaphorePermit) -> EventBatch {
@@ -74,7 +80,8 @@ impl EventBatch {
     /// The event at `index`, which must be below [`EventBatch::len`].
     pub fn event(&self, index: usize) -> &RawDocument {
         let bytes = &self.reply.document().as_bytes()[self.events[index].clone()];
-        RawDocument::from_bytes(bytes).unwrap_or_else(|_| unreachable!("the range was taken from a raw document"))
+        RawDocument::from_bytes(bytes)
+            .unwrap_or_else(|_| unreachable!("the range was taken from a raw document"))
     }
 
     /// The post-batch resume token: without events, where an idle stream stands.
@@ -95,7 +102,9 @@ impl EventBatch {
 
 type Located = (Vec<Range<usize>>, Option<ResumeToken>);
 
-fn locate(reply: &RawDocument) -> std::result::Result<Located, Box<dyn std::error::Error + Send + Sync>> {
+fn locate(
+    reply: &RawDocument,
+) -> std::result::Result<Located, Box<dyn std::error::Error + Send + Sync>> {
     let cursor = reply.get_document("cursor")?;
     let batch = match cursor.get_array("nextBatch") {
         Ok(batch) => batch,
@@ -104,26 +113,35 @@ fn locate(reply: &RawDocument) -> std::result::Result<Located, Box<dyn std::erro
     let start = reply.as_bytes().as_ptr() as usize;
     let mut events = Vec::new();
     for element in batch {
-        let event = element?.as_document().ok_or("an event is not a document")?.as_bytes();
+        let event = element?
+            .as_document()
+            .ok_or("an event is not a document")?
+            .as_bytes();
         // The event is a slice of the reply, so its address tells where it lies in it.
         let offset = event.as_ptr() as usize - start;
         events.push(offset..offset + event.len());
     }
-    let token = cursor.get("postBatchResumeToken")?.and_then(|token| token.as_document());
+    let token = cursor
+        .get("postBatchResumeToken")?
+        .and_then(|token| token.as_document());
     Ok((events, token.map(ResumeToken::from)))
 }
 
 #[cfg(test)]
 impl EventBatch {
     /// A batch as a server would send it, for tests of what comes after the source.
-    pub(crate) fn made(events: Vec<bson::Document>, idle_token: Option<bson::Document>) -> EventBatch {
+    pub(crate) fn made(
+        events: Vec<bson::Document>,
+        idle_token: Option<bson::Document>,
+    ) -> EventBatch {
         let mut cursor = bson::doc! {"nextBatch": events, "id": 1_i64, "ns": "db.coll"};
         if let Some(token) = idle_token {
             cursor.insert("postBatchResumeToken", token);
         }
         let reply = bson::RawDocumentBuf::try_from(&bson::doc! {"cursor": cursor, "ok": 1.0})
             .unwrap_or_else(|error| panic!("a reply for a test: {error}"));
-        EventBatch::from_reply(Reply::Made(reply)).unwrap_or_else(|error| panic!("a reply for a test: {error:?}"))
+        EventBatch::from_reply(Reply::Made(reply))
+            .unwrap_or_else(|error| panic!("a reply for a test: {error:?}"))
     }
 }
 
@@ -134,13 +152,21 @@ mod tests {
 
     #[test]
     fn events_come_out_of_a_reply_changed_or_out_of_order() {
-        let events: Vec<_> = (0..5_i32).map(|n| doc! {"_id": {"_data": format!("{n:02}")}, "n": n}).collect();
+        let events: Vec<_> = (0..5_i32)
+            .map(|n| doc! {"_id": {"_data": format!("{n:02}")}, "n": n})
+            .collect();
         let batch = EventBatch::made(events.clone(), Some(doc! {"_data": "ff"}));
         assert_eq!(batch.len(), events.len());
         for (index, event) in events.iter().enumerate() {
-            assert_eq!(bson::Document::try_from(batch.event(index)).unwrap(), *event);
+            assert_eq!(
+                bson::Document::try_from(batch.event(index)).unwrap(),
+                *event
+            );
         }
-        assert_eq!(bson::Document::try_from(batch.idle_token().unwrap().as_raw()).unwrap(), doc! {"_data": "ff"});
+        assert_eq!(
+            bson::Document::try_from(batch.idle_token().unwrap().as_raw()).unwrap(),
+            doc! {"_data": "ff"}
+        );
     }
 
     #[test]

@@ -24,10 +24,13 @@ pub(super) async fn enable(client: &Client, watched: &Watched) -> Result<()> {
         return Ok(());
     }
     let images = doc! {"enabled": true};
-    let modify = doc! {"collMod": &watched.coll_name, "changeStreamPreAndPostImages": images.clone()};
+    let modify =
+        doc! {"collMod": &watched.coll_name, "changeStreamPreAndPostImages": images.clone()};
     let create = doc! {"create": &watched.coll_name, "changeStreamPreAndPostImages": images};
     let outcome = match run(&database, modify.clone()).await? {
-        Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => match run(&database, create).await? {
+        Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => match run(&database, create)
+            .await?
+        {
             Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => run(&database, modify).await?,
             outcome => outcome,
         },
@@ -35,24 +38,44 @@ pub(super) async fn enable(client: &Client, watched: &Watched) -> Result<()> {
     };
     outcome.map_err(|error| {
         let namespace = format!("{}.{}", watched.db_name, watched.coll_name);
-        Error::mongo(Phase::Prepare, format!("turn pre- and post-images on for {namespace} (collMod)"), error)
+        Error::mongo(
+            Phase::Prepare,
+            format!("turn pre- and post-images on for {namespace} (collMod)"),
+            error,
+        )
     })
 }
 
-async fn run(database: &Database, command: Document) -> Result<std::result::Result<(), DriverError>> {
-    with_deadline(database.run_command(command)).await.map(|outcome| outcome.map(drop))
+async fn run(
+    database: &Database,
+    command: Document,
+) -> Result<std::result::Result<(), DriverError>> {
+    with_deadline(database.run_command(command))
+        .await
+        .map(|outcome| outcome.map(drop))
 }
 
 /// Whether images are on; also false where the user may not list collections.
 async fn are_enabled(database: &Database, collection: &str) -> bool {
-    let command = doc! {"listCollections": 1, "filter": {"name": collection}, "authorizedCollections": true};
+    let command =
+        doc! {"listCollections": 1, "filter": {"name": collection}, "authorizedCollections": true};
     let Ok(Ok(reply)) = with_deadline(database.run_command(command)).await else {
         return false;
     };
     let enabled = || {
-        let first = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?.first()?.as_document()?;
+        let first = reply
+            .get_document("cursor")
+            .ok()?
+            .get_array("firstBatch")
+            .ok()?
+            .first()?
+            .as_document()?;
         let options = first.get_document("options").ok()?;
-        options.get_document("changeStreamPreAndPostImages").ok()?.get_bool("enabled").ok()
+        options
+            .get_document("changeStreamPreAndPostImages")
+            .ok()?
+            .get_bool("enabled")
+            .ok()
     };
     enabled().unwrap_or(false)
 }

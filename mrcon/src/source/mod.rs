@@ -64,7 +64,9 @@ impl Source {
         }
         let mut cursor = watch::open(client, watched, token).await?;
         let start = match watch::next(&mut cursor).await? {
-            Some(reply) => EventBatch::parse(reply.map_err(watch::opening)?)?.idle_token().cloned(),
+            Some(reply) => EventBatch::parse(reply.map_err(watch::opening)?)?
+                .idle_token()
+                .cloned(),
             None => None,
         };
         let (sender, items) = mpsc::channel(READ_AHEAD_BATCHES);
@@ -83,7 +85,9 @@ impl Source {
         match self.items.recv().await {
             Some(item) => item,
             None => match (&mut self.task).await {
-                Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+                Err(failure) if failure.is_panic() => {
+                    std::panic::resume_unwind(failure.into_panic())
+                }
                 _ => Ok(SourceItem::End),
             },
         }
@@ -119,7 +123,10 @@ async fn read(
         Some(reply) => reply.map_err(wrap)?,
     };
     let batch = EventBatch::parse(reply)?;
-    let permits = batch.bytes().div_ceil(PERMIT_BYTES).min(READ_AHEAD_BYTES / PERMIT_BYTES);
+    let permits = batch
+        .bytes()
+        .div_ceil(PERMIT_BYTES)
+        .min(READ_AHEAD_BYTES / PERMIT_BYTES);
     let permit = Arc::clone(budget)
         .acquire_many_owned(permits as u32)
         .await
@@ -131,6 +138,9 @@ async fn read(
 impl Source {
     /// A source that says what the test says.
     pub(crate) fn scripted(items: mpsc::Receiver<Result<SourceItem>>) -> Source {
-        Source { items, task: tokio::spawn(async {}) }
+        Source {
+            items,
+            task: tokio::spawn(async {}),
+        }
     }
 }

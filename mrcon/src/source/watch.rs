@@ -47,7 +47,10 @@ pub(super) async fn open(
         "cursor": {"batchSize": 0},
         "readConcern": {"level": "majority"},
     };
-    let mut action = database.run_cursor_command(command).batch_size(BATCH_EVENTS).max_time(MAX_AWAIT);
+    let mut action = database
+        .run_cursor_command(command)
+        .batch_size(BATCH_EVENTS)
+        .max_time(MAX_AWAIT);
     if let Some(criteria) = database.selection_criteria() {
         action = action.selection_criteria(criteria.clone());
     }
@@ -72,12 +75,17 @@ fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
 
 /// Waits for a reply, but not for ever.
 pub(super) async fn with_deadline<F: IntoFuture>(reply: F) -> Result<F::Output> {
-    timeout(REPLY_DEADLINE, reply.into_future()).await.map_err(|_| {
-        Error::new(
-            ErrorKind::MongoConnection,
-            format!("read the change stream: no answer within {} s", REPLY_DEADLINE.as_secs()),
-        )
-    })
+    timeout(REPLY_DEADLINE, reply.into_future())
+        .await
+        .map_err(|_| {
+            Error::new(
+                ErrorKind::MongoConnection,
+                format!(
+                    "read the change stream: no answer within {} s",
+                    REPLY_DEADLINE.as_secs()
+                ),
+            )
+        })
 }
 
 /// The next reply, or `None` when the server has closed the stream.

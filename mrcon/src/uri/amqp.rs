@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::UriError;
 use super::parts::{Parts, decode, host_and_port, split};
@@ -41,6 +41,13 @@ const MAX_CONNECTION_TIMEOUT_MS: u64 = 600_000;
 
 /// Smallest `frame_max` that AMQP 0.9.1 allows.
 const MIN_FRAME_MAX: u32 = 4096;
+
+/// What stands escaped in a printed virtual host: all but RFC 3986's unreserved characters.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A broker, and how to log in to it: what `amqp://` and `amqps://` URIs say.
 ///
@@ -213,7 +220,7 @@ impl AmqpUri {
 impl fmt::Display for AmqpUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, host, port) = (self.scheme(), &self.host, self.port);
-        let vhost = utf8_percent_encode(&self.vhost, NON_ALPHANUMERIC);
+        let vhost = utf8_percent_encode(&self.vhost, ESCAPED);
         if host.contains(':') {
             write!(f, "{scheme}://[{host}]:{port}/{vhost}")
         } else {
@@ -233,7 +240,11 @@ fn host(parts: &Parts<'_>) -> Result<(String, Option<u16>), UriError> {
         return Err(UriError("the URI has several hosts; give one"));
     }
     let (host, port) = host_and_port(parts.hosts)?;
-    Ok((decode(host)?, port))
+    let host = decode(host)?;
+    if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(UriError("the host has a character that no host has"));
+    }
+    Ok((host, port))
 }
 
 fn user_and_password(userinfo: Option<&str>) -> Result<(String, Secret), UriError> {
@@ -358,6 +369,11 @@ mod tests {
         assert_eq!(parse("amqp://[::1]").port, 5672);
         assert_eq!(parse("amqp://host/%2f").vhost, "/");
         assert_eq!(parse("amqps://host").port, 5671);
+
+        assert_eq!(
+            parse("amqps://[::1]/a-b%2Fc").to_string(),
+            "amqps://[::1]:5671/a-b%2Fc"
+        );
     }
 
     #[test]
@@ -420,6 +436,7 @@ mod tests {
             ("amqp://u:1 2@h", "space"),
             ("amqp://u:%ff@h", "UTF-8"),
             ("amqp://u:%00@h", "%00"),
+            ("amqp://h%0a", "no host has"),
             ("amqp://h?heartbeat=0", "heartbeat"),
             ("amqp://h?heartbeat=5s", "heartbeat"),
             ("amqp://h?heartbeat", "name=value"),

@@ -6,7 +6,7 @@
 
 use super::tls;
 use crate::error::{Error, ErrorKind, Result};
-use crate::uri::AmqpUri;
+use crate::uri::{AmqpUri, AuthMechanism};
 use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame, parse_frame};
 use amq_protocol::protocol::connection::{self, AMQPMethod as ConnectionMethod};
 use amq_protocol::protocol::{AMQPClass, channel};
@@ -68,7 +68,9 @@ impl Connection {
     /// Connects and goes through the handshake. The caller sets the deadline.
     pub(super) async fn open(uri: &AmqpUri, name: &str) -> Result<Connection> {
         let lost = |error| lost(format!("connect to {uri}"), error);
-        let stream = TcpStream::connect((uri.host.as_str(), uri.port)).await.map_err(lost)?;
+        let stream = TcpStream::connect((uri.host.as_str(), uri.port))
+            .await
+            .map_err(lost)?;
         // Messages are gathered in our own buffer; waiting for more in the kernel only adds latency.
         stream.set_nodelay(true).map_err(lost)?;
         let socket: Box<dyn Socket> = match uri.tls {
@@ -98,10 +100,17 @@ impl Connection {
             AMQPClass::Connection(ConnectionMethod::Start(_)) => {}
             other => return Err(unexpected(&context, &other)),
         }
+        let (mechanism, response) = match uri.auth_mechanism {
+            AuthMechanism::Plain => (
+                "PLAIN",
+                format!("\0{}\0{}", uri.username, uri.password.expose()),
+            ),
+            AuthMechanism::External => ("EXTERNAL", String::new()),
+        };
         let start_ok = connection::StartOk {
             client_properties: client_properties(name),
-            mechanism: "PLAIN".into(),
-            response: format!("\0{}\0{}", uri.username, uri.password.expose()).into(),
+            mechanism: mechanism.into(),
+            response: response.into(),
             locale: "en_US".into(),
         };
         self.send(AMQPClass::Connection(ConnectionMethod::StartOk(start_ok)));
@@ -111,34 +120,48 @@ impl Connection {
         };
         let tune_ok = self.agree(&tune, uri);
         self.send(AMQPClass::Connection(ConnectionMethod::TuneOk(tune_ok)));
-        let open = connection::Open { virtual_host: short(&uri.vhost, "the virtual host")? };
-        self.call(AMQPClass::Connection(ConnectionMethod::Open(open)), &context).await?;
+        let open = connection::Open {
+            virtual_host: short(&uri.vhost, "the virtual host")?,
+        };
+        self.call(
+            AMQPClass::Connection(ConnectionMethod::Open(open)),
+            &context,
+        )
+        .await?;
         Ok(())
     }
 
-    /// Takes the broker's limits, and the shorter of both heartbeats (0 on one side: the other's).
+    /// Takes the smaller of both sides' limits, where 0 means none.
     fn agree(&mut self, tune: &connection::Tune, uri: &AmqpUri) -> connection::TuneOk {
-        let frame_max = match tune.frame_max {
-            0 => DEFAULT_FRAME_MAX,
-            limit => limit.clamp(MIN_FRAME_MAX, DEFAULT_FRAME_MAX),
-        };
+        let wanted = uri
+            .frame_max
+            .unwrap_or(DEFAULT_FRAME_MAX)
+            .min(DEFAULT_FRAME_MAX);
+        let frame_max = smaller(tune.frame_max, wanted).max(MIN_FRAME_MAX);
+        let channel_max =
+            smaller(tune.channel_max.into(), uri.channel_max.unwrap_or(0).into()) as u16;
         let ours = u16::try_from(uri.heartbeat.as_secs()).unwrap_or(u16::MAX);
-        let heartbeat = match (tune.heartbeat, ours) {
-            (0, other) | (other, 0) => other,
-            (theirs, ours) => theirs.min(ours),
-        };
+        let heartbeat = smaller(tune.heartbeat.into(), ours.into()) as u16;
         self.frame_max = frame_max as usize;
         self.heartbeat = Duration::from_secs(heartbeat.into());
         if heartbeat > 0 {
             self.ticks = ticks(self.heartbeat / 2);
         }
-        connection::TuneOk { channel_max: tune.channel_max, frame_max, heartbeat }
+        connection::TuneOk {
+            channel_max,
+            frame_max,
+            heartbeat,
+        }
     }
 
     /// Opens the channel, or the next one after the broker closed it.
     pub(super) async fn open_channel(&mut self) -> Result<()> {
         self.channel += 1;
-        self.call(AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})), "open a channel").await?;
+        self.call(
+            AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {})),
+            "open a channel",
+        )
+        .await?;
         Ok(())
     }
 
@@ -224,7 +247,9 @@ impl Connection {
     /// Answers a close, as far as the socket takes it, and passes its error on.
     fn closed(&mut self, class: &AMQPClass, error: Error) -> Error {
         if matches!(class, AMQPClass::Channel(_)) {
-            self.send(AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {})));
+            self.send(AMQPClass::Channel(channel::AMQPMethod::CloseOk(
+                channel::CloseOk {},
+            )));
         }
         error
     }
@@ -248,14 +273,19 @@ impl Connection {
     /// The next whole frame that has been read, if there is one.
     pub(super) fn next_frame(&mut self) -> Result<Option<AMQPFrame>> {
         if self.input.starts_with(b"AMQP") {
-            return Err(Error::new(ErrorKind::RabbitConnection, "read from the broker: it does not speak AMQP 0.9.1"));
+            return Err(Error::new(
+                ErrorKind::RabbitConnection,
+                "read from the broker: it does not speak AMQP 0.9.1",
+            ));
         }
         let Some(head) = self.input.first_chunk::<FRAME_HEAD>() else {
             return Ok(None);
         };
-        let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize + FRAME_HEAD + 1;
+        let size =
+            u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize + FRAME_HEAD + 1;
         if size > self.frame_max.max(DEFAULT_FRAME_MAX as usize) {
-            let text = format!("read from the broker: a frame of {size} bytes; is this an AMQP port?");
+            let text =
+                format!("read from the broker: a frame of {size} bytes; is this an AMQP port?");
             return Err(Error::new(ErrorKind::RabbitConnection, text));
         }
         if self.input.len() < size {
@@ -263,7 +293,10 @@ impl Connection {
         }
         let bytes = self.input.split_to(size);
         let (_, frame) = parse_frame(&bytes[..]).map_err(|_| {
-            Error::new(ErrorKind::RabbitConnection, "read from the broker: a frame that is not AMQP 0.9.1")
+            Error::new(
+                ErrorKind::RabbitConnection,
+                "read from the broker: a frame that is not AMQP 0.9.1",
+            )
         })?;
         Ok(Some(frame))
     }
@@ -278,8 +311,12 @@ impl Connection {
 
     fn poll_turn(&mut self, cx: &mut Context<'_>, had_room: bool, high: usize) -> Poll<Result<()>> {
         self.poll_heartbeat(cx)?;
-        self.poll_write(cx).map_err(|error| lost("write to the broker", error))?;
-        if self.poll_read(cx).map_err(|error| lost("read from the broker", error))? {
+        self.poll_write(cx)
+            .map_err(|error| lost("write to the broker", error))?;
+        if self
+            .poll_read(cx)
+            .map_err(|error| lost("read from the broker", error))?
+        {
             return Poll::Ready(Ok(()));
         }
         if !had_room && self.output.len() < high {
@@ -376,6 +413,14 @@ impl Connection {
     }
 }
 
+/// The smaller of two limits, where 0 means no limit.
+fn smaller(one: u32, other: u32) -> u32 {
+    match (one, other) {
+        (0, limit) | (limit, 0) => limit,
+        (one, other) => one.min(other),
+    }
+}
+
 fn ticks(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -386,7 +431,12 @@ fn ticks(period: Duration) -> Interval {
 /// only says why it refuses a login to those that can hear it.
 fn client_properties(name: &str) -> FieldTable {
     let mut capabilities = FieldTable::default();
-    for capability in ["publisher_confirms", "basic.nack", "connection.blocked", "authentication_failure_close"] {
+    for capability in [
+        "publisher_confirms",
+        "basic.nack",
+        "connection.blocked",
+        "authentication_failure_close",
+    ] {
         capabilities.insert(capability.into(), AMQPValue::Boolean(true));
     }
     let mut properties = FieldTable::default();
@@ -404,7 +454,10 @@ fn client_properties(name: &str) -> FieldTable {
 
 pub(super) fn short(text: &str, what: &str) -> Result<amq_protocol::types::ShortString> {
     amq_protocol::types::ShortString::try_new(text).map_err(|_| {
-        Error::new(ErrorKind::TargetMismatch, format!("{what} has {} bytes, AMQP allows 255", text.len()))
+        Error::new(
+            ErrorKind::TargetMismatch,
+            format!("{what} has {} bytes, AMQP allows 255", text.len()),
+        )
     })
 }
 
@@ -414,18 +467,27 @@ fn lost(context: impl Into<String>, error: io::Error) -> Error {
 
 fn unexpected(context: &str, class: &AMQPClass) -> Error {
     let method = (class.get_amqp_class_id(), class.get_amqp_method_id());
-    Error::new(ErrorKind::RabbitConnection, format!("{context}: the broker sent method {method:?} out of turn"))
+    Error::new(
+        ErrorKind::RabbitConnection,
+        format!("{context}: the broker sent method {method:?} out of turn"),
+    )
 }
 
 /// The error that a close by the broker stands for, if this is one.
 fn close_error(class: &AMQPClass, context: &str) -> Option<Error> {
     let (code, text, at, on_channel) = match class {
-        AMQPClass::Connection(ConnectionMethod::Close(close)) => {
-            (close.reply_code, &close.reply_text, (close.class_id, close.method_id), false)
-        }
-        AMQPClass::Channel(channel::AMQPMethod::Close(close)) => {
-            (close.reply_code, &close.reply_text, (close.class_id, close.method_id), true)
-        }
+        AMQPClass::Connection(ConnectionMethod::Close(close)) => (
+            close.reply_code,
+            &close.reply_text,
+            (close.class_id, close.method_id),
+            false,
+        ),
+        AMQPClass::Channel(channel::AMQPMethod::Close(close)) => (
+            close.reply_code,
+            &close.reply_text,
+            (close.class_id, close.method_id),
+            true,
+        ),
         _ => return None,
     };
     let kind = match (code, on_channel) {
@@ -439,5 +501,7 @@ fn close_error(class: &AMQPClass, context: &str) -> Option<Error> {
         (405 | 406, _) => ErrorKind::TargetMismatch,
         _ => ErrorKind::RabbitConnection,
     };
-    Some(Error::new(kind, context).with_source(format!("RabbitMQ closed the channel or connection: {code} {text}")))
+    Some(Error::new(kind, context).with_source(format!(
+        "RabbitMQ closed the channel or connection: {code} {text}"
+    )))
 }

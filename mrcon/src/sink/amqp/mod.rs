@@ -60,15 +60,35 @@ impl AmqpSink {
             connection.open_channel().await?;
             topology::ensure_queue(&mut connection, target).await?;
             connection
-                .call(AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false })), "turn publisher confirms on")
+                .call(
+                    AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select {
+                        nowait: false,
+                    })),
+                    "turn publisher confirms on",
+                )
                 .await?;
-            let publisher = Publisher::new(connection.channel(), connection.frame_max(), "", &target.stream_name)?;
-            Ok(AmqpSink { connection, publisher, base: 0, returning: None })
+            let publisher = Publisher::new(
+                connection.channel(),
+                connection.frame_max(),
+                "",
+                &target.stream_name,
+            )?;
+            Ok(AmqpSink {
+                connection,
+                publisher,
+                base: 0,
+                returning: None,
+            })
         };
-        timeout(uri.connection_timeout, opening).await.unwrap_or_else(|_| {
-            let seconds = uri.connection_timeout.as_secs_f32();
-            Err(Error::new(ErrorKind::RabbitConnection, format!("connect to {uri}: no answer within {seconds} s")))
-        })
+        timeout(uri.connection_timeout, opening)
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = uri.connection_timeout.as_secs_f32();
+                Err(Error::new(
+                    ErrorKind::RabbitConnection,
+                    format!("connect to {uri}: no answer within {seconds} s"),
+                ))
+            })
     }
 
     /// The sink whose first message will have the number `next_seq`.
@@ -87,7 +107,11 @@ impl AmqpSink {
             }
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Return(returned))) => {
                 let reason = format!("{} {}", returned.reply_code, returned.reply_text);
-                self.returning = Some(Returning { reason, seq: None, body_left: 0 });
+                self.returning = Some(Returning {
+                    reason,
+                    seq: None,
+                    body_left: 0,
+                });
             }
             AMQPFrame::Header(_, header) => {
                 if let Some(returning) = &mut self.returning {
@@ -108,7 +132,11 @@ impl AmqpSink {
     }
 
     fn settlement(&self, tag: u64, multiple: bool, outcome: Outcome) -> Settlement {
-        Settlement { seq: self.base + tag, multiple, outcome }
+        Settlement {
+            seq: self.base + tag,
+            multiple,
+            outcome,
+        }
     }
 
     fn finish_return(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
@@ -117,9 +145,19 @@ impl AmqpSink {
         };
         // Our own header came back with the message, so this is exact whatever else is in flight.
         let seq = returning.seq.ok_or_else(|| {
-            Error::new(ErrorKind::Unroutable, format!("publish: the broker returned a message ({})", returning.reason))
+            Error::new(
+                ErrorKind::Unroutable,
+                format!(
+                    "publish: the broker returned a message ({})",
+                    returning.reason
+                ),
+            )
         })?;
-        into.push(Settlement { seq, multiple: false, outcome: Outcome::Returned(returning.reason) });
+        into.push(Settlement {
+            seq,
+            multiple: false,
+            outcome: Outcome::Returned(returning.reason),
+        });
         Ok(())
     }
 }
@@ -144,7 +182,10 @@ impl Sink for AmqpSink {
             while let Some(frame) = self.connection.next_frame()? {
                 self.on_frame(frame, into)?;
             }
-            if !into.is_empty() || self.blocked().is_some() != was_blocked || self.has_room() != had_room {
+            if !into.is_empty()
+                || self.blocked().is_some() != was_blocked
+                || self.has_room() != had_room
+            {
                 return Ok(());
             }
             self.connection.turn(had_room, WRITE_BUFFER_HIGH).await?;
@@ -157,7 +198,12 @@ impl Sink for AmqpSink {
 }
 
 fn seq_header(properties: &basic::AMQPProperties) -> Option<u64> {
-    match properties.headers().as_ref()?.inner().get(publish::SEQ_HEADER)? {
+    match properties
+        .headers()
+        .as_ref()?
+        .inner()
+        .get(publish::SEQ_HEADER)?
+    {
         AMQPValue::LongLongInt(seq) => u64::try_from(*seq).ok(),
         _ => None,
     }

@@ -47,7 +47,12 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(channel: u16, frame_max: usize, exchange: &str, routing_key: &str) -> Result<Publisher> {
+    pub(super) fn new(
+        channel: u16,
+        frame_max: usize,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<Publisher> {
         let mut frame = BytesMut::new();
         let end = begin_frame(&mut frame, FRAME_METHOD, channel);
         frame.put_u16(CLASS_BASIC);
@@ -57,7 +62,11 @@ impl Publisher {
         put_short_string(&mut frame, routing_key)?;
         frame.put_u8(MANDATORY);
         end_frame(&mut frame, end);
-        Ok(Publisher { method_frame: frame.to_vec(), channel, max_payload: frame_max - FRAME_OVERHEAD })
+        Ok(Publisher {
+            method_frame: frame.to_vec(),
+            channel,
+            max_payload: frame_max - FRAME_OVERHEAD,
+        })
     }
 
     pub(super) fn write(&self, out: &mut BytesMut, seq: u64, message: &Message<'_>) -> Result<()> {
@@ -82,7 +91,11 @@ impl Publisher {
         out.put_u16(CLASS_BASIC);
         out.put_u16(0); // weight
         out.put_u64(message.body.len() as u64);
-        let timestamp_flag = if message.timestamp.is_some() { flags::TIMESTAMP } else { 0 };
+        let timestamp_flag = if message.timestamp.is_some() {
+            flags::TIMESTAMP
+        } else {
+            0
+        };
         out.put_u16(
             flags::CONTENT_TYPE
                 | flags::HEADERS
@@ -104,7 +117,10 @@ impl Publisher {
         if out.len() - begin > self.max_payload {
             return Err(Error::new(
                 ErrorKind::Encode,
-                format!("publish event {seq}: its properties do not fit into a frame of {} bytes", self.max_payload),
+                format!(
+                    "publish event {seq}: its properties do not fit into a frame of {} bytes",
+                    self.max_payload
+                ),
             ));
         }
         end_frame(out, begin);
@@ -119,7 +135,13 @@ fn put_headers(out: &mut BytesMut, seq: u64, message: &Message<'_>) {
         ("x-mrcon-db", message.db),
         ("x-mrcon-coll", message.coll),
         ("x-mrcon-op", Some(message.operation)),
-        ("x-mrcon-key", message.key.as_deref().filter(|key| key.len() <= MAX_KEY_BYTES)),
+        (
+            "x-mrcon-key",
+            message
+                .key
+                .as_deref()
+                .filter(|key| key.len() <= MAX_KEY_BYTES),
+        ),
     ];
     for (name, text) in texts {
         if let Some(text) = text {
@@ -148,7 +170,13 @@ fn put_header_name(out: &mut BytesMut, name: &str) {
 
 fn put_short_string(out: &mut BytesMut, text: &str) -> Result<()> {
     let length = u8::try_from(text.len()).map_err(|_| {
-        Error::new(ErrorKind::Encode, format!("publish: a property of {} bytes, AMQP allows 255", text.len()))
+        Error::new(
+            ErrorKind::Encode,
+            format!(
+                "publish: a property of {} bytes, AMQP allows 255",
+                text.len()
+            ),
+        )
     })?;
     out.put_u8(length);
     out.extend_from_slice(text.as_bytes());
@@ -195,7 +223,10 @@ mod tests {
 
     fn frames(message: &Message<'_>, frame_max: usize) -> Vec<AMQPFrame> {
         let mut out = BytesMut::new();
-        Publisher::new(1, frame_max, "", "orders").unwrap().write(&mut out, 42, message).unwrap();
+        Publisher::new(1, frame_max, "", "orders")
+            .unwrap()
+            .write(&mut out, 42, message)
+            .unwrap();
         let mut rest: &[u8] = &out;
         let mut frames = Vec::new();
         while !rest.is_empty() {
@@ -210,15 +241,24 @@ mod tests {
     fn message_arrives_with_other_properties_or_body() {
         let message = message(vec![7; 10_000]);
         let frames = frames(&message, 4096);
-        let AMQPFrame::Method(1, AMQPClass::Basic(AMQPMethod::Publish(publish))) = &frames[0] else {
+        let AMQPFrame::Method(1, AMQPClass::Basic(AMQPMethod::Publish(publish))) = &frames[0]
+        else {
             panic!("{:?}", frames[0]);
         };
         assert!(publish.mandatory && !publish.immediate);
-        assert_eq!((publish.exchange.as_str(), publish.routing_key.as_str()), ("", "orders"));
-        let AMQPFrame::Header(1, header) = &frames[1] else { panic!("{:?}", frames[1]) };
+        assert_eq!(
+            (publish.exchange.as_str(), publish.routing_key.as_str()),
+            ("", "orders")
+        );
+        let AMQPFrame::Header(1, header) = &frames[1] else {
+            panic!("{:?}", frames[1])
+        };
         assert_eq!((header.class_id, header.body_size), (60, 10_000));
         let properties = &header.properties;
-        assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+        assert_eq!(
+            properties.content_type().as_ref().unwrap().as_str(),
+            "application/json"
+        );
         assert_eq!(*properties.delivery_mode(), Some(2));
         assert_eq!(properties.message_id().as_ref().unwrap().as_str(), "8265");
         assert_eq!(*properties.timestamp(), Some(1_700_000_000));
@@ -227,15 +267,27 @@ mod tests {
         let headers = properties.headers().as_ref().unwrap().inner();
         assert_eq!(headers.len(), 5);
         assert_eq!(headers["x-mrcon-db"], AMQPValue::LongString("shop".into()));
-        assert_eq!(headers["x-mrcon-coll"], AMQPValue::LongString("orders".into()));
-        assert_eq!(headers["x-mrcon-op"], AMQPValue::LongString("insert".into()));
-        assert_eq!(headers["x-mrcon-key"], AMQPValue::LongString("{\"_id\":1}".into()));
+        assert_eq!(
+            headers["x-mrcon-coll"],
+            AMQPValue::LongString("orders".into())
+        );
+        assert_eq!(
+            headers["x-mrcon-op"],
+            AMQPValue::LongString("insert".into())
+        );
+        assert_eq!(
+            headers["x-mrcon-key"],
+            AMQPValue::LongString("{\"_id\":1}".into())
+        );
         assert_eq!(headers["x-mrcon-seq"], AMQPValue::LongLongInt(42));
         let body: Vec<u8> = frames[2..]
             .iter()
             .flat_map(|frame| match frame {
                 AMQPFrame::Body(1, bytes) => {
-                    assert!(bytes.len() + FRAME_OVERHEAD <= 4096, "a frame larger than agreed");
+                    assert!(
+                        bytes.len() + FRAME_OVERHEAD <= 4096,
+                        "a frame larger than agreed"
+                    );
                     bytes.clone()
                 }
                 other => panic!("{other:?}"),
@@ -246,10 +298,19 @@ mod tests {
 
     #[test]
     fn absent_fields_leave_rubbish_in_the_header() {
-        let message = Message { timestamp: None, db: None, coll: None, key: None, lossy: true, ..message(vec![]) };
+        let message = Message {
+            timestamp: None,
+            db: None,
+            coll: None,
+            key: None,
+            lossy: true,
+            ..message(vec![])
+        };
         let frames = frames(&message, 4096);
         assert_eq!(frames.len(), 2, "an empty body has no frame");
-        let AMQPFrame::Header(_, header) = &frames[1] else { panic!() };
+        let AMQPFrame::Header(_, header) = &frames[1] else {
+            panic!()
+        };
         assert_eq!(*header.properties.timestamp(), None);
         let headers = header.properties.headers().as_ref().unwrap().inner();
         assert_eq!(headers.len(), 3);
@@ -260,18 +321,43 @@ mod tests {
     fn long_property_panics_or_spoils_the_frames_behind_it() {
         let mut out = BytesMut::new();
         let publisher = Publisher::new(1, 4096, "", "orders").unwrap();
-        let long = Message { id: Cow::Owned("x".repeat(256)), ..message(vec![1]) };
-        assert_eq!(publisher.write(&mut out, 1, &long).unwrap_err().kind(), ErrorKind::Encode);
-        let long_key = Message { key: Some("x".repeat(5000)), ..message(vec![1]) };
-        assert_eq!(publisher.write(&mut out, 1, &long_key).unwrap_err().kind(), ErrorKind::Encode);
+        let long = Message {
+            id: Cow::Owned("x".repeat(256)),
+            ..message(vec![1])
+        };
+        assert_eq!(
+            publisher.write(&mut out, 1, &long).unwrap_err().kind(),
+            ErrorKind::Encode
+        );
+        let long_key = Message {
+            key: Some("x".repeat(5000)),
+            ..message(vec![1])
+        };
+        assert_eq!(
+            publisher.write(&mut out, 1, &long_key).unwrap_err().kind(),
+            ErrorKind::Encode
+        );
         assert!(out.is_empty(), "half a message stayed in the buffer");
         assert!(Publisher::new(1, 4096, "", &"q".repeat(256)).is_err());
     }
 
     #[test]
     fn huge_key_stops_the_message() {
-        let message = Message { key: Some("x".repeat(MAX_KEY_BYTES + 1)), ..message(vec![1]) };
-        let AMQPFrame::Header(_, header) = &frames(&message, 131_072)[1] else { panic!() };
-        assert!(!header.properties.headers().as_ref().unwrap().inner().contains_key("x-mrcon-key"));
+        let message = Message {
+            key: Some("x".repeat(MAX_KEY_BYTES + 1)),
+            ..message(vec![1])
+        };
+        let AMQPFrame::Header(_, header) = &frames(&message, 131_072)[1] else {
+            panic!()
+        };
+        assert!(
+            !header
+                .properties
+                .headers()
+                .as_ref()
+                .unwrap()
+                .inner()
+                .contains_key("x-mrcon-key")
+        );
     }
 }

@@ -1,16 +1,23 @@
 //! TLS for `amqps://`.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::uri::AmqpUri;
+use crate::uri::{AmqpUri, Verify};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -19,18 +26,35 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Trusted are the authorities of `cacertfile`, or without one those of the machine.
 pub(super) async fn connect(uri: &AmqpUri, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
     let fail = |source: Failure| {
-        Error::new(ErrorKind::RabbitConnection, format!("set TLS up with {uri}")).with_source(source)
+        Error::new(
+            ErrorKind::RabbitConnection,
+            format!("set TLS up with {uri}"),
+        )
+        .with_source(source)
     };
     let config = client_config(uri).map_err(fail)?;
-    let server = ServerName::try_from(uri.host.clone()).map_err(|error| fail(error.into()))?;
-    TlsConnector::from(Arc::new(config)).connect(server, stream).await.map_err(|error| fail(error.into()))
+    let name = uri.server_name_indication.as_ref().unwrap_or(&uri.host);
+    let server = ServerName::try_from(name.clone()).map_err(|error| fail(error.into()))?;
+    TlsConnector::from(Arc::new(config))
+        .connect(server, stream)
+        .await
+        .map_err(|error| fail(error.into()))
 }
 
 fn client_config(uri: &AmqpUri) -> std::result::Result<ClientConfig, Failure> {
     // The provider is named here, so that no default of the process is needed.
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(uri.cacertfile.as_deref())?);
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = match uri.verify {
+        Verify::Peer => builder.with_root_certificates(roots(uri.cacertfile.as_deref())?),
+        Verify::None => {
+            tracing::warn!(broker = %uri, "verify=verify_none: anyone in between can read and change the messages");
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        }
+    };
     Ok(match (&uri.certfile, &uri.keyfile) {
         (Some(certificate), Some(key)) => {
             let key = PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, &error))?;
@@ -45,7 +69,9 @@ fn roots(file: Option<&Path>) -> std::result::Result<RootCertStore, Failure> {
     match file {
         Some(file) => {
             for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| in_file(file, &error))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| in_file(file, &error))?;
             }
         }
         // Single broken certificates of the machine's store are skipped, as everywhere.
@@ -54,7 +80,9 @@ fn roots(file: Option<&Path>) -> std::result::Result<RootCertStore, Failure> {
         }
     }
     match roots.is_empty() {
-        true => Err("no certificate authority is trusted: name one with cacertfile in the URI".into()),
+        true => {
+            Err("no certificate authority is trusted: name one with cacertfile in the URI".into())
+        }
         false => Ok(roots),
     }
 }
@@ -67,4 +95,53 @@ fn certificates(file: &Path) -> std::result::Result<Vec<CertificateDer<'static>>
 
 fn in_file(file: &Path, error: &dyn std::fmt::Display) -> Failure {
     format!("{}: {error}", file.display()).into()
+}
+
+/// Takes any certificate, for `verify=verify_none`; the handshake's signatures are still checked.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, TlsError> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

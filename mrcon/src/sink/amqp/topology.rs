@@ -34,7 +34,10 @@ async fn declare(connection: &mut Connection, target: &RabbitMq, passive: Passiv
     let mut arguments = FieldTable::default();
     if passive == Passive::No {
         let queue_type = target.queue_type.as_str();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue_type.into()));
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString(queue_type.into()),
+        );
     }
     let request = queue::Declare {
         queue: short(&target.stream_name, "the queue's name")?,
@@ -49,7 +52,12 @@ async fn declare(connection: &mut Connection, target: &RabbitMq, passive: Passiv
         Passive::Yes => format!("look for the queue `{}`", target.stream_name),
         Passive::No => format!("declare the queue `{}`", target.stream_name),
     };
-    connection.call(AMQPClass::Queue(queue::AMQPMethod::Declare(request)), &context).await?;
+    connection
+        .call(
+            AMQPClass::Queue(queue::AMQPMethod::Declare(request)),
+            &context,
+        )
+        .await?;
     Ok(())
 }
 
@@ -62,7 +70,9 @@ async fn warn_if_not_durable(connection: &mut Connection, target: &RabbitMq) -> 
     };
     match refusal.kind() {
         // It exists with other properties, or we may not declare: both fine, it is used as it is.
-        ErrorKind::TargetMismatch | ErrorKind::RabbitPermission => connection.open_channel().await?,
+        ErrorKind::TargetMismatch | ErrorKind::RabbitPermission => {
+            connection.open_channel().await?
+        }
         _ => return Err(refusal),
     }
     if is_about_durability(&refusal) {

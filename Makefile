@@ -1,0 +1,55 @@
+# The only entry point: `make help` lists what there is. CI runs `make check` and `make test`.
+
+CARGO ?= cargo
+PYTHON ?= python3
+SERVICES = $(PYTHON) dev/services.py
+# The URIs of the user's servers, or of the project's own once they are up.
+WITH_SERVICES = $(SERVICES) up >/dev/null && eval "$$($(SERVICES) env)" &&
+CONFIG ?= config.yaml
+ADDRESS ?= 127.0.0.1:3000
+
+.DEFAULT_GOAL := help
+.PHONY: help check audit test test-integration test-metrics demo run bench services-up services-down clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+check: ## format, lints and documentation, as CI wants them
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+audit: ## licences, bans and sources of all dependencies (builds cargo-deny the first time)
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check licenses bans sources
+
+test: ## all tests, against real servers that they start themselves
+	$(CARGO) test --workspace --locked
+
+test-integration: ## only the end-to-end tests
+	$(CARGO) test --locked -p mrcond --tests
+
+test-metrics: ## check the metrics of a running mrcond as a user would (ADDRESS=host:port)
+	./test-metrics.sh $(ADDRESS)
+
+demo: ## servers, connector, and orders flowing; DEMO_EVENTS=1000 ends by itself
+	@$(CARGO) build --release --locked -p mrcond -p mrcon-bench
+	@$(WITH_SERVICES) exec target/release/demo
+
+run: ## run mrcond with CONFIG (default config.yaml) against the project's or your servers
+	$(CARGO) build --release --locked -p mrcond
+	@$(WITH_SERVICES) exec target/release/mrcond -c $(CONFIG)
+
+bench: ## throughput, CPU and memory next to the limits measured in the same run
+	@$(CARGO) build --release --locked -p mrcond -p mrcon-bench
+	@$(WITH_SERVICES) exec target/release/bench
+
+services-up: ## start MongoDB and RabbitMQ of the project's own, and print their URIs
+	@$(SERVICES) up
+
+services-down: ## stop what services-up started
+	@$(SERVICES) down
+
+clean: services-down ## stop the servers and remove everything that was built or downloaded
+	$(CARGO) clean
+	rm -rf .services

@@ -1,0 +1,16 @@
+//! What the demo and the benchmark of `mrcond` share.
+//!
+//! Both start the real daemon between real servers and look at it from outside only: through its
+//! HTTP listener, its log, its exit code, `/proc`, and what arrives in the queue. The queue is
+//! handled with a client that is not the daemon's, so that no mistake of ours can hide itself.
+
+pub mod broker;
+pub mod daemon;
+pub mod failure;
+pub mod http;
+pub mod orders;
+pub mod output;
+pub mod process;
+pub mod servers;
+pub mod stop;
+pub mod truth;

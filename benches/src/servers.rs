@@ -1,0 +1,98 @@
+//! Which MongoDB and which RabbitMQ to use: what the environment names.
+
+use crate::failure::{Failure, Result};
+use bson::doc;
+use mongodb::Client;
+use mongodb::options::ClientOptions;
+use mrcon::uri::{AmqpUri, MongoUri, UriError};
+use std::time::Duration;
+
+const MONGO_URI: &str = "MRCON_MONGO_URI";
+const RABBITMQ_URI: &str = "MRCON_RABBITMQ_URI";
+const MANAGEMENT_URL: &str = "MRCON_RABBITMQ_MANAGEMENT_URL";
+
+/// How long MongoDB may take to answer: long enough for an election, short enough for a person.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// Both servers. Printing the URIs shows no password.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// MongoDB.
+    pub mongodb: MongoUri,
+    /// RabbitMQ.
+    pub rabbitmq: AmqpUri,
+    /// RabbitMQ's management page, where it is known.
+    pub management_url: Option<String>,
+    /// As the user wrote it, with its password: for the daemon's environment.
+    pub(crate) rabbitmq_text: RabbitText,
+}
+
+/// A URI with a password, which must not be printed.
+#[derive(Clone)]
+pub(crate) struct RabbitText(pub(crate) String);
+
+impl std::fmt::Debug for RabbitText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Servers {
+    /// The servers that the environment names.
+    ///
+    /// # Errors
+    /// When a variable is missing or is not a URI of its kind.
+    pub fn from_environment() -> Result<Servers> {
+        let rabbitmq_text = variable(RABBITMQ_URI)?;
+        let servers = Servers {
+            mongodb: parsed(MONGO_URI, &variable(MONGO_URI)?, MongoUri::parse)?,
+            rabbitmq: parsed(RABBITMQ_URI, &rabbitmq_text, AmqpUri::parse)?,
+            management_url: std::env::var(MANAGEMENT_URL).ok().filter(|url| !url.is_empty()),
+            rabbitmq_text: RabbitText(rabbitmq_text),
+        };
+        match servers.rabbitmq.tls {
+            // The second client, which checks the first, is used without TLS.
+            true => Err(Failure::new(
+                format_args!("{RABBITMQ_URI} is an amqps:// URI, which is not supported here"),
+                "name the plain listener with amqp://",
+            )),
+            false => Ok(servers),
+        }
+    }
+
+    /// Connects to MongoDB and makes sure that it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn connect_mongodb(&self) -> Result<Client> {
+        let fail = |error: mongodb::error::Error| {
+            let remedy = format!("check that it runs and that {MONGO_URI} is right");
+            Failure::because(format_args!("connect to {}", self.mongodb), error, remedy)
+        };
+        let mut options = ClientOptions::parse(self.mongodb.expose()).await.map_err(fail)?;
+        options.app_name = Some("mrcon-bench".into());
+        options.server_selection_timeout = Some(ANSWER_TIME);
+        let client = Client::with_options(options).map_err(fail)?;
+        client.database("admin").run_command(doc! {"ping": 1}).await.map_err(fail)?;
+        Ok(client)
+    }
+}
+
+/// An error of MongoDB in the middle of the work.
+pub fn mongodb_failed(step: &str) -> impl Fn(mongodb::error::Error) -> Failure {
+    move |error| Failure::because(step, error, "check MongoDB and try again")
+}
+
+fn variable(name: &str) -> Result<String> {
+    match std::env::var(name) {
+        Ok(value) if !value.trim().is_empty() => Ok(value.trim().to_owned()),
+        _ => Err(Failure::new(
+            format_args!("{name} is not set"),
+            "use `make demo` or `make bench`, which start servers, or set it to your server's URI",
+        )),
+    }
+}
+
+fn parsed<T>(name: &str, text: &str, parse: fn(&str) -> Result<T, UriError>) -> Result<T> {
+    parse(text).map_err(|error| Failure::because(name, error, "correct it"))
+}

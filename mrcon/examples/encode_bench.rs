@@ -1,0 +1,117 @@
+//! Times the encoding of one realistic change event, on one core.
+//!
+//! `cargo run --release --example encode_bench [PART OF A LINE'S NAME]`
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use bson::{Bson, Decimal128, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId};
+use mrcon::envelope::extjson::{ExtJson, write_document};
+use mrcon::envelope::{Envelope, Format};
+use mrcon::event::ChangeEvent;
+
+const ROUNDS: usize = 7;
+const EVENTS_OF_ROUND: u32 = 200_000;
+
+fn main() {
+    let doc = order_event();
+    let raw = RawDocumentBuf::try_from(&doc).expect("BSON");
+    let relaxed = Envelope::new(Format::Relaxed);
+    let canonical = Envelope::new(Format::Canonical);
+    let event = ChangeEvent::parse(&raw).expect("an event");
+    println!("BSON: {} bytes", raw.as_bytes().len());
+    for envelope in [&relaxed, &canonical] {
+        let body = envelope.message(&event).expect("a message").body;
+        println!(
+            "{envelope:?}: {} bytes, capacity {}",
+            body.len(),
+            body.capacity()
+        );
+    }
+
+    time("parse", || {
+        ChangeEvent::parse(black_box(&raw)).expect("an event")
+    });
+    time("relaxed message", || {
+        let event = ChangeEvent::parse(black_box(&raw)).expect("an event");
+        relaxed.message(&event).expect("a message")
+    });
+    time("canonical message", || {
+        let event = ChangeEvent::parse(black_box(&raw)).expect("an event");
+        canonical.message(&event).expect("a message")
+    });
+    let mut out = Vec::new();
+    for mode in [ExtJson::Relaxed, ExtJson::Canonical] {
+        time(&format!("{mode:?} text alone, buffer kept"), || {
+            out.clear();
+            write_document(&mut out, black_box(&raw), mode).expect("JSON")
+        });
+    }
+    time("bson tree and serde_json, relaxed", || {
+        let doc = Document::try_from(black_box(&*raw)).expect("BSON");
+        serde_json::to_vec(&Bson::Document(doc).into_relaxed_extjson()).expect("JSON")
+    });
+}
+
+/// Prints the middle round and the best one, if the command line does not ask for others.
+fn time<T>(what: &str, mut action: impl FnMut() -> T) {
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|wanted| !what.contains(&wanted))
+    {
+        return;
+    }
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..EVENTS_OF_ROUND {
+                black_box(action());
+            }
+            start.elapsed().as_nanos() as f64 / f64::from(EVENTS_OF_ROUND)
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    println!(
+        "{what}: {:.0} ns (best {:.0})",
+        rounds[ROUNDS / 2],
+        rounds[0]
+    );
+}
+
+fn order_event() -> Document {
+    let id = ObjectId::from_bytes([0x65, 0xA1, 0, 0x17, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let at = bson::DateTime::from_millis(1_718_000_123_456);
+    let item = |sku: &str, name: &str, quantity: i32, price: f64| {
+        doc! { "sku": sku, "name": name, "qty": quantity, "price": price }
+    };
+    doc! {
+        "_id": { "_data": "8266670F7B000000012B022C0100296E5A1004B1C2D3E4F5A6478899AABBCCDDEEFF0046645F6964006465A1001701020304050607080004" },
+        "operationType": "insert",
+        "clusterTime": Timestamp { time: 1_718_000_123, increment: 7 },
+        "wallTime": at,
+        "fullDocument": {
+            "_id": id,
+            "orderNo": 1_000_123_i64,
+            "status": "paid",
+            "customer": {
+                "id": ObjectId::from_bytes([7; 12]),
+                "name": "Anna Müller",
+                "email": "anna.mueller@example.com",
+                "address": { "street": "Hauptstraße 12", "city": "Berlin", "zip": "10115" },
+            },
+            "items": [
+                item("AB-1000", "Mechanical keyboard", 1, 129.9),
+                item("CD-2000", "USB-C cable, 2 m", 3, 9.95),
+                item("EF-3000", "Monitor arm \"Pro\"", 2, 74.5),
+                item("GH-4000", "Desk mat", 1, 24.0),
+            ],
+            "total": 333.75,
+            "tax": "53.29".parse::<Decimal128>().expect("a decimal"),
+            "paid": true,
+            "coupon": Bson::Null,
+            "createdAt": at,
+        },
+        "ns": { "db": "shop", "coll": "orders" },
+        "documentKey": { "_id": id },
+    }
+}

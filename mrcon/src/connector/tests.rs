@@ -1,0 +1,539 @@
+//! The loop with a scripted change stream, broker and store: what real servers do seldom, or only
+//! by chance, happens here on purpose. Time is paused, so deadlines cost nothing.
+
+use super::*;
+use crate::checkpoint::Claim;
+use crate::config::CollectionConfig;
+use crate::envelope::{Format, Message};
+use crate::metrics::Metrics;
+use bson::doc;
+use prometheus::Registry;
+use std::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+const EPOCH: u64 = 3;
+
+/// What the test tells the sink to do.
+enum Answer {
+    Settle(Settlement),
+    Block(Option<&'static str>),
+    Lose,
+}
+
+/// A broker under the test's control.
+struct FakeSink {
+    answers: UnboundedReceiver<Answer>,
+    blocked: Option<&'static str>,
+    published: watch::Sender<Vec<u64>>,
+}
+
+impl Sink for FakeSink {
+    fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
+        assert!(!message.body.is_empty());
+        self.published.send_modify(|published| published.push(seq));
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn blocked(&self) -> Option<&str> {
+        self.blocked
+    }
+
+    async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+        match self.answers.recv().await {
+            Some(Answer::Settle(settlement)) => into.push(settlement),
+            Some(Answer::Block(reason)) => self.blocked = reason,
+            Some(Answer::Lose) => return Err(Error::new(ErrorKind::RabbitConnection, "lost")),
+            None => std::future::pending().await,
+        }
+        Ok(())
+    }
+
+    async fn close(self) {}
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mood {
+    Well,
+    Failing,
+    Fencing,
+}
+
+/// A store that remembers every save.
+struct FakeStore {
+    saves: watch::Sender<Vec<u64>>,
+    mood: Mutex<Mood>,
+}
+
+impl CheckpointStore for FakeStore {
+    async fn claim(&self) -> Result<Claim> {
+        unreachable!("a run does not claim")
+    }
+
+    async fn save(&self, epoch: u64, checkpoint: &Checkpoint) -> Result<()> {
+        assert_eq!(epoch, EPOCH);
+        match *self.mood.lock().unwrap() {
+            Mood::Well => {
+                self.saves.send_modify(|saves| saves.push(checkpoint.seq));
+                Ok(())
+            }
+            Mood::Failing => Err(Error::new(ErrorKind::CheckpointStore, "store is down")),
+            Mood::Fencing => Err(Error::new(ErrorKind::Fenced, "somebody else")),
+        }
+    }
+}
+
+type Outcome_ = (Option<Checkpoint>, Result<()>);
+
+/// One run with everything around it in the test's hands.
+struct Stage {
+    events: mpsc::Sender<Result<SourceItem>>,
+    answers: UnboundedSender<Answer>,
+    published: watch::Receiver<Vec<u64>>,
+    saves: watch::Receiver<Vec<u64>>,
+    store: Arc<FakeStore>,
+    status: Arc<ConnectorStatus>,
+    stop: CancellationToken,
+    run: JoinHandle<Outcome_>,
+}
+
+struct Options {
+    start: Option<u64>,
+    careful: bool,
+    max_unconfirmed: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            start: Some(0),
+            careful: false,
+            max_unconfirmed: 100,
+        }
+    }
+}
+
+fn token(text: &str) -> ResumeToken {
+    let raw = bson::RawDocumentBuf::try_from(&doc! {"_data": text}).unwrap();
+    ResumeToken::from(&*raw)
+}
+
+fn stage(options: Options) -> Stage {
+    let (events, items) = mpsc::channel(16);
+    let (answers, receiver) = unbounded_channel();
+    let (published_sender, published) = watch::channel(Vec::new());
+    let (saves_sender, saves) = watch::channel(Vec::new());
+    let config = CollectionConfig::new("db", "coll", "queue");
+    let status = Arc::new(ConnectorStatus::new(&config));
+    let store = Arc::new(FakeStore {
+        saves: saves_sender,
+        mood: Mutex::new(Mood::Well),
+    });
+    let parts = Parts {
+        source: Source::scripted(items),
+        sink: FakeSink {
+            answers: receiver,
+            blocked: None,
+            published: published_sender,
+        },
+        store: Arc::clone(&store),
+        epoch: EPOCH,
+        start: options.start.map(|seq| Checkpoint {
+            token: token("start"),
+            seq,
+        }),
+        start_is_saved: false,
+        careful: options.careful,
+        settings: Settings {
+            envelope: Envelope::new(Format::Relaxed),
+            max_unconfirmed: options.max_unconfirmed,
+            max_unconfirmed_bytes: 1 << 20,
+            save_interval: Duration::from_secs(1),
+            on_invalidate: OnInvalidate::Continue,
+            drain_deadline: Duration::from_secs(8),
+        },
+        status: Arc::clone(&status),
+        metrics: Metrics::register(&Registry::new())
+            .unwrap()
+            .connector(&status),
+    };
+    let stop = CancellationToken::new();
+    let run = tokio::spawn({
+        let stop = stop.clone();
+        async move { Run::new(parts).run(&stop).await }
+    });
+    Stage {
+        events,
+        answers,
+        published,
+        saves,
+        store,
+        status,
+        stop,
+        run,
+    }
+}
+
+fn event(n: u64) -> bson::Document {
+    doc! {
+        "_id": {"_data": format!("{n:08}")},
+        "operationType": "insert",
+        "ns": {"db": "db", "coll": "coll"},
+        "documentKey": {"_id": n as i64},
+    }
+}
+
+impl Stage {
+    /// Events with the numbers `from..=to`, in one batch.
+    async fn read(&self, from: u64, to: u64) {
+        let batch = EventBatch::made((from..=to).map(event).collect(), None);
+        self.item(SourceItem::Batch(Arc::new(batch))).await;
+    }
+
+    async fn idle(&self, text: &str) {
+        let batch = EventBatch::made(vec![], Some(doc! {"_data": text}));
+        self.item(SourceItem::Batch(Arc::new(batch))).await;
+    }
+
+    async fn item(&self, item: SourceItem) {
+        self.events.send(Ok(item)).await.expect("the run reads");
+    }
+
+    async fn until_published(&mut self, count: usize) {
+        self.published
+            .wait_for(|published| published.len() >= count)
+            .await
+            .expect("the run publishes");
+    }
+
+    async fn until_saved(&mut self, seq: u64) {
+        self.saves
+            .wait_for(|saves| saves.last() == Some(&seq))
+            .await
+            .expect("the run saves");
+    }
+
+    fn confirm(&self, seq: u64, multiple: bool) {
+        self.answer(seq, multiple, Outcome::Confirmed);
+    }
+
+    fn answer(&self, seq: u64, multiple: bool, outcome: Outcome) {
+        let _ = self.answers.send(Answer::Settle(Settlement {
+            seq,
+            multiple,
+            outcome,
+        }));
+    }
+
+    fn feel(&self, mood: Mood) {
+        *self.store.mood.lock().unwrap() = mood;
+    }
+
+    async fn end(self) -> (Option<u64>, Result<()>, Vec<u64>) {
+        let (frontier, outcome) = self.run.await.expect("the run does not panic");
+        (
+            frontier.map(|checkpoint| checkpoint.seq),
+            outcome,
+            self.saves.borrow().clone(),
+        )
+    }
+}
+
+fn kind(outcome: &Result<()>) -> ErrorKind {
+    outcome.as_ref().expect_err("the run fails").kind()
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_position_is_not_durable_before_the_first_message() {
+    let stage = stage(Options::default());
+    stage.feel(Mood::Failing);
+    stage.read(1, 1).await;
+    let published = stage.published.clone();
+    let (_, outcome, saves) = stage.end().await;
+    assert_eq!(kind(&outcome), ErrorKind::CheckpointStore);
+    assert!(saves.is_empty() && published.borrow().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn position_is_saved_past_a_message_the_broker_owes() {
+    let mut stage = stage(Options::default());
+    stage.read(1, 10).await;
+    stage.until_published(10).await;
+    (2..=10).for_each(|seq| stage.confirm(seq, false));
+    // Ten intervals of saving.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(*stage.saves.borrow(), [0], "only the start may be saved");
+    stage.confirm(1, false);
+    stage.until_saved(10).await;
+    stage.stop.cancel();
+    assert_eq!(stage.end().await.0, Some(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_token_is_saved_while_an_event_before_it_is_in_flight() {
+    let mut stage = stage(Options::default());
+    stage.read(1, 2).await;
+    stage.idle("later").await;
+    stage.until_published(2).await;
+    stage.confirm(1, false);
+    stage.until_saved(1).await;
+    stage.confirm(2, false);
+    stage.stop.cancel();
+    let (frontier, outcome) = stage.run.await.unwrap();
+    outcome.unwrap();
+    let frontier = frontier.unwrap();
+    assert_eq!(
+        (frontier.seq, frontier.token),
+        (2, token("later")),
+        "the idle token counts once all is confirmed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connector_writes_for_ever() {
+    let mut stage = stage(Options::default());
+    for n in 0..20 {
+        stage.idle(&format!("idle {n}")).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let saves = stage.saves.borrow_and_update().len();
+    assert!((2..=4).contains(&saves), "{saves} saves in 20 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_message_is_skipped() {
+    for (outcome, expected) in [
+        (Outcome::Nacked, ErrorKind::Nacked),
+        (
+            Outcome::Returned("312 NO_ROUTE".into()),
+            ErrorKind::Unroutable,
+        ),
+    ] {
+        let mut stage = stage(Options::default());
+        stage.read(1, 5).await;
+        stage.until_published(5).await;
+        stage.confirm(2, true);
+        stage.answer(3, false, outcome);
+        // A broker confirms a returned message, too, and whatever comes behind it.
+        stage.confirm(5, true);
+        let (frontier, outcome, saves) = stage.end().await;
+        assert_eq!((kind(&outcome), frontier), (expected, Some(2)));
+        assert_eq!(
+            saves.last(),
+            Some(&2),
+            "what was confirmed before it is saved"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_connection_loses_or_invents_confirms() {
+    let mut stage = stage(Options::default());
+    stage.read(1, 5).await;
+    stage.until_published(5).await;
+    stage.confirm(1, false);
+    stage.confirm(3, false);
+    let _ = stage.answers.send(Answer::Lose);
+    let (frontier, outcome, saves) = stage.end().await;
+    assert_eq!(
+        (kind(&outcome), frontier),
+        (ErrorKind::RabbitConnection, Some(1))
+    );
+    assert_eq!(saves.last(), Some(&1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_leaves_messages_behind_or_reads_on() {
+    let mut stage = stage(Options {
+        max_unconfirmed: 3,
+        ..Options::default()
+    });
+    stage.read(1, 10).await;
+    stage.until_published(3).await;
+    stage.stop.cancel();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.status.snapshot().state, State::Draining);
+    stage.confirm(3, true);
+    let published = stage.published.clone();
+    let (frontier, outcome, saves) = stage.end().await;
+    outcome.unwrap();
+    assert_eq!((frontier, saves.last()), (Some(3), Some(&3)));
+    assert_eq!(
+        published.borrow().len(),
+        3,
+        "nothing new goes out after a stop"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_waits_for_ever_for_a_blocked_broker() {
+    let mut stage = stage(Options::default());
+    stage.read(1, 4).await;
+    stage.until_published(4).await;
+    stage.confirm(2, true);
+    stage.until_saved(2).await;
+    let _ = stage.answers.send(Answer::Block(Some("low on memory")));
+    stage.stop.cancel();
+    let (frontier, outcome, saves) = stage.end().await;
+    assert_eq!(
+        (kind(&outcome), frontier, saves.last()),
+        (ErrorKind::ConfirmTimeout, Some(2), Some(&2))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgotten_confirm_stalls_for_ever_or_a_blocked_broker_is_taken_for_lost() {
+    let mut stage = stage(Options::default());
+    stage.read(1, 1).await;
+    stage.until_published(1).await;
+    let _ = stage.answers.send(Answer::Block(Some("low on disk")));
+    tokio::time::sleep(CONFIRM_DEADLINE * 10).await;
+    assert!(
+        !stage.run.is_finished(),
+        "a blocked broker answers when it can"
+    );
+    assert_eq!(stage.status.snapshot().state, State::Blocked);
+    let _ = stage.answers.send(Answer::Block(None));
+    tokio::time::sleep(CONFIRM_DEADLINE / 2).await;
+    assert_eq!(stage.status.snapshot().state, State::Running);
+    let (frontier, outcome, _) = stage.end().await;
+    assert_eq!(
+        (kind(&outcome), frontier),
+        (ErrorKind::ConfirmTimeout, Some(0))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocked_broker_gets_more_messages() {
+    let mut stage = stage(Options::default());
+    stage.read(1, 1).await;
+    stage.until_published(1).await;
+    let _ = stage.answers.send(Answer::Block(Some("low on memory")));
+    stage.confirm(1, false);
+    stage.until_saved(1).await;
+    stage.read(2, 9).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.published.borrow().len(), 1);
+    let _ = stage.answers.send(Answer::Block(None));
+    stage.until_published(9).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_store_stops_delivery_at_once_or_never() {
+    let mut stage = stage(Options::default());
+    stage.until_saved(0).await;
+    stage.feel(Mood::Failing);
+    for n in 1..=30 {
+        stage.read(n, n).await;
+        stage.until_published(n as usize).await;
+        stage.confirm(n, false);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(
+        !stage.run.is_finished(),
+        "delivery goes on for {UNSAVED_LIMIT:?}"
+    );
+    let (frontier, outcome, _) = stage.end().await;
+    assert_eq!(
+        (kind(&outcome), frontier),
+        (ErrorKind::CheckpointStore, Some(30))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn fenced_run_goes_on() {
+    let mut stage = stage(Options::default());
+    stage.until_saved(0).await;
+    stage.feel(Mood::Fencing);
+    stage.read(1, 1).await;
+    stage.until_published(1).await;
+    stage.confirm(1, false);
+    assert_eq!(kind(&stage.end().await.1), ErrorKind::Fenced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_overtakes_another_after_a_refusal() {
+    let mut stage = stage(Options {
+        careful: true,
+        ..Options::default()
+    });
+    stage.read(1, 50).await;
+    for seq in 1..=50 {
+        stage.until_published(seq as usize).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(stage.published.borrow().len() as u64, seq, "one at a time");
+        stage.confirm(seq, false);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn window_is_exceeded() {
+    let mut stage = stage(Options {
+        max_unconfirmed: 7,
+        ..Options::default()
+    });
+    stage.read(1, 100).await;
+    for confirmed in 0..=93 {
+        stage.until_published(confirmed as usize + 7).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(stage.published.borrow().len(), confirmed as usize + 7);
+        assert_eq!(stage.status.snapshot().unconfirmed_messages, 7);
+        stage.confirm(confirmed + 1, false);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_that_is_none_is_skipped_or_holds_its_predecessors_back() {
+    let mut stage = stage(Options::default());
+    let batch = EventBatch::made(
+        vec![event(1), event(2), doc! {"no": "token"}, event(4)],
+        None,
+    );
+    stage.item(SourceItem::Batch(Arc::new(batch))).await;
+    stage.until_published(2).await;
+    stage.confirm(2, true);
+    let (frontier, outcome, saves) = stage.end().await;
+    assert_eq!(
+        (kind(&outcome), frontier, saves.last()),
+        (ErrorKind::Encode, Some(2), Some(&2))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_of_the_stream_drops_what_came_before_it() {
+    let mut stage = stage(Options::default());
+    stage.read(1, 3).await;
+    stage.item(SourceItem::End).await;
+    stage.until_published(3).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(
+        !stage.run.is_finished(),
+        "three messages are still in flight"
+    );
+    stage.confirm(3, true);
+    let (frontier, outcome, saves) = stage.end().await;
+    assert_eq!(
+        (kind(&outcome), frontier, saves.last()),
+        (ErrorKind::Invalidated, Some(3), Some(&3))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_begin_anew_after_a_restart() {
+    let mut stage = stage(Options {
+        start: Some(41),
+        ..Options::default()
+    });
+    stage.read(1, 2).await;
+    stage.until_published(2).await;
+    assert_eq!(*stage.published.borrow(), [42, 43]);
+    stage.confirm(43, true);
+    stage.until_saved(43).await;
+    let positions = stage.status.snapshot().positions;
+    assert_eq!((positions.confirmed, positions.saved), (43, 43));
+}

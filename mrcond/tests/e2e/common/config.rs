@@ -1,0 +1,63 @@
+//! Configurations for the daemon under test.
+
+use serde_json::{Value, json};
+
+/// One entry of `collections:`.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry(Value);
+
+impl Entry {
+    /// An entry with the three names that have no default.
+    pub(crate) fn new(database: &str, collection: &str, queue: &str) -> Entry {
+        Entry(json!({
+            "watched": {"db_name": database, "coll_name": collection},
+            "rabbitmq": {"stream_name": queue},
+        }))
+    }
+
+    /// Sets a key, such as `rabbitmq.declare`.
+    pub(crate) fn with(mut self, path: &str, value: impl Into<Value>) -> Entry {
+        let target = path.split('.').fold(&mut self.0, |section, key| &mut section[key]);
+        *target = value.into();
+        self
+    }
+
+    /// The name that the daemon gives to the connector of this entry.
+    pub(crate) fn name(&self) -> String {
+        let text = |section: &str, key: &str| self.0[section][key].as_str().unwrap_or_default().to_owned();
+        let (database, collection) = (text("watched", "db_name"), text("watched", "coll_name"));
+        format!("{database}.{collection} -> {}", text("rabbitmq", "stream_name"))
+    }
+}
+
+/// A whole configuration file, except for the address to listen on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Config {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) shutdown_timeout: Option<&'static str>,
+}
+
+impl Config {
+    pub(crate) fn new(entries: impl Into<Vec<Entry>>) -> Config {
+        Config { entries: entries.into(), shutdown_timeout: None }
+    }
+
+    /// The file's text. All JSON is YAML.
+    pub(crate) fn text(&self, listen: &str) -> String {
+        let mut server = json!({"listen": listen});
+        if let Some(shutdown_timeout) = self.shutdown_timeout {
+            server["shutdown_timeout"] = shutdown_timeout.into();
+        }
+        let entries: Vec<&Value> = self.entries.iter().map(|entry| &entry.0).collect();
+        let all = json!({"server": server, "collections": entries});
+        serde_json::to_string_pretty(&all).unwrap_or_else(|error| unreachable!("plain JSON: {error}"))
+    }
+}
+
+#[test]
+fn entry_loses_a_key_that_a_test_sets() {
+    let entry = Entry::new("shop", "orders", "q").with("rabbitmq.declare", false).with("resume_tokens.save_interval", "2s");
+    assert_eq!(entry.0["rabbitmq"], json!({"stream_name": "q", "declare": false}));
+    assert_eq!(entry.0["resume_tokens"], json!({"save_interval": "2s"}));
+    assert_eq!(entry.name(), "shop.orders -> q");
+}

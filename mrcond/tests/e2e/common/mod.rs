@@ -1,0 +1,15 @@
+//! What the tests are made of: servers, the daemon under test, and the oracles.
+
+pub(crate) mod config;
+pub(crate) mod daemon;
+pub(crate) mod http;
+pub(crate) mod load;
+pub(crate) mod metrics;
+pub(crate) mod mongo;
+pub(crate) mod oracle;
+pub(crate) mod pool;
+pub(crate) mod rabbit;
+pub(crate) mod rig;
+pub(crate) mod services;
+pub(crate) mod truth;
+pub(crate) mod wait;

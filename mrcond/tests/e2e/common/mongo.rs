@@ -1,0 +1,95 @@
+//! MongoDB: replica sets to use, and some to break.
+
+use super::pool::{Lease, Pool};
+use super::services;
+use super::wait::{SOON, eventually};
+use bson::{Document, Timestamp, doc};
+use mongodb::Client;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+static SHARED: OnceCell<Mongo> = OnceCell::const_new();
+static PRIVATE: Pool<Mongo> = Pool::new();
+
+/// A replica set.
+#[derive(Debug, Clone)]
+pub(crate) struct Mongo {
+    pub(crate) uri: String,
+    /// Only of those that were started here.
+    name: Option<String>,
+    pids: Vec<u64>,
+}
+
+impl Mongo {
+    /// The one that most tests share: the user's own if named in the environment.
+    pub(crate) async fn shared() -> Mongo {
+        let start = async || match std::env::var("MRCON_MONGO_URI") {
+            Ok(uri) if !uri.is_empty() => Mongo { uri, name: None, pids: Vec::new() },
+            _ => Mongo::start(services::unique("mongo"), &[]).await,
+        };
+        SHARED.get_or_init(start).await.clone()
+    }
+
+    /// One with a single member that a test may break.
+    pub(crate) async fn private() -> Lease<Mongo> {
+        PRIVATE.lease(async || Mongo::start(services::unique("mongo-private"), &[]).await).await
+    }
+
+    /// A replica set of three, which can lose its primary and go on.
+    pub(crate) async fn of_three() -> Mongo {
+        Mongo::start(services::unique("mongo-set"), &["--members", "3"]).await
+    }
+
+    async fn start(name: String, arguments: &[&str]) -> Mongo {
+        let described = services::start("mongo", &name, arguments).await;
+        let uri = described["uri"].as_str().unwrap_or_default().to_owned();
+        Mongo { uri, name: Some(name), pids: pids(&described) }
+    }
+
+    /// Ends every member at once, as a power cut would.
+    pub(crate) async fn kill(&self) {
+        for pid in &self.pids {
+            services::signal("KILL", u32::try_from(*pid).unwrap_or_else(|_| unreachable!("a process id"))).await;
+        }
+    }
+
+    /// Starts what was killed.
+    pub(crate) async fn restart(&mut self) {
+        let Some(name) = self.name.clone() else { unreachable!("only private servers are killed") };
+        self.pids = pids(&services::start("mongo", &name, &[]).await);
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::with_uri_str(&self.uri).await.unwrap_or_else(|error| panic!("use MongoDB: {error}"))
+    }
+}
+
+fn pids(described: &Value) -> Vec<u64> {
+    described["pids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+}
+
+/// The server's cluster time.
+pub(crate) async fn now(client: &Client) -> Timestamp {
+    let reply = eventually(SOON, "MongoDB tells its time", async || {
+        client.database("admin").run_command(doc! {"ping": 1}).await.map_err(|error| error.to_string())
+    })
+    .await;
+    reply.get_timestamp("operationTime").unwrap_or_else(|error| panic!("a reply without time: {error}: {reply}"))
+}
+
+/// Makes the primary give up its office.
+pub(crate) async fn step_down(client: &Client) {
+    // The server may close the connection instead of answering; whether it stepped down shows in
+    // what the caller awaits.
+    let _ = client.database("admin").run_command(doc! {"replSetStepDown": 20, "force": true}).await;
+}
+
+/// Who is primary, as `host:port`.
+pub(crate) async fn primary(client: &Client) -> Result<String, String> {
+    let reply: Document = client
+        .database("admin")
+        .run_command(doc! {"hello": 1})
+        .await
+        .map_err(|error| error.to_string())?;
+    reply.get_str("primary").map(str::to_owned).map_err(|error| error.to_string())
+}

@@ -1,0 +1,306 @@
+//! RabbitMQ: brokers to use, some to break, and a consumer that is not ours.
+
+use super::pool::{Lease, Pool};
+use super::services;
+use super::wait::{PATIENTLY, eventually};
+use amqprs::channel::{
+    BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel, ConsumerMessage,
+    QueueDeclareArguments, QueueDeleteArguments,
+};
+use amqprs::connection::{Connection, OpenConnectionArguments};
+use amqprs::{BasicProperties, FieldTable, FieldValue};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::process::Command;
+use tokio::sync::{OnceCell, mpsc};
+use tokio::task::JoinHandle;
+
+static SHARED: OnceCell<Broker> = OnceCell::const_new();
+static PRIVATE: Pool<Broker> = Pool::new();
+static OLD: Pool<Broker> = Pool::new();
+
+/// The other version of RabbitMQ that has to work.
+const OLD_VERSION: &str = "3.10.8";
+/// Messages that the consumer may hold before it acknowledges them.
+const PREFETCH: u16 = 500;
+const ACKNOWLEDGED_AT_ONCE: usize = 100;
+/// The `type` of the message that marks the end of what a collector waits for.
+const END: &str = "e2e.end";
+
+/// A RabbitMQ broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Broker {
+    pub(crate) uri: String,
+    /// Only of those that were started here.
+    own: Option<Own>,
+}
+
+#[derive(Debug, Clone)]
+struct Own {
+    name: String,
+    version: Option<&'static str>,
+    pid: u32,
+    ctl: String,
+}
+
+impl Broker {
+    /// The one that most tests share: the user's own if named in the environment.
+    pub(crate) async fn shared() -> Broker {
+        let start = async || match std::env::var("MRCON_RABBITMQ_URI") {
+            Ok(uri) if !uri.is_empty() => Broker { uri, own: None },
+            _ => Broker::start(services::unique("rabbit"), None).await,
+        };
+        SHARED.get_or_init(start).await.clone()
+    }
+
+    /// One that a test may break.
+    pub(crate) async fn private() -> Lease<Broker> {
+        PRIVATE.lease(async || Broker::start(services::unique("rabbit-private"), None).await).await
+    }
+
+    /// One of the oldest version that has to work; a test may break it.
+    pub(crate) async fn old() -> Lease<Broker> {
+        OLD.lease(async || Broker::start(services::unique("rabbit-old"), Some(OLD_VERSION)).await).await
+    }
+
+    async fn start(name: String, version: Option<&'static str>) -> Broker {
+        let arguments = version.map_or(vec![], |version| vec!["--version", version]);
+        let described = services::start("rabbit", &name, &arguments).await;
+        let text = |key: &str| described[key].as_str().unwrap_or_default().to_owned();
+        let pid = described["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+        Broker { uri: text("uri"), own: Some(Own { name, version, pid, ctl: text("ctl") }) }
+    }
+
+    fn own(&self) -> &Own {
+        self.own.as_ref().unwrap_or_else(|| unreachable!("only private brokers are broken"))
+    }
+
+    /// Ends the broker at once, as a power cut would.
+    pub(crate) async fn kill(&self) {
+        services::signal("KILL", self.own().pid).await;
+    }
+
+    /// Starts what was killed.
+    pub(crate) async fn restart(&mut self) {
+        let Own { name, version, .. } = self.own().clone();
+        *self = Broker::start(name, version).await;
+    }
+
+    /// Runs `rabbitmqctl`.
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(&self.own().ctl);
+        command.args(arguments);
+        services::run(command, &format!("rabbitmqctl {}", arguments.join(" "))).await
+    }
+
+    async fn open(&self) -> Result<(Connection, Channel), String> {
+        let connection = Connection::open(&arguments(&self.uri)).await.map_err(|error| error.to_string())?;
+        let channel = connection.open_channel(None).await.map_err(|error| error.to_string())?;
+        Ok((connection, channel))
+    }
+
+    /// Declares a durable queue with arguments such as `x-queue-type`.
+    pub(crate) async fn declare(&self, queue: &str, extra: &[(&str, FieldValue)]) {
+        eventually(PATIENTLY, &format!("declare the queue {queue}"), async || {
+            let (connection, channel) = self.open().await?;
+            let mut table = FieldTable::new();
+            for (name, value) in extra {
+                table.insert((*name).try_into().unwrap_or_else(|_| unreachable!("a short name")), value.clone());
+            }
+            let declaration = QueueDeclareArguments::durable_client_named(queue).arguments(table).finish();
+            channel.queue_declare(declaration).await.map_err(|error| error.to_string())?;
+            close(connection).await
+        })
+        .await;
+    }
+
+    /// Deletes a queue with all that is in it.
+    pub(crate) async fn delete(&self, queue: &str) {
+        eventually(PATIENTLY, &format!("delete the queue {queue}"), async || {
+            let (connection, channel) = self.open().await?;
+            channel.queue_delete(QueueDeleteArguments::new(queue)).await.map_err(|error| error.to_string())?;
+            close(connection).await
+        })
+        .await;
+    }
+
+    /// Messages that are ready in a queue; the error tells why it cannot be looked at.
+    pub(crate) async fn ready(&self, queue: &str) -> Result<u32, String> {
+        let (connection, channel) = self.open().await?;
+        let look = QueueDeclareArguments::durable_client_named(queue).passive(true).finish();
+        let found = channel.queue_declare(look).await.map_err(|error| error.to_string())?;
+        close(connection).await?;
+        found.map(|(_, ready, _)| ready).ok_or_else(|| "no answer".to_owned())
+    }
+}
+
+async fn close(connection: Connection) -> Result<(), String> {
+    connection.close().await.map_err(|error| error.to_string())
+}
+
+/// The client's own reading of URIs leaves `%2f` as it is.
+fn arguments(uri: &str) -> OpenConnectionArguments {
+    let plain = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let rest = uri.strip_prefix("amqp://").unwrap_or_else(|| panic!("the tests' consumer needs an amqp:// URI"));
+    let rest = rest.split('?').next().unwrap_or_default();
+    let (authority, vhost) = rest.split_once('/').map_or((rest, "/".to_owned()), |(all, vhost)| (all, plain(vhost)));
+    let (user, address) = authority.rsplit_once('@').unwrap_or(("guest:guest", authority));
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "5672"));
+    let port = port.parse().unwrap_or_else(|_| panic!("the port of the RabbitMQ URI is not a number"));
+    OpenConnectionArguments::new(host, port, &plain(user), &plain(password)).virtual_host(&vhost).finish()
+}
+
+/// A message as a consumer gets it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Delivery {
+    pub(crate) id: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) delivery_mode: Option<u8>,
+    pub(crate) timestamp: Option<u64>,
+    pub(crate) kind: Option<String>,
+    pub(crate) app_id: Option<String>,
+    pub(crate) headers: BTreeMap<String, Value>,
+}
+
+impl Delivery {
+    fn new(message: ConsumerMessage) -> Delivery {
+        let properties = message.basic_properties.unwrap_or_default();
+        let headers: &FieldTable = properties.headers().unwrap_or(&NO_HEADERS);
+        Delivery {
+            id: properties.message_id().cloned().unwrap_or_default(),
+            body: message.content.unwrap_or_default(),
+            content_type: properties.content_type().cloned(),
+            delivery_mode: properties.delivery_mode(),
+            timestamp: properties.timestamp(),
+            kind: properties.message_type().cloned(),
+            app_id: properties.app_id().cloned(),
+            headers: headers.as_ref().iter().map(|(name, value)| (name.to_string(), plain(value))).collect(),
+        }
+    }
+}
+
+static NO_HEADERS: std::sync::LazyLock<FieldTable> = std::sync::LazyLock::new(FieldTable::new);
+
+fn plain(value: &FieldValue) -> Value {
+    match value {
+        FieldValue::S(text) => <&str>::try_from(value).map_or_else(|_| text.to_string(), str::to_owned).into(),
+        FieldValue::l(number) => (*number).into(),
+        FieldValue::t(flag) => (*flag).into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// Consumes a queue with acknowledgements of its own, and keeps everything in the order of arrival.
+pub(crate) struct Collector {
+    queue: String,
+    received: Arc<Mutex<Vec<Delivery>>>,
+    /// The end marks seen so far.
+    ends: Arc<Mutex<Vec<String>>>,
+    connection: Connection,
+    channel: Channel,
+    task: JoinHandle<()>,
+}
+
+impl Collector {
+    pub(crate) async fn start(broker: &Broker, queue: &str) -> Collector {
+        Collector::from(broker, queue, FieldTable::new()).await
+    }
+
+    /// Reads a stream queue from its first message.
+    pub(crate) async fn of_stream(broker: &Broker, queue: &str) -> Collector {
+        let mut arguments = FieldTable::new();
+        let name = "x-stream-offset".try_into().unwrap_or_else(|_| unreachable!("a short name"));
+        arguments.insert(name, "first".into());
+        Collector::from(broker, queue, arguments).await
+    }
+
+    async fn from(broker: &Broker, queue: &str, arguments: FieldTable) -> Collector {
+        let (connection, channel, messages) = eventually(PATIENTLY, &format!("consume {queue}"), async || {
+            let (connection, channel) = broker.open().await?;
+            let prefetch = BasicQosArguments::new(0, PREFETCH, false);
+            channel.basic_qos(prefetch).await.map_err(|error| error.to_string())?;
+            let mut consume = BasicConsumeArguments::new(queue, "");
+            consume.arguments(arguments.clone());
+            let (_, messages) = channel.basic_consume_rx(consume).await.map_err(|error| error.to_string())?;
+            Ok((connection, channel, messages))
+        })
+        .await;
+        let (received, ends): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>) = Default::default();
+        let task = tokio::spawn(collect(channel.clone(), messages, Arc::clone(&received), Arc::clone(&ends)));
+        Collector { queue: queue.to_owned(), received, ends, connection, channel, task }
+    }
+
+    /// How many messages have arrived.
+    pub(crate) fn count(&self) -> usize {
+        locked(&self.received).len()
+    }
+
+    /// Waits until there are at least `count` messages.
+    pub(crate) async fn at_least(&self, count: usize) {
+        eventually(PATIENTLY, &format!("{count} messages in {}", self.queue), async || match self.count() {
+            enough if enough >= count => Ok(()),
+            fewer => Err(format!("{fewer} messages")),
+        })
+        .await;
+    }
+
+    /// Everything that was put into the queue before this call, in order.
+    pub(crate) async fn finish(self) -> Vec<Delivery> {
+        // A queue is first in, first out: behind a mark of our own there is nothing older.
+        let mark = services::unique("end");
+        eventually(PATIENTLY, &format!("the end of {}", self.queue), async || {
+            // Published again at each look, since a full queue may refuse it.
+            let mut properties = BasicProperties::default();
+            properties.with_message_type(END).with_message_id(&mark);
+            let target = BasicPublishArguments::new("", &self.queue);
+            self.channel.basic_publish(properties, Vec::new(), target).await.map_err(|error| error.to_string())?;
+            match locked(&self.ends).contains(&mark) {
+                true => Ok(()),
+                false => Err(format!("{} messages, not the end mark", self.count())),
+            }
+        })
+        .await;
+        self.task.abort();
+        let _ = self.connection.close().await;
+        std::mem::take(&mut locked(&self.received))
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn collect(
+    channel: Channel,
+    mut messages: mpsc::UnboundedReceiver<ConsumerMessage>,
+    received: Arc<Mutex<Vec<Delivery>>>,
+    ends: Arc<Mutex<Vec<String>>>,
+) {
+    let mut unacknowledged = 0;
+    while let Some(message) = messages.recv().await {
+        let Some(tag) = message.deliver.as_ref().map(|deliver| deliver.delivery_tag()) else { continue };
+        let delivery = Delivery::new(message);
+        match delivery.kind.as_deref() {
+            Some(END) => locked(&ends).push(delivery.id),
+            _ => locked(&received).push(delivery),
+        }
+        unacknowledged += 1;
+        if unacknowledged == ACKNOWLEDGED_AT_ONCE || messages.is_empty() {
+            unacknowledged = 0;
+            if channel.basic_ack(BasicAckArguments::new(tag, true)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn uri_is_read_wrong_so_the_consumer_looks_elsewhere() {
+    let read = arguments("amqp://us%40er:p%2fw@host:5673/%2f");
+    assert_eq!((read.get_host(), read.get_port(), read.get_virtual_host()), ("host", 5673, "/"));
+    let read = arguments("amqp://host/shop?heartbeat=10");
+    assert_eq!((read.get_host(), read.get_port(), read.get_virtual_host()), ("host", 5672, "shop"));
+}
