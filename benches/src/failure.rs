@@ -15,7 +15,10 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Failure {
     /// What happened, and what to do about it.
     pub fn new(cause: impl fmt::Display, remedy: impl fmt::Display) -> Failure {
-        Failure { cause: one_line(&cause), remedy: one_line(&remedy) }
+        Failure {
+            cause: one_line(&cause),
+            remedy: one_line(&remedy),
+        }
     }
 
     /// A step that failed for a reason that the servers or the system gave.
@@ -44,7 +47,10 @@ impl std::error::Error for Failure {}
 
 /// Errors of servers may have several lines; a message of ours has one.
 fn one_line(text: &dyn fmt::Display) -> String {
-    text.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    text.to_string()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -54,6 +60,9 @@ mod tests {
     #[test]
     fn message_of_several_lines_breaks_the_log() {
         let failure = Failure::because("connect", "first\n  second", "try again").see("the log");
-        assert_eq!(failure.to_string(), "connect: first second; try again; see the log");
+        assert_eq!(
+            failure.to_string(),
+            "connect: first second; try again; see the log"
+        );
     }
 }

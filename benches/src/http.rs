@@ -26,7 +26,9 @@ pub struct Answer {
 /// # Errors
 /// When there is no connection, no answer in time, or none that is HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    timeout(ANSWER_TIME, ask(address, path)).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    timeout(ANSWER_TIME, ask(address, path))
+        .await
+        .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn ask(address: SocketAddr, path: &str) -> io::Result<Answer> {
@@ -35,14 +37,25 @@ async fn ask(address: SocketAddr, path: &str) -> io::Result<Answer> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    stream.take(MAX_ANSWER_BYTES).read_to_string(&mut answer).await?;
+    stream
+        .take(MAX_ANSWER_BYTES)
+        .read_to_string(&mut answer)
+        .await?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer"))
 }
 
 fn parse(answer: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    let code = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { code, body: body.to_owned() })
+    let code = head
+        .strip_prefix("HTTP/1.")?
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()?;
+    Some(Answer {
+        code,
+        body: body.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -52,7 +65,13 @@ mod tests {
     #[test]
     fn answer_is_misread() {
         let answer = parse("HTTP/1.0 503 Service Unavailable\r\na: b\r\n\r\nline\n").unwrap();
-        assert_eq!(answer, Answer { code: 503, body: "line\n".into() });
+        assert_eq!(
+            answer,
+            Answer {
+                code: 503,
+                body: "line\n".into()
+            }
+        );
         assert_eq!(parse("AMQP"), None);
     }
 }

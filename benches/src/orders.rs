@@ -3,10 +3,25 @@
 use bson::oid::ObjectId;
 use bson::{DateTime, Decimal128, Document, doc};
 
-const FIRST_NAMES: [&str; 8] = ["Amara", "Bruno", "Chloé", "Dmitri", "Elif", "Finn", "Grace", "Hiro"];
-const LAST_NAMES: [&str; 8] =
-    ["Andersson", "Bianchi", "Costa", "Dvořák", "Eriksen", "Fernández", "García", "Hoffmann"];
-const STREETS: [&str; 4] = ["Harbour Street", "Lindenallee", "Rue des Lilas", "Via Garibaldi"];
+const FIRST_NAMES: [&str; 8] = [
+    "Amara", "Bruno", "Chloé", "Dmitri", "Elif", "Finn", "Grace", "Hiro",
+];
+const LAST_NAMES: [&str; 8] = [
+    "Andersson",
+    "Bianchi",
+    "Costa",
+    "Dvořák",
+    "Eriksen",
+    "Fernández",
+    "García",
+    "Hoffmann",
+];
+const STREETS: [&str; 4] = [
+    "Harbour Street",
+    "Lindenallee",
+    "Rue des Lilas",
+    "Via Garibaldi",
+];
 const CITIES: [(&str, &str, &str); 4] = [
     ("Bristol", "BS1 4RN", "GB"),
     ("Leipzig", "04109", "DE"),
@@ -38,7 +53,10 @@ pub struct Orders {
 impl Orders {
     /// A shop of its own.
     pub fn new(seed: u64) -> Orders {
-        Orders { random: Random(seed), made: 0 }
+        Orders {
+            random: Random(seed),
+            made: 0,
+        }
     }
 
     /// The next order, with a new `_id`.
@@ -106,7 +124,10 @@ impl Orders {
     }
 
     fn customer(&mut self) -> Document {
-        let (first, last) = (self.random.pick(&FIRST_NAMES), self.random.pick(&LAST_NAMES));
+        let (first, last) = (
+            self.random.pick(&FIRST_NAMES),
+            self.random.pick(&LAST_NAMES),
+        );
         let (city, postcode, country) = *self.random.choose(&CITIES);
         let number = self.random.below(100_000);
         doc! {
@@ -136,7 +157,8 @@ impl Orders {
 
 fn money(cents: u64) -> Decimal128 {
     let text = format!("{}.{:02}", cents / 100, cents % 100);
-    text.parse().unwrap_or_else(|_| unreachable!("{text} is a decimal number"))
+    text.parse()
+        .unwrap_or_else(|_| unreachable!("{text} is a decimal number"))
 }
 
 /// SplitMix64: a few lines instead of a dependency, and the same numbers in every version.
@@ -172,7 +194,9 @@ mod tests {
     #[test]
     fn order_has_another_size_than_the_benchmark_says() {
         let mut orders = Orders::new(1);
-        let bytes: usize = (0..1000).map(|_| orders.order().to_vec().unwrap().len()).sum();
+        let bytes: usize = (0..1000)
+            .map(|_| orders.order().to_vec().unwrap().len())
+            .sum();
         let mean = bytes / 1000;
         assert!((735..=765).contains(&mean), "{mean} bytes on average");
     }

@@ -11,7 +11,9 @@ use std::time::Duration;
 pub fn cpu_time(pid: u32) -> Result<Duration> {
     let text = read(pid, "stat")?;
     let ticks = cpu_ticks(&text).ok_or_else(|| unexpected(pid, "stat"))?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    Ok(Duration::from_secs_f64(
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+    ))
 }
 
 /// The most memory a process ever had resident (`VmHWM`), in bytes.
@@ -20,9 +22,12 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
 /// When there is no such process.
 pub fn peak_memory(pid: u32) -> Result<u64> {
     let text = read(pid, "status")?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     let kib: Option<u64> = kib.and_then(|kib| kib.trim().parse().ok());
-    kib.map(|kib| kib << 10).ok_or_else(|| unexpected(pid, "status"))
+    kib.map(|kib| kib << 10)
+        .ok_or_else(|| unexpected(pid, "status"))
 }
 
 /// The command line of a process, its arguments parted by spaces; `None` if there is none.
@@ -37,7 +42,10 @@ fn read(pid: u32, file: &str) -> Result<String> {
 }
 
 fn unexpected(pid: u32, file: &str) -> Failure {
-    Failure::new(format_args!("/proc/{pid}/{file} is not as on Linux"), "run this on Linux")
+    Failure::new(
+        format_args!("/proc/{pid}/{file} is not as on Linux"),
+        "run this on Linux",
+    )
 }
 
 /// Fields 14 and 15. The second field, the program's name, may contain spaces and parentheses.

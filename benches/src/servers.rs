@@ -47,7 +47,9 @@ impl Servers {
         let servers = Servers {
             mongodb: parsed(MONGO_URI, &variable(MONGO_URI)?, MongoUri::parse)?,
             rabbitmq: parsed(RABBITMQ_URI, &rabbitmq_text, AmqpUri::parse)?,
-            management_url: std::env::var(MANAGEMENT_URL).ok().filter(|url| !url.is_empty()),
+            management_url: std::env::var(MANAGEMENT_URL)
+                .ok()
+                .filter(|url| !url.is_empty()),
             rabbitmq_text: RabbitText(rabbitmq_text),
         };
         match servers.rabbitmq.tls {
@@ -69,11 +71,17 @@ impl Servers {
             let remedy = format!("check that it runs and that {MONGO_URI} is right");
             Failure::because(format_args!("connect to {}", self.mongodb), error, remedy)
         };
-        let mut options = ClientOptions::parse(self.mongodb.expose()).await.map_err(fail)?;
+        let mut options = ClientOptions::parse(self.mongodb.expose())
+            .await
+            .map_err(fail)?;
         options.app_name = Some("mrcon-bench".into());
         options.server_selection_timeout = Some(ANSWER_TIME);
         let client = Client::with_options(options).map_err(fail)?;
-        client.database("admin").run_command(doc! {"ping": 1}).await.map_err(fail)?;
+        client
+            .database("admin")
+            .run_command(doc! {"ping": 1})
+            .await
+            .map_err(fail)?;
         Ok(client)
     }
 }

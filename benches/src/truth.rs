@@ -29,7 +29,11 @@ pub struct Reported {
 /// When the change stream cannot be opened. Later errors come through the channel, as its end.
 pub async fn record(collection: &Collection<Document>) -> Result<mpsc::Receiver<Result<Reported>>> {
     let fail = mongodb_failed("watch the collection");
-    let stream = collection.watch().await.map_err(fail)?.with_type::<RawDocumentBuf>();
+    let stream = collection
+        .watch()
+        .await
+        .map_err(fail)?
+        .with_type::<RawDocumentBuf>();
     let (sender, events) = mpsc::channel(AHEAD);
     tokio::spawn(forward(stream, sender));
     Ok(events)
@@ -49,7 +53,9 @@ async fn forward(mut stream: ChangeStream<RawDocumentBuf>, to: mpsc::Sender<Resu
 }
 
 fn understand(event: Document) -> Reported {
-    let token = event.get_document("_id").and_then(|token| token.get_str("_data"));
+    let token = event
+        .get_document("_id")
+        .and_then(|token| token.get_str("_data"));
     Reported {
         id: token.unwrap_or_default().to_owned(),
         at: time_of(&event),
@@ -62,7 +68,9 @@ fn time_of(event: &Document) -> SystemTime {
     if let Ok(at) = event.get_datetime("wallTime") {
         return at.to_system_time();
     }
-    let seconds = event.get_timestamp("clusterTime").map_or(0, |time| time.time);
+    let seconds = event
+        .get_timestamp("clusterTime")
+        .map_or(0, |time| time.time);
     bson::DateTime::from_millis(i64::from(seconds) * 1000).to_system_time()
 }
 
@@ -72,6 +80,10 @@ fn time_of(event: &Document) -> SystemTime {
 /// When it does not answer.
 pub async fn mongodb_version(client: &mongodb::Client) -> Result<String> {
     let fail = mongodb_failed("ask MongoDB for its version");
-    let info = client.database("admin").run_command(doc! {"buildInfo": 1}).await.map_err(fail)?;
+    let info = client
+        .database("admin")
+        .run_command(doc! {"buildInfo": 1})
+        .await
+        .map_err(fail)?;
     Ok(info.get_str("version").unwrap_or("unknown").to_owned())
 }

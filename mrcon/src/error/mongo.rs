@@ -132,3 +132,89 @@ fn describe(error: &DriverError) -> String {
         None => full,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    fn server_error(code: i32, message: &str) -> DriverError {
+        let reply = doc! {"code": code, "codeName": "Name", "errmsg": message};
+        let command: CommandError = bson::deserialize_from_document(reply).unwrap();
+        DriverErrorKind::Command(command).into()
+    }
+
+    #[track_caller]
+    fn check(phase: Phase, codes: &[i32], expected: ErrorKind) {
+        for code in codes {
+            assert_eq!(
+                classify(phase, &server_error(*code, "text")),
+                expected,
+                "{code} at {phase:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn passing_fault_halts_the_connector() {
+        // The driver specification's resumable codes, and those that a shutdown or a killed cursor gives.
+        let resumable = [
+            6, 7, 43, 50, 63, 89, 91, 133, 134, 150, 189, 234, 237, 262, 9001, 10107, 11600, 11602,
+            13388, 13435, 13436, 50738,
+        ];
+        for phase in [Phase::Open, Phase::Read, Phase::Prepare, Phase::Checkpoint] {
+            check(phase, &resumable, ErrorKind::MongoConnection);
+        }
+    }
+
+    #[test]
+    fn lost_position_is_retried_or_taken_for_something_else() {
+        for phase in [Phase::Open, Phase::Read] {
+            check(phase, &[286, 280, 136, 464], ErrorKind::HistoryLost);
+            check(phase, &[10334], ErrorKind::EventTooLarge);
+            check(phase, &[47], ErrorKind::ImageMissing);
+        }
+        check(
+            Phase::Open,
+            &[260, 9, 15, 40647, 50811],
+            ErrorKind::ResumeTokenRefused,
+        );
+        // The same codes while reading say nothing of the position.
+        check(Phase::Read, &[260, 9, 15], ErrorKind::Mongo);
+    }
+
+    #[test]
+    fn refused_watch_is_retried_for_ever() {
+        check(
+            Phase::Open,
+            &[20, 72, 73, 166, 40324, 40415],
+            ErrorKind::WatchRefused,
+        );
+        check(Phase::Open, &[40573], ErrorKind::NotReplicaSet);
+    }
+
+    #[test]
+    fn missing_right_looks_like_something_else() {
+        for phase in [Phase::Open, Phase::Read, Phase::Prepare, Phase::Checkpoint] {
+            check(phase, &[13], ErrorKind::MongoUnauthorized);
+            check(phase, &[18], ErrorKind::MongoAuthentication);
+        }
+    }
+
+    #[test]
+    fn document_quoted_by_the_server_reaches_the_log() {
+        let quoted =
+            "Change stream was configured to require a post-image for event: { _id: \"secret\" }";
+        let error = Error::mongo(Phase::Read, "read", server_error(47, quoted));
+        assert!(!error.chain().contains("secret"), "{}", error.chain());
+        assert!(
+            error
+                .chain()
+                .contains("47 (Name): Change stream was configured"),
+            "{}",
+            error.chain()
+        );
+        let long = Error::mongo(Phase::Read, "read", server_error(1, &"x".repeat(10_000)));
+        assert!(long.chain().len() < 400);
+    }
+}

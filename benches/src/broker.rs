@@ -1,0 +1,218 @@
+//! RabbitMQ as somebody else sees it: the client here is amqprs, not the daemon's own.
+
+use crate::failure::{Failure, Result};
+use amqprs::FieldTable;
+use amqprs::channel::{
+    BasicAckArguments, BasicConsumeArguments, BasicQosArguments, Channel, ConsumerMessage,
+    QueueDeclareArguments, QueueDeleteArguments,
+};
+use amqprs::connection::{Connection, OpenConnectionArguments};
+use amqprs::error::Error;
+use mrcon::config::QueueType;
+use mrcon::uri::AmqpUri;
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long the broker may take for an answer; deleting a large queue takes a while.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// Messages that the consumer may have at once.
+const PREFETCH: u16 = 500;
+/// How often a queue is asked for its length while it has not got all messages yet.
+const COUNT_STEP: Duration = Duration::from_millis(50);
+
+/// A connection to RabbitMQ.
+pub struct Broker {
+    connection: Connection,
+}
+
+/// One message, as it came.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Its `message_id`.
+    pub id: String,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// When it came.
+    pub at: SystemTime,
+}
+
+/// Takes messages from one queue, and acknowledges each.
+pub struct Consumer {
+    channel: Channel,
+    messages: UnboundedReceiver<ConsumerMessage>,
+}
+
+impl Broker {
+    /// Connects; `name` is what RabbitMQ's management shows.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached or refuses the login.
+    pub async fn connect(uri: &AmqpUri, name: &str) -> Result<Broker> {
+        let mut arguments =
+            OpenConnectionArguments::new(&uri.host, uri.port, &uri.username, uri.password.expose());
+        arguments.virtual_host(&uri.vhost).connection_name(name);
+        let step = format!("connect to {uri}");
+        let connection = answered(&step, Connection::open(&arguments)).await?;
+        Ok(Broker { connection })
+    }
+
+    /// The broker's version, such as `4.0.5`.
+    pub fn version(&self) -> &str {
+        self.connection.server_properties().version()
+    }
+
+    /// A channel of its own.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn channel(&self) -> Result<Channel> {
+        answered("open a channel", self.connection.open_channel(None)).await
+    }
+
+    /// Declares a durable queue.
+    ///
+    /// # Errors
+    /// When it exists with other properties, or may not be declared.
+    pub async fn declare(&self, queue: &str, queue_type: QueueType) -> Result<()> {
+        let mut arguments = FieldTable::new();
+        let value = queue_type.as_str().to_owned();
+        let key = |text: &str| {
+            text.try_into()
+                .unwrap_or_else(|_| unreachable!("{text} is short"))
+        };
+        arguments.insert(key("x-queue-type"), amqprs::FieldValue::from(value));
+        let mut declare = QueueDeclareArguments::durable_client_named(queue);
+        let channel = self.channel().await?;
+        answered(
+            "declare the queue",
+            channel.queue_declare(declare.arguments(arguments).finish()),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Deletes the queue with all that is in it, if it exists.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub async fn delete(&self, queue: &str) -> Result<()> {
+        let channel = self.channel().await?;
+        let step = format!("delete the queue {queue}");
+        answered(
+            &step,
+            channel.queue_delete(QueueDeleteArguments::new(queue)),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// How many messages are in the queue.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub async fn count(&self, queue: &str) -> Result<u64> {
+        let channel = self.channel().await?;
+        let declare = QueueDeclareArguments::new(queue).passive(true).finish();
+        let step = format!("count the messages in {queue}");
+        let answer = answered(&step, channel.queue_declare(declare)).await?;
+        // Left open it would count against the connection's limit.
+        let _ = timeout(ANSWER_TIME, channel.close()).await;
+        Ok(answer.map_or(0, |(_, messages, _)| u64::from(messages)))
+    }
+
+    /// How many messages are in the queue once they are `expected` or more, or at the deadline:
+    /// the broker counts a confirmed message a moment later.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub async fn count_up_to(&self, queue: &str, expected: u64, patience: Duration) -> Result<u64> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let count = self.count(queue).await?;
+            if count >= expected || Instant::now() > deadline {
+                return Ok(count);
+            }
+            sleep(COUNT_STEP).await;
+        }
+    }
+
+    /// Starts to take messages from the queue.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub async fn consume(&self, queue: &str) -> Result<Consumer> {
+        let channel = self.channel().await?;
+        let step = format!("consume the queue {queue}");
+        answered(
+            &step,
+            channel.basic_qos(BasicQosArguments::new(0, PREFETCH, false)),
+        )
+        .await?;
+        let consume = BasicConsumeArguments::new(queue, "mrcon-bench")
+            .manual_ack(true)
+            .finish();
+        let (_, messages) = answered(&step, channel.basic_consume_rx(consume)).await?;
+        Ok(Consumer { channel, messages })
+    }
+
+    /// Takes leave.
+    pub async fn close(self) {
+        let _ = timeout(ANSWER_TIME, self.connection.close()).await;
+    }
+}
+
+impl Consumer {
+    /// The next message. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// When the broker or the queue is gone.
+    pub async fn next(&mut self) -> Result<Arrival> {
+        let lost = |reason: &dyn std::fmt::Display| {
+            Failure::because(
+                "consume the queue",
+                reason,
+                "check RabbitMQ and start again",
+            )
+        };
+        let Some(message) = self.messages.recv().await else {
+            return Err(lost(&"RabbitMQ closed the connection"));
+        };
+        let tag = message
+            .deliver
+            .as_ref()
+            .map_or(0, amqprs::Deliver::delivery_tag);
+        let ack = BasicAckArguments::new(tag, false);
+        self.channel
+            .basic_ack(ack)
+            .await
+            .map_err(|error| lost(&error))?;
+        let properties = message.basic_properties.unwrap_or_default();
+        Ok(Arrival {
+            id: properties.message_id().cloned().unwrap_or_default(),
+            body: message.content.unwrap_or_default(),
+            at: SystemTime::now(),
+        })
+    }
+}
+
+/// Waits for the broker, but not for ever.
+///
+/// # Errors
+/// What the broker answered, or that it did not.
+pub async fn answered<T>(
+    step: &str,
+    work: impl Future<Output = std::result::Result<T, Error>>,
+) -> Result<T> {
+    let remedy = "check that RabbitMQ runs and that MRCON_RABBITMQ_URI is right";
+    match timeout(ANSWER_TIME, work).await {
+        Ok(outcome) => outcome.map_err(|error| Failure::because(step, error, remedy)),
+        Err(_) => {
+            let seconds = ANSWER_TIME.as_secs();
+            Err(Failure::new(
+                format_args!("{step}: no answer within {seconds} s"),
+                remedy,
+            ))
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What the documents say of the daemon is what the daemon does. Needs no servers.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const MRCOND: &str = env!("CARGO_BIN_EXE_mrcond");
+
+fn document(name: &str) -> String {
+    let path = format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A daemon whose servers do not exist: its listener answers all the same.
+struct Daemon {
+    child: Child,
+    address: SocketAddr,
+    config: std::path::PathBuf,
+}
+
+impl Daemon {
+    fn start() -> Daemon {
+        let address = free_address();
+        let config = std::env::temp_dir().join(format!("mrcond-docs-{}.yaml", std::process::id()));
+        let text = format!(
+            "server: {{listen: \"{address}\"}}\ncollections:\n  - watched: {{db_name: db, coll_name: coll}}\n    rabbitmq: {{stream_name: queue}}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let nobody = free_address();
+        let child = Command::new(MRCOND)
+            .arg("-c")
+            .arg(&config)
+            .env("MRCON_MONGO_URI", format!("mongodb://{nobody}/"))
+            .env("MRCON_RABBITMQ_URI", format!("amqp://{nobody}"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Daemon {
+            child,
+            address,
+            config,
+        }
+    }
+
+    /// The answer to `GET path`, once the listener is there.
+    fn get(&self, path: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match request(self.address, path) {
+                Ok(answer) => return answer,
+                Err(error) if Instant::now() > deadline => panic!("{path}: {error}"),
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.config);
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+}
+
+fn request(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: mrcond\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    Ok(body.to_owned())
+}
+
+#[derive(Debug, PartialEq)]
+struct Metric {
+    kind: String,
+    meaning: String,
+}
+
+fn served(text: &str) -> BTreeMap<String, Metric> {
+    let lines = |prefix: &'static str| {
+        text.lines()
+            .filter_map(move |line| line.strip_prefix(prefix)?.split_once(' '))
+    };
+    let kinds: BTreeMap<_, _> = lines("# TYPE ").collect();
+    lines("# HELP ")
+        .map(|(name, meaning)| {
+            (
+                name.to_owned(),
+                Metric {
+                    kind: kinds[name].to_owned(),
+                    meaning: meaning.to_owned(),
+                },
+            )
+        })
+        .collect()
+}
+
+/// The rows of the first table of METRICS.md, with their labels.
+fn documented() -> BTreeMap<String, (Metric, Vec<String>)> {
+    let text = document("METRICS.md");
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| name"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, kind, labels, meaning] = cells[..] else {
+            panic!("not four cells: {row}")
+        };
+        let quoted = |text: &str| {
+            text.split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let metric = Metric {
+            kind: kind.into(),
+            meaning: meaning.into(),
+        };
+        (quoted(name)[0].clone(), (metric, quoted(labels)))
+    })
+    .collect()
+}
+
+fn labels_of(line: &str) -> Vec<String> {
+    let Some((_, rest)) = line.split_once('{') else {
+        return vec![];
+    };
+    let inside = rest.rsplit_once('}').unwrap().0;
+    // Label values here hold no quote, so every odd piece is a value.
+    let names = inside
+        .split('"')
+        .step_by(2)
+        .filter_map(|piece| piece.trim_start_matches(',').strip_suffix('='));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn metrics_md_differs_from_what_the_daemon_serves() {
+    let daemon = Daemon::start();
+    let text = daemon.get("/metrics");
+    let (served, documented) = (served(&text), documented());
+    for (name, metric) in &served {
+        let (row, _) = documented
+            .get(name)
+            .unwrap_or_else(|| panic!("METRICS.md does not have {name}"));
+        assert_eq!(metric, row, "{name}");
+    }
+    for (name, (row, _)) in &documented {
+        let may_be_absent = row.meaning.contains("absent");
+        assert!(
+            served.contains_key(name) || may_be_absent,
+            "METRICS.md has {name}, which is not served"
+        );
+    }
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        assert_eq!(labels_of(line), documented[name].1, "labels of {name}");
+    }
+}
+
+#[test]
+fn readme_has_another_help_than_the_daemon() {
+    let output = Command::new(MRCOND).arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        document("README.md").contains(&format!("```text\n{help}```")),
+        "README.md should have:\n{help}"
+    );
+}
+
+#[test]
+fn example_configuration_is_refused() {
+    let path = format!("{}/../config.yaml", env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(MRCOND)
+        .args(["check", "--offline", "-c", &path])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn makefile_lacks_a_target_that_the_readme_names() {
+    let makefile = document("Makefile");
+    for name in ["README.md", "METRICS.md", "ARCHITECTURE.md"] {
+        let text = document(name);
+        for target in text.split("make ").skip(1).map(|rest| {
+            rest.split(|c: char| !c.is_ascii_lowercase() && c != '-')
+                .next()
+                .unwrap()
+        }) {
+            let known = makefile
+                .lines()
+                .any(|line| line.starts_with(&format!("{target}:")));
+            // Prose has "make" as a word, too; a command stands in code.
+            let is_command = text.contains(&format!("`make {target}"))
+                || text.contains(&format!("\nmake {target}"));
+            assert!(
+                known || !is_command,
+                "{name} names `make {target}`, which is not in the Makefile"
+            );
+        }
+    }
+}

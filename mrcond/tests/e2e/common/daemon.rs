@@ -1,0 +1,301 @@
+//! The daemon under test, as an operator has it: a process, a file, an HTTP port, signals.
+
+use super::config::Config;
+use super::http::{self, Answer};
+use super::metrics::Metrics;
+use super::services;
+use super::wait::{PATIENTLY, SOON, eventually};
+use serde_json::Value;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mrcond");
+/// Ports that neither the kernel nor `dev/services.py` gives away.
+const PORTS: std::ops::Range<u16> = 30_000..32_000;
+/// Lines of the log that a failed test shows.
+const SHOWN_LINES: usize = 40;
+
+/// Where the daemon finds its servers.
+#[derive(Debug, Clone)]
+pub(crate) struct Uris {
+    pub(crate) mongo: String,
+    pub(crate) rabbit: String,
+}
+
+/// A running `mrcond`. It does not outlive the test, nor the process that runs the tests.
+pub(crate) struct Daemon {
+    child: Child,
+    pid: u32,
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<String>>,
+    reading: JoinHandle<()>,
+    last_scrape: Mutex<Metrics>,
+    config: ConfigFile,
+    watchdog: Watchdog,
+}
+
+/// A configuration file that goes away with its owner.
+pub(crate) struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    pub(crate) fn new(text: &str) -> ConfigFile {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(services::unique("config.yaml"));
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+        ConfigFile(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Daemon {
+    /// Starts the daemon; it may not be ready, or fail at once.
+    pub(crate) fn spawn(config: &Config, uris: &Uris) -> Daemon {
+        let address = free_address();
+        let file = ConfigFile::new(&config.text(&address.to_string()));
+        let mut command = command();
+        command.arg("-c").arg(file.path());
+        command.env("MRCON_MONGO_URI", &uris.mongo).env("MRCON_RABBITMQ_URI", &uris.rabbit);
+        Daemon::run(command, address, file)
+    }
+
+    /// Runs a command that starts the daemon.
+    pub(crate) fn run(mut command: Command, address: SocketAddr, config: ConfigFile) -> Daemon {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("start mrcond: {error}"));
+        let pid = child.id().unwrap_or_else(|| unreachable!("just started"));
+        let Some(mut stderr) = child.stderr.take() else { unreachable!("stderr is piped") };
+        let log = Arc::new(Mutex::new(String::new()));
+        let into = Arc::clone(&log);
+        let reading = tokio::spawn(async move {
+            let mut chunk = vec![0; 8192];
+            while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
+                locked(&into).push_str(&String::from_utf8_lossy(&chunk[..length]));
+            }
+        });
+        let watchdog = Watchdog::of(pid);
+        Daemon { child, pid, address, log, reading, last_scrape: Mutex::default(), config, watchdog }
+    }
+
+    /// Waits until every connector is connected to both sides.
+    pub(crate) async fn ready(&mut self) {
+        eventually(PATIENTLY, "mrcond is ready", async || {
+            if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
+                panic!("mrcond ended ({status}) before it was ready");
+            }
+            let answer = http::get(self.address, "/readyz").await?;
+            if answer.code == 200 { Ok(()) } else { Err(answer.body) }
+        })
+        .await;
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        http::get(self.address, path).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// What `/status` says of all connectors; the positions of each are in their order.
+    pub(crate) async fn status(&self) -> Value {
+        let body = self.get("/status").await.body;
+        let status: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("/status: {error}: {body}"));
+        for connector in status["connectors"].as_array().into_iter().flatten() {
+            let position = |name: &str| connector["positions"][name].as_u64().unwrap_or_else(|| panic!("{connector}"));
+            let all = ["received", "published", "confirmed", "saved"].map(position);
+            assert!(all.is_sorted_by(|one, other| one >= other), "positions out of order: {connector}");
+        }
+        status
+    }
+
+    /// What `/status` says of one connector.
+    pub(crate) async fn connector(&self, name: &str) -> Value {
+        let status = self.status().await;
+        let found = status["connectors"].as_array().into_iter().flatten().find(|connector| connector["name"] == name);
+        found.unwrap_or_else(|| panic!("no connector {name}: {status}")).clone()
+    }
+
+    /// Waits until `/status` of one connector satisfies `condition`.
+    pub(crate) async fn until(&self, name: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        eventually(PATIENTLY, &format!("{name}: {what}"), async || {
+            let connector = self.connector(name).await;
+            if condition(&connector) { Ok(connector) } else { Err(connector.to_string()) }
+        })
+        .await
+    }
+
+    /// Waits until the event number `seq` is confirmed, and nothing beyond it is known.
+    pub(crate) async fn confirmed(&self, name: &str, seq: usize) {
+        let seq = seq as u64;
+        self.until(name, &format!("confirms event {seq} and no more"), |connector| {
+            let received = connector["positions"]["received"].as_u64();
+            assert!(received <= Some(seq), "more events than MongoDB reports: {connector}");
+            connector["positions"]["confirmed"] == seq
+        })
+        .await;
+    }
+
+    /// Waits until `/health` is 503 and has a line with all `words`; returns that line.
+    pub(crate) async fn unhealthy(&self, words: &[&str]) -> String {
+        eventually(PATIENTLY, &format!("/health is 503 and says {words:?}"), async || {
+            let answer = http::get(self.address, "/health").await?;
+            let line = answer.body.lines().find(|line| words.iter().all(|word| line.contains(word)));
+            match (answer.code, line) {
+                (503, Some(line)) => Ok(line.to_owned()),
+                _ => Err(format!("{}: {}", answer.code, answer.body)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until `/health` is 200.
+    pub(crate) async fn healthy(&self) {
+        eventually(PATIENTLY, "/health is 200", async || {
+            let answer = http::get(self.address, "/health").await?;
+            if answer.code == 200 { Ok(()) } else { Err(answer.body) }
+        })
+        .await;
+    }
+
+    /// A scrape, which must be what Prometheus accepts; no counter may go back.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        let body = self.get("/metrics").await.body;
+        let metrics = Metrics::parse(&body).unwrap_or_else(|error| panic!("/metrics: {error}"));
+        let mut last = locked(&self.last_scrape);
+        if let Some(fault) = metrics.gone_back(&last) {
+            panic!("a counter went back: {fault}");
+        }
+        *last = metrics.clone();
+        metrics
+    }
+
+    /// Waits until a scrape satisfies `condition`.
+    pub(crate) async fn until_metrics(&self, what: &str, condition: impl Fn(&Metrics) -> bool) -> Metrics {
+        eventually(PATIENTLY, what, async || {
+            let metrics = self.metrics().await;
+            if condition(&metrics) { Ok(metrics) } else { Err(format!("{metrics:?}")) }
+        })
+        .await
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        locked(&self.log).clone()
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        services::signal(name, self.pid).await;
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) async fn kill(mut self) {
+        self.signal("KILL").await;
+        self.ended(SOON).await;
+    }
+
+    /// Asks it to stop in order.
+    pub(crate) async fn terminate(self) -> Ended {
+        self.signal("TERM").await;
+        self.end(SOON).await
+    }
+
+    /// Waits until it ends by itself, or by a signal that it was sent.
+    pub(crate) async fn end(mut self, within: Duration) -> Ended {
+        let status = self.ended(within).await;
+        let _ = (&mut self.reading).await;
+        Ended { code: status.code(), status, log: self.log() }
+    }
+
+    async fn ended(&mut self, within: Duration) -> ExitStatus {
+        let ended = timeout(within, self.child.wait()).await;
+        ended
+            .unwrap_or_else(|_| panic!("mrcond did not end within {within:?}"))
+            .unwrap_or_else(|error| panic!("wait for mrcond: {error}"))
+    }
+
+    /// The file it was started with.
+    pub(crate) fn config(&self) -> &Path {
+        self.config.path()
+    }
+}
+
+/// How the daemon ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) status: ExitStatus,
+    pub(crate) log: String,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.watchdog.dismiss();
+        let log = self.log();
+        if std::thread::panicking() {
+            let skipped = log.lines().count().saturating_sub(SHOWN_LINES);
+            let shown: Vec<&str> = log.lines().skip(skipped).collect();
+            eprintln!("---- the end of mrcond's log ----\n{}\n----", shown.join("\n"));
+            return;
+        }
+        assert!(!log.contains("panicked at"), "mrcond panicked:\n{log}");
+    }
+}
+
+/// Ends the daemon if the process that runs the tests ends first, in whatever way.
+struct Watchdog(Option<ChildStdin>, Option<Child>);
+
+impl Watchdog {
+    fn of(pid: u32) -> Watchdog {
+        let mut command = Command::new("sh");
+        // The end of the pipe without a line is the end of the tests' process.
+        command.args(["-c", "read -r dismissed || kill -s KILL \"$0\"", &pid.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("start the watchdog: {error}"));
+        Watchdog(child.stdin.take(), Some(child))
+    }
+
+    fn dismiss(&mut self) {
+        use std::io::Write;
+        if let Some(fd) = self.0.take().and_then(|stdin| stdin.into_owned_fd().ok()) {
+            let _ = std::fs::File::from(fd).write_all(b"dismissed\n");
+        }
+        drop(self.1.take());
+    }
+}
+
+/// The program with nothing of the caller's environment that could change what it does.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().env("RUST_BACKTRACE", "1");
+    command
+}
+
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 1000) as u16 * 2;
+    for _ in PORTS {
+        let port = PORTS.start + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}

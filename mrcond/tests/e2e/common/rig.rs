@@ -1,0 +1,139 @@
+//! One test's share of the servers: a database and a queue of its own, the daemon between them,
+//! and the truth and the judge beside it.
+
+use super::config::{Config, Entry};
+use super::daemon::{Daemon, Uris};
+use super::mongo::{self, Mongo};
+use super::oracle::{self, Rules, Verdict};
+use super::rabbit::{Broker, Delivery};
+use super::truth::{self, Event, Watch};
+use super::services;
+use bson::{Bson, Document, Timestamp, doc};
+use mongodb::{Client, Collection};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The collection that most tests write to.
+const COLLECTION: &str = "orders";
+
+/// See the module's documentation.
+pub(crate) struct Rig {
+    pub(crate) client: Client,
+    /// The database; also the queue.
+    pub(crate) name: String,
+    pub(crate) broker: Broker,
+    mongo_uri: String,
+    /// Where the truth begins.
+    since: Timestamp,
+    marks: AtomicU32,
+}
+
+impl Rig {
+    /// On the servers that tests share.
+    pub(crate) async fn new(label: &str) -> Rig {
+        let (mongo, broker) = tokio::join!(Mongo::shared(), Broker::shared());
+        Rig::on(&mongo, &broker, label).await
+    }
+
+    pub(crate) async fn on(mongo: &Mongo, broker: &Broker, label: &str) -> Rig {
+        let client = mongo.client().await;
+        let since = mongo::now(&client).await;
+        Rig {
+            client,
+            name: services::unique(label),
+            broker: broker.clone(),
+            mongo_uri: mongo.uri.clone(),
+            since,
+            marks: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn uris(&self) -> Uris {
+        Uris { mongo: self.mongo_uri.clone(), rabbit: self.broker.uri.clone() }
+    }
+
+    /// The entry of a connector from the collection to the queue, with a classic queue, which is
+    /// quick to declare, and positions in a database of the test's own.
+    pub(crate) fn entry(&self) -> Entry {
+        self.entry_for(COLLECTION, &self.name)
+    }
+
+    pub(crate) fn entry_for(&self, collection: &str, queue: &str) -> Entry {
+        Entry::new(&self.name, collection, queue)
+            .with("rabbitmq.queue_type", "classic")
+            .with("resume_tokens.tokens_db_name", self.tokens_database())
+    }
+
+    pub(crate) fn tokens_database(&self) -> String {
+        format!("{}-tokens", self.name)
+    }
+
+    /// Where the daemon keeps its positions.
+    pub(crate) fn tokens(&self) -> Collection<Document> {
+        self.client.database(&self.tokens_database()).collection("resume_tokens")
+    }
+
+    pub(crate) fn collection(&self) -> Collection<Document> {
+        self.collection_named(COLLECTION)
+    }
+
+    pub(crate) fn collection_named(&self, name: &str) -> Collection<Document> {
+        self.client.database(&self.name).collection(name)
+    }
+
+    /// Starts a daemon and waits until it is ready.
+    pub(crate) async fn start(&self, entries: &[Entry]) -> Daemon {
+        let mut daemon = self.spawn(entries);
+        daemon.ready().await;
+        daemon
+    }
+
+    /// Starts a daemon that may not get ready.
+    pub(crate) fn spawn(&self, entries: &[Entry]) -> Daemon {
+        Daemon::spawn(&Config::new(entries), &self.uris())
+    }
+
+    /// Writes a mark into the collection and reads the truth up to it.
+    pub(crate) async fn truth(&self) -> Vec<Event> {
+        self.truth_of(&self.collection(), &Watch::default()).await
+    }
+
+    pub(crate) async fn truth_of(&self, collection: &Collection<Document>, watch: &Watch) -> Vec<Event> {
+        let mark = self.mark(collection).await;
+        self.truth_until(collection, watch, |event| event.operation() == "insert" && event.key() == Some(&mark)).await
+    }
+
+    /// Reads the truth up to the event for which `is_last` holds.
+    pub(crate) async fn truth_until(
+        &self,
+        collection: &Collection<Document>,
+        watch: &Watch,
+        is_last: impl Fn(&Event) -> bool,
+    ) -> Vec<Event> {
+        truth::events(collection, watch, self.since, is_last).await
+    }
+
+    /// Inserts a document that no other is like, and returns its `_id`.
+    pub(crate) async fn mark(&self, collection: &Collection<Document>) -> Bson {
+        let mark = format!("mark-{}", self.marks.fetch_add(1, Ordering::Relaxed));
+        let inserted = collection.insert_one(doc! {"_id": &mark}).await;
+        inserted.unwrap_or_else(|error| panic!("insert a mark: {error}"));
+        mark.into()
+    }
+
+    /// Judges; fails the test with everything that is wrong.
+    #[track_caller]
+    pub(crate) fn judge(&self, truth: &[Event], deliveries: &[Delivery], rules: Rules) -> Verdict {
+        match oracle::judge(truth, deliveries, rules) {
+            Ok(verdict) => verdict,
+            Err(complaint) => panic!("{} events, {} messages: {complaint}", truth.len(), deliveries.len()),
+        }
+    }
+
+    /// Removes what the test has made, also from servers that are the user's own.
+    pub(crate) async fn clean(self) {
+        for database in [self.name.clone(), self.tokens_database()] {
+            let _ = self.client.database(&database).drop().await;
+        }
+        self.broker.delete(&self.name).await;
+    }
+}

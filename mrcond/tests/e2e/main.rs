@@ -1,0 +1,12 @@
+//! End-to-end tests: the built daemon between a real MongoDB and a real RabbitMQ.
+//!
+//! The servers are started by `dev/services.py` when the first test needs them and end with this
+//! process. Tests that break nothing use the servers named by `MRCON_MONGO_URI` and
+//! `MRCON_RABBITMQ_URI` instead, where these are set.
+//!
+//! Each test is named after the failure that it would catch. `common` has what they are made of:
+//! the truth (MongoDB's own change stream), a consumer that is not ours, and the judge.
+
+mod common;
+
+mod delivery;
