@@ -54,10 +54,10 @@ pub(crate) struct Parts<S, C> {
     pub(crate) sink: S,
     pub(crate) store: Arc<C>,
     pub(crate) epoch: u64,
-    /// Where the run begins; `None` before anything was ever saved and the server named no position.
+    /// Where the run begins; `None` if the server named no position to begin from.
     pub(crate) start: Option<Checkpoint>,
-    /// Whether `start` is already durable.
-    pub(crate) start_is_saved: bool,
+    /// What the store holds; `start` may be ahead of it.
+    pub(crate) saved: Option<Checkpoint>,
     /// Whether the last run ended with a refused message.
     pub(crate) careful: bool,
     pub(crate) settings: Settings,
@@ -126,7 +126,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             reading: None,
             idle: None,
             confirmed: parts.start.clone(),
-            saved: parts.start.clone().filter(|_| parts.start_is_saved),
+            saved: parts.saved.clone(),
             saving: None,
             last_save: now,
             saves_fail_since: None,
@@ -145,28 +145,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         mut self,
         stop: &CancellationToken,
     ) -> (Option<Checkpoint>, Result<()>) {
-        let mut outcome = self.save_start().await;
-        if outcome.is_ok() {
-            self.parts.status.enter(State::Running, None);
-            outcome = self.stream(stop).await;
-        }
+        self.parts.status.enter(State::Running, None);
+        let outcome = self.stream(stop).await;
         let outcome = self.finish(outcome).await;
         self.parts.sink.close().await;
         (self.confirmed, outcome)
-    }
-
-    /// Makes the very first position durable before anything is published: whatever happens from
-    /// now on will be read, also after a crash.
-    async fn save_start(&mut self) -> Result<()> {
-        match (&self.confirmed, &self.saved) {
-            (Some(start), None) => {
-                self.parts.store.save(self.parts.epoch, start).await?;
-                self.saved = self.confirmed.clone();
-                self.parts.status.saved_now();
-                Ok(())
-            }
-            _ => Ok(()),
-        }
     }
 
     async fn stream(&mut self, stop: &CancellationToken) -> Result<()> {

@@ -6,11 +6,12 @@
 //! checkpoint and backoff.
 
 use crate::backoff::Backoff;
-use crate::checkpoint::{Checkpoint, CheckpointStore, MongoCheckpoints};
+use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
 use crate::config::{self, CollectionConfig, ValidConfig};
 use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{Disposition, Error, ErrorKind, Result};
+use crate::event::ResumeToken;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::sink::amqp::AmqpSink;
 use crate::source::Source;
@@ -327,7 +328,7 @@ impl Connector {
             store: Arc::clone(&self.store),
             epoch: source.epoch,
             start: source.start,
-            start_is_saved: source.start_is_saved,
+            saved: source.saved,
             careful: legacy.careful,
             settings: self.settings.clone(),
             status: Arc::clone(&self.status),
@@ -349,32 +350,34 @@ impl Connector {
             .as_ref()
             .filter(|(epoch, _)| epoch + 1 == claim.epoch)
             .map(|(_, own)| own.clone());
-        let start_is_saved = own.is_none() || own == claim.stored;
-        let start = own.or(claim.stored);
-        let (source, begin) = Source::open(
-            client,
-            &self.config.watched,
-            start.as_ref().map(|start| &start.token),
-        )
-        .await?;
-        Ok(match start {
-            Some(start) => Opened {
-                source,
-                epoch: claim.epoch,
-                start: Some(start),
-                start_is_saved,
-            },
+        let Claim { epoch, stored, .. } = claim;
+        let start = own.or_else(|| stored.clone());
+        let token = start.as_ref().map(|start| &start.token);
+        let (source, begin) = Source::open(client, &self.config.watched, token).await?;
+        let (start, saved) = match start {
+            Some(start) => (Some(start), stored),
             None => {
-                tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
-                let start = begin.map(|token| Checkpoint { token, seq: 0 });
-                Opened {
-                    source,
-                    epoch: claim.epoch,
-                    start,
-                    start_is_saved: false,
-                }
+                let start = self.begin(epoch, begin).await?;
+                (start.clone(), start)
             }
+        };
+        Ok(Opened {
+            source,
+            epoch,
+            start,
+            saved,
         })
+    }
+
+    /// The very first position, made durable before anything is published, and whether or not
+    /// RabbitMQ can be reached: what happens from now on will be delivered, also after a crash.
+    async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
+        tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
+        let Some(token) = token else { return Ok(None) };
+        let start = Checkpoint { token, seq: 0 };
+        self.store.save(epoch, &start).await?;
+        self.status.saved_now();
+        Ok(Some(start))
     }
 }
 
@@ -390,7 +393,7 @@ struct Opened {
     source: Source,
     epoch: u64,
     start: Option<Checkpoint>,
-    start_is_saved: bool,
+    saved: Option<Checkpoint>,
 }
 
 /// Names this process in the checkpoint document, for people who look there.

@@ -284,8 +284,9 @@ impl Connection {
         let size =
             u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize + FRAME_HEAD + 1;
         if size > self.frame_max.max(DEFAULT_FRAME_MAX as usize) {
-            let text =
-                format!("read from the broker: a frame of {size} bytes; is this an AMQP port?");
+            let text = format!(
+                "read from the broker: a frame of {size} bytes; is this an AMQP port (one with TLS needs amqps://)?"
+            );
             return Err(Error::new(ErrorKind::RabbitConnection, text));
         }
         if self.input.len() < size {
