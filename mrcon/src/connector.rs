@@ -119,7 +119,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             parts.settings.max_unconfirmed,
             parts.settings.max_unconfirmed_bytes,
         );
-        parts.status.begin_run(parts.epoch, seq);
+        parts.status.begin_run(seq);
         let now = Instant::now();
         Run {
             window,

@@ -91,8 +91,8 @@ struct Connector {
 /// What a run leaves to the next one of the same process.
 #[derive(Debug, Default, Clone)]
 struct Legacy {
-    /// The epoch of that run and the frontier it reached, which may be ahead of what is saved.
-    confirmed: Option<(u64, Checkpoint)>,
+    /// The frontier it reached, which may be ahead of what is saved.
+    confirmed: Option<Checkpoint>,
     /// It ended with a message refused by the broker.
     careful: bool,
 }
@@ -276,10 +276,7 @@ impl Connector {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Nacked);
         Ended {
-            legacy: Legacy {
-                confirmed: confirmed.map(|confirmed| (epoch, confirmed)),
-                careful,
-            },
+            legacy: Legacy { confirmed, careful },
             progressed: last > first,
             healthy: began.elapsed(),
             outcome,
@@ -344,12 +341,9 @@ impl Connector {
                 "pipeline or image options have changed since the position was saved; events from there on follow the new ones"
             );
         }
-        // Our own last run knows better than the store, unless somebody else ran in between.
-        let own = legacy
-            .confirmed
-            .as_ref()
-            .filter(|(epoch, _)| epoch + 1 == claim.epoch)
-            .map(|(_, own)| own.clone());
+        // Our own last run knows better than the store, unless somebody else claimed in between.
+        let ours_alone = self.status.claimed(claim.epoch);
+        let own = legacy.confirmed.clone().filter(|_| ours_alone);
         let Claim { epoch, stored, .. } = claim;
         let start = own.or_else(|| stored.clone());
         let token = start.as_ref().map(|start| &start.token);

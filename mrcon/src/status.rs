@@ -343,8 +343,14 @@ impl ConnectorStatus {
         self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn begin_run(&self, epoch: u64, seq: u64) {
-        self.epoch.store(epoch, Ordering::Relaxed);
+    /// Notes that this process has claimed the checkpoint as `epoch`; whether the claim before
+    /// that was also ours, so that nobody else can have moved the position in between.
+    pub(crate) fn claimed(&self, epoch: u64) -> bool {
+        let before = self.epoch.swap(epoch, Ordering::Relaxed);
+        before != 0 && before + 1 == epoch
+    }
+
+    pub(crate) fn begin_run(&self, seq: u64) {
         for position in [
             &self.saved,
             &self.confirmed,
