@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example encode_bench [PART OF A LINE'S NAME]`
 
+#![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
+
 use std::hint::black_box;
 use std::time::Instant;
 

@@ -5,18 +5,15 @@
 //! after a backoff. Entries do not touch each other: each has its own change stream, connection,
 //! checkpoint and backoff.
 
+mod entry;
+
 use crate::backoff::Backoff;
-use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
-use crate::config::{self, CollectionConfig, ValidConfig};
-use crate::connector::{Parts, Run, Settings};
-use crate::envelope::{self, Envelope};
-use crate::error::{Disposition, Error, ErrorKind, Result};
-use crate::event::ResumeToken;
-use crate::metrics::{ConnectorMetrics, Metrics};
-use crate::sink::amqp::AmqpSink;
-use crate::source::Source;
+use crate::config::ValidConfig;
+use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
+use crate::metrics::Metrics;
 use crate::status::{ConnectorStatus, State};
 use crate::uri::{AmqpUri, MongoUri};
+use entry::{Ended, Entry, Legacy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mongodb::Client;
@@ -40,8 +37,6 @@ const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const UNROUTABLE_ATTEMPTS: u32 = 5;
 /// How long the driver may take to close its connections.
 const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
-/// Part of the shutdown timeout kept for closing connections.
-const CLOSING_SHARE: u32 = 5;
 
 /// Supervises the connectors of one configuration.
 ///
@@ -75,35 +70,7 @@ pub struct Server {
     rabbitmq: AmqpUri,
     shutdown_timeout: Duration,
     metrics: Metrics,
-    connectors: Vec<Arc<Connector>>,
-}
-
-/// What stays the same over all runs of one entry.
-#[derive(Debug)]
-struct Connector {
-    config: CollectionConfig,
-    settings: Settings,
-    store: Arc<MongoCheckpoints>,
-    status: Arc<ConnectorStatus>,
-    metrics: ConnectorMetrics,
-}
-
-/// What a run leaves to the next one of the same process.
-#[derive(Debug, Default, Clone)]
-struct Legacy {
-    /// The frontier it reached, which may be ahead of what is saved.
-    confirmed: Option<Checkpoint>,
-    /// It ended with a message refused by the broker.
-    careful: bool,
-}
-
-/// How a run ended.
-struct Ended {
-    legacy: Legacy,
-    /// Whether any event was confirmed in it.
-    progressed: bool,
-    healthy: Duration,
-    outcome: Result<()>,
+    entries: Vec<Arc<Entry>>,
 }
 
 /// What the supervisor remembers of an entry between runs.
@@ -112,7 +79,6 @@ struct Slot {
     backoff: Backoff,
     legacy: Legacy,
     fruitless: u32,
-    started: Option<Instant>,
 }
 
 impl Server {
@@ -128,23 +94,23 @@ impl Server {
     ) -> Result<Server> {
         let client = connect(&mongodb, config.collections().len()).await?;
         let shutdown_timeout = config.server().shutdown_timeout;
-        let connectors = config
+        let entries = config
             .collections()
             .iter()
-            .map(|entry| Arc::new(Connector::new(entry, &client, shutdown_timeout, &metrics)))
+            .map(|entry| Arc::new(Entry::new(entry, &client, shutdown_timeout, &metrics)))
             .collect();
         Ok(Server {
             client,
             rabbitmq,
             shutdown_timeout,
             metrics,
-            connectors,
+            entries,
         })
     }
 
     /// The live state of every connector, in the order of the configuration.
     pub fn status(&self) -> Vec<Arc<ConnectorStatus>> {
-        self.connectors
+        self.entries
             .iter()
             .map(|connector| Arc::clone(&connector.status))
             .collect()
@@ -164,7 +130,7 @@ impl Server {
             tasks: JoinSet::new(),
             indexes: HashMap::new(),
             waiting: FuturesUnordered::new(),
-            slots: self.connectors.iter().map(|_| Slot::default()).collect(),
+            slots: self.entries.iter().map(|_| Slot::default()).collect(),
             unfinished: Vec::new(),
         };
         supervisor.supervise(shutdown).await;
@@ -187,11 +153,14 @@ impl Server {
 
 async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
     let fail = |error| {
-        Error::mongo(
-            crate::error::mongo::Phase::Prepare,
-            format!("use the MongoDB URI {uri}"),
-            error,
-        )
+        let error = Error::mongo(Phase::Prepare, format!("use the MongoDB URI {uri}"), error);
+        // The driver may quote a part of the URI, and with credentials in it that may be one of them.
+        match uri.expose().contains('@') {
+            true => Error::new(error.kind(), error.to_string()).with_source(
+                "the driver does not accept it; check host, options and percent-encoding",
+            ),
+            false => error,
+        }
     };
     let mut options = ClientOptions::parse(uri.expose()).await.map_err(fail)?;
     options.app_name.get_or_insert_with(|| "mrcon".into());
@@ -208,192 +177,6 @@ async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
             .map_or(needed, |configured| configured.max(needed)),
     );
     Client::with_options(options).map_err(fail)
-}
-
-impl Connector {
-    fn new(
-        config: &CollectionConfig,
-        client: &Client,
-        shutdown_timeout: Duration,
-        metrics: &Metrics,
-    ) -> Connector {
-        let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
-        let status = Arc::new(ConnectorStatus::new(config));
-        let settings = Settings {
-            envelope: Envelope::new(format(config.format)),
-            max_unconfirmed: rabbitmq.max_unconfirmed,
-            max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
-            save_interval: config.resume_tokens.save_interval,
-            on_invalidate: watched.on_invalidate,
-            drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
-        };
-        let store = MongoCheckpoints::new(client, config, instance());
-        let metrics = metrics.connector(&status);
-        Connector {
-            config: config.clone(),
-            settings,
-            store: Arc::new(store),
-            status,
-            metrics,
-        }
-    }
-
-    /// One run, from connecting to both sides to the end.
-    async fn run(
-        self: Arc<Self>,
-        client: Client,
-        rabbitmq: AmqpUri,
-        legacy: Legacy,
-        stop: CancellationToken,
-    ) -> Ended {
-        let opened = tokio::select! {
-            biased;
-            () = stop.cancelled() => {
-                return Ended { legacy, progressed: false, healthy: Duration::ZERO, outcome: Ok(()) };
-            }
-            opened = self.open(&client, &rabbitmq, &legacy) => opened,
-        };
-        let parts = match opened {
-            Ok(parts) => parts,
-            Err(error) => {
-                return Ended {
-                    legacy,
-                    progressed: false,
-                    healthy: Duration::ZERO,
-                    outcome: Err(error),
-                };
-            }
-        };
-        let (epoch, first) = (
-            parts.epoch,
-            parts.start.as_ref().map_or(0, |start| start.seq),
-        );
-        tracing::info!(connector = %self.status.name, epoch, seq = first, "connector runs");
-        let began = Instant::now();
-        let (confirmed, outcome) = Run::new(parts).run(&stop).await;
-        let last = confirmed.as_ref().map_or(0, |confirmed| confirmed.seq);
-        let careful = outcome
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Nacked);
-        Ended {
-            legacy: Legacy { confirmed, careful },
-            progressed: last > first,
-            healthy: began.elapsed(),
-            outcome,
-        }
-    }
-
-    /// Opens both sides at the same time, so that each one's health is known even if the other fails.
-    async fn open(
-        &self,
-        client: &Client,
-        rabbitmq: &AmqpUri,
-        legacy: &Legacy,
-    ) -> Result<Parts<AmqpSink, MongoCheckpoints>> {
-        let name = format!("mrcon {}", self.status.name);
-        let sink = async {
-            let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
-            self.status.set_rabbitmq_up(sink.is_ok());
-            sink
-        };
-        let source = async {
-            let source = self.open_source(client, legacy).await;
-            self.status.set_mongodb_up(
-                source
-                    .as_ref()
-                    .map_or_else(|error| !error.is_mongodb(), |_| true),
-            );
-            source
-        };
-        let (source, sink) = tokio::join!(source, sink);
-        let (source, sink) = match (source, sink) {
-            (Ok(source), Ok(sink)) => (source, sink),
-            (Err(error), Err(other)) => {
-                tracing::warn!(connector = %self.status.name, cause = %other.chain(), "RabbitMQ is not usable either");
-                return Err(error);
-            }
-            (Err(error), Ok(sink)) => {
-                crate::sink::Sink::close(sink).await;
-                return Err(error);
-            }
-            (Ok(_), Err(error)) => return Err(error),
-        };
-        let next_seq = source.start.as_ref().map_or(0, |start| start.seq) + 1;
-        Ok(Parts {
-            source: source.source,
-            sink: sink.starting_at(next_seq),
-            store: Arc::clone(&self.store),
-            epoch: source.epoch,
-            start: source.start,
-            saved: source.saved,
-            careful: legacy.careful,
-            settings: self.settings.clone(),
-            status: Arc::clone(&self.status),
-            metrics: self.metrics.clone(),
-        })
-    }
-
-    async fn open_source(&self, client: &Client, legacy: &Legacy) -> Result<Opened> {
-        let claim = self.store.claim().await?;
-        if claim.options_changed {
-            tracing::warn!(
-                connector = %self.status.name,
-                "pipeline or image options have changed since the position was saved; events from there on follow the new ones"
-            );
-        }
-        // Our own last run knows better than the store, unless somebody else claimed in between.
-        let ours_alone = self.status.claimed(claim.epoch);
-        let own = legacy.confirmed.clone().filter(|_| ours_alone);
-        let Claim { epoch, stored, .. } = claim;
-        let start = own.or_else(|| stored.clone());
-        let token = start.as_ref().map(|start| &start.token);
-        let (source, begin) = Source::open(client, &self.config.watched, token).await?;
-        let (start, saved) = match start {
-            Some(start) => (Some(start), stored),
-            None => {
-                let start = self.begin(epoch, begin).await?;
-                (start.clone(), start)
-            }
-        };
-        Ok(Opened {
-            source,
-            epoch,
-            start,
-            saved,
-        })
-    }
-
-    /// The very first position, made durable before anything is published, and whether or not
-    /// RabbitMQ can be reached: what happens from now on will be delivered, also after a crash.
-    async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
-        tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
-        let Some(token) = token else { return Ok(None) };
-        let start = Checkpoint { token, seq: 0 };
-        self.store.save(epoch, &start).await?;
-        self.status.saved_now();
-        Ok(Some(start))
-    }
-}
-
-fn format(format: config::Format) -> envelope::Format {
-    match format {
-        config::Format::Relaxed => envelope::Format::Relaxed,
-        config::Format::Canonical => envelope::Format::Canonical,
-        other => unreachable!("{other:?} is refused by the validation"),
-    }
-}
-
-struct Opened {
-    source: Source,
-    epoch: u64,
-    start: Option<Checkpoint>,
-    saved: Option<Checkpoint>,
-}
-
-/// Names this process in the checkpoint document, for people who look there.
-fn instance() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}:{}", host.trim(), std::process::id())
 }
 
 type Waiting = Pin<Box<dyn Future<Output = usize> + Send>>;
@@ -428,9 +211,8 @@ impl Supervisor<'_> {
 
     fn start(&mut self, index: usize) {
         let server = self.server;
-        let connector = Arc::clone(&server.connectors[index]);
+        let connector = Arc::clone(&server.entries[index]);
         let slot = &mut self.slots[index];
-        slot.started = Some(Instant::now());
         server.metrics.task_started(&connector.metrics);
         let legacy = slot.legacy.clone();
         let run = connector.run(
@@ -445,7 +227,7 @@ impl Supervisor<'_> {
     fn on_ended(&mut self, joined: std::result::Result<(Id, Ended), JoinError>) {
         let (index, ended) = self.take(joined);
         match ended.outcome {
-            Ok(()) => self.server.connectors[index]
+            Ok(()) => self.server.entries[index]
                 .status
                 .enter(State::Stopped, None),
             Err(ref error) => self.on_failed(index, error, &ended),
@@ -464,13 +246,13 @@ impl Supervisor<'_> {
             .unwrap_or_else(|| unreachable!("every task is in the books"));
         self.server
             .metrics
-            .task_ended(&self.server.connectors[index].metrics);
+            .task_ended(&self.server.entries[index].metrics);
         self.slots[index].legacy = ended.legacy.clone();
         (index, ended)
     }
 
     fn on_failed(&mut self, index: usize, error: &Error, ended: &Ended) {
-        let connector = &self.server.connectors[index];
+        let connector = &self.server.entries[index];
         let slot = &mut self.slots[index];
         let policy = error.policy();
         slot.fruitless = if ended.progressed {
@@ -527,7 +309,7 @@ impl Supervisor<'_> {
     }
 
     fn note_stopped(&mut self, index: usize, outcome: &Result<()>) {
-        let status = &self.server.connectors[index].status;
+        let status = &self.server.entries[index].status;
         match outcome {
             Ok(()) => {
                 status.enter(State::Stopped, None);
@@ -541,7 +323,7 @@ impl Supervisor<'_> {
 
     fn abandon(&mut self) {
         for index in self.indexes.values() {
-            let name = &self.server.connectors[*index].status.name;
+            let name = &self.server.entries[*index].status.name;
             self.unfinished
                 .push(format!("{name}: still busy at the deadline"));
         }
@@ -560,14 +342,9 @@ fn panicked(failure: JoinError) -> Ended {
         }
         Err(cancelled) => cancelled.to_string(),
     };
-    Ended {
-        legacy: Legacy::default(),
-        progressed: false,
-        healthy: Duration::ZERO,
-        outcome: Err(
-            Error::new(ErrorKind::Panic, "the connector's task panicked").with_source(message),
-        ),
-    }
+    let error = Error::new(ErrorKind::Panic, "the connector's task panicked").with_source(message);
+    // What the task knew is lost; the next run begins from the store.
+    Ended::before_it_ran(Legacy::default(), Err(error))
 }
 
 /// A side that failed a run is down until it answers again.

@@ -7,7 +7,7 @@ mod telemetry;
 use cli::Command;
 use mrcon::config::ValidConfig;
 use mrcon::uri::{AmqpUri, MongoUri};
-use mrcon::{Metrics, Server};
+use mrcon::{ErrorKind, Metrics, Server};
 use std::fmt::Display;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,7 +77,14 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
     let server = Server::new(config, mongodb, rabbitmq, metrics)
         .await
-        .map_err(|error| Failure::new(exit::CONFIG, error.chain()))?;
+        .map_err(|error| {
+            // A name that cannot be resolved now (mongodb+srv) may be resolved later.
+            let code = match error.kind() {
+                ErrorKind::MongoConnection => exit::OTHER,
+                _ => exit::CONFIG,
+            };
+            Failure::new(code, error.chain())
+        })?;
     let http = http::serve(listen, http::State::new(registry, server.status()))
         .await
         .map_err(|error| {

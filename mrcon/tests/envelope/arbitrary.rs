@@ -18,7 +18,7 @@ struct Parts {
 }
 
 /// Any document, with any keys.
-pub fn document() -> impl Strategy<Value = Document> {
+pub(crate) fn document() -> impl Strategy<Value = Document> {
     documents_of(Parts {
         key: any_key(),
         double: any_double(),
@@ -30,7 +30,7 @@ pub fn document() -> impl Strategy<Value = Document> {
 /// A document that the `bson` crate reads back from canonical text as it was: no key that looks
 /// like a part of Extended JSON, no NaN (equal to nothing), no decimal that is one of several of
 /// the same text, no unsorted options.
-pub fn unambiguous_document() -> impl Strategy<Value = Document> {
+pub(crate) fn unambiguous_document() -> impl Strategy<Value = Document> {
     let of_its_text = |decimal: &Decimal128| {
         let read_back = decimal.to_string().parse::<Decimal128>();
         read_back.is_ok_and(|read_back| read_back == *decimal)
@@ -160,7 +160,7 @@ fn binary() -> BoxedStrategy<Bson> {
 }
 
 /// A value of each of the 21 types.
-pub fn one_of_each_type() -> Vec<Bson> {
+pub(crate) fn one_of_each_type() -> Vec<Bson> {
     let scope = JavaScriptCodeWithScope {
         code: "f()".into(),
         scope: doc! { "a": 1 },
@@ -199,7 +199,7 @@ pub fn one_of_each_type() -> Vec<Bson> {
 }
 
 /// The `bson` crate lets nobody but its own Extended JSON reader make one.
-pub fn db_pointer(namespace: &str, id: [u8; 12]) -> DbPointer {
+pub(crate) fn db_pointer(namespace: &str, id: [u8; 12]) -> DbPointer {
     let json = serde_json::json!({
         "$dbPointer": { "$ref": namespace, "$id": { "$oid": ObjectId::from_bytes(id).to_hex() } }
     });
@@ -210,7 +210,7 @@ pub fn db_pointer(namespace: &str, id: [u8; 12]) -> DbPointer {
 }
 
 /// A regular expression with its options in the order given. Neither may contain a zero byte.
-pub fn regex(pattern: &str, options: &str) -> Regex {
+pub(crate) fn regex(pattern: &str, options: &str) -> Regex {
     Regex {
         pattern: pattern.try_into().expect("no zero byte"),
         options: options.try_into().expect("no zero byte"),

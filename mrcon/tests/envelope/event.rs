@@ -9,7 +9,7 @@ use crate::{arbitrary, document, element, raw, string};
 const TOKEN_DATA: &str = "8266670F7B000000012B022C0100296E5A1004B1C2D3E4F5A6478899AABBCC0004";
 
 /// An insert with every field that is noted.
-pub fn insert() -> Document {
+pub(crate) fn insert() -> Document {
     let id = ObjectId::from_bytes([7; 12]);
     doc! {
         "_id": { "_data": TOKEN_DATA },
@@ -22,7 +22,7 @@ pub fn insert() -> Document {
     }
 }
 
-pub fn with(field: &str, value: impl Into<Bson>) -> RawDocumentBuf {
+pub(crate) fn with(field: &str, value: impl Into<Bson>) -> RawDocumentBuf {
     let mut event = insert();
     event.insert(field, value);
     raw(&event)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{arbitrary, encode, raw};
 
 /// What the `bson` crate makes of a document.
-pub fn expected(doc: Document, mode: ExtJson) -> Value {
+pub(crate) fn expected(doc: Document, mode: ExtJson) -> Value {
     match mode {
         ExtJson::Relaxed => Bson::Document(doc).into_relaxed_extjson(),
         ExtJson::Canonical => Bson::Document(doc).into_canonical_extjson(),
@@ -19,7 +19,7 @@ pub fn expected(doc: Document, mode: ExtJson) -> Value {
 ///
 /// The `bson` crate writes subnormal doubles as plain numbers in canonical form, so numbers with a
 /// fraction or an exponent count as `$numberDouble` too.
-pub fn normal(value: Value) -> Value {
+pub(crate) fn normal(value: Value) -> Value {
     match value {
         Value::Array(values) => values.into_iter().map(normal).collect(),
         Value::Object(members) => normal_object(members),

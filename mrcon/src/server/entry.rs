@@ -1,0 +1,238 @@
+//! One configured entry: what stays the same over its runs, and how a run begins.
+//!
+//! Both sides are opened at the same time, so that each one's health is known even if the other
+//! fails; the first position is saved as soon as MongoDB names it.
+
+use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
+use crate::config::{self, CollectionConfig};
+use crate::connector::{Parts, Run, Settings};
+use crate::envelope::{self, Envelope};
+use crate::error::{ErrorKind, Result};
+use crate::event::ResumeToken;
+use crate::metrics::{ConnectorMetrics, Metrics};
+use crate::sink::Sink;
+use crate::sink::amqp::AmqpSink;
+use crate::source::Source;
+use crate::status::ConnectorStatus;
+use crate::uri::AmqpUri;
+use mongodb::Client;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Part of the shutdown timeout kept for closing connections.
+const CLOSING_SHARE: u32 = 5;
+
+/// What stays the same over all runs of one entry.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) config: CollectionConfig,
+    pub(super) settings: Settings,
+    pub(super) store: Arc<MongoCheckpoints>,
+    pub(super) status: Arc<ConnectorStatus>,
+    pub(super) metrics: ConnectorMetrics,
+}
+
+/// What a run leaves to the next one of the same process.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Legacy {
+    /// The frontier it reached, which may be ahead of what is saved.
+    pub(super) confirmed: Option<Checkpoint>,
+    /// It ended with a message refused by the broker.
+    pub(super) careful: bool,
+}
+
+/// How a run ended.
+pub(super) struct Ended {
+    pub(super) legacy: Legacy,
+    /// Whether any event was confirmed in it.
+    pub(super) progressed: bool,
+    pub(super) healthy: Duration,
+    pub(super) outcome: Result<()>,
+}
+
+impl Ended {
+    pub(super) fn before_it_ran(legacy: Legacy, outcome: Result<()>) -> Ended {
+        Ended {
+            legacy,
+            progressed: false,
+            healthy: Duration::ZERO,
+            outcome,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(
+        config: &CollectionConfig,
+        client: &Client,
+        shutdown_timeout: Duration,
+        metrics: &Metrics,
+    ) -> Entry {
+        let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
+        let status = Arc::new(ConnectorStatus::new(config));
+        let settings = Settings {
+            envelope: Envelope::new(format(config.format)),
+            max_unconfirmed: rabbitmq.max_unconfirmed,
+            max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
+            save_interval: config.resume_tokens.save_interval,
+            on_invalidate: watched.on_invalidate,
+            drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
+        };
+        let store = MongoCheckpoints::new(client, config, instance());
+        let metrics = metrics.connector(&status);
+        Entry {
+            config: config.clone(),
+            settings,
+            store: Arc::new(store),
+            status,
+            metrics,
+        }
+    }
+
+    /// One run, from connecting to both sides to the end.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        client: Client,
+        rabbitmq: AmqpUri,
+        legacy: Legacy,
+        stop: CancellationToken,
+    ) -> Ended {
+        let opened = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ended::before_it_ran(legacy, Ok(())),
+            opened = self.open(&client, &rabbitmq, &legacy) => opened,
+        };
+        let parts = match opened {
+            Ok(parts) => parts,
+            Err(error) => return Ended::before_it_ran(legacy, Err(error)),
+        };
+        let first = parts.start.as_ref().map_or(0, |start| start.seq);
+        tracing::info!(connector = %self.status.name, epoch = parts.epoch, seq = first, "connector runs");
+        let began = Instant::now();
+        let (confirmed, outcome) = Run::new(parts).run(&stop).await;
+        let last = confirmed.as_ref().map_or(0, |confirmed| confirmed.seq);
+        let careful = outcome
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Nacked);
+        Ended {
+            legacy: Legacy { confirmed, careful },
+            progressed: last > first,
+            healthy: began.elapsed(),
+            outcome,
+        }
+    }
+
+    /// Opens both sides at the same time, so that each one's health is known even if the other fails.
+    async fn open(
+        &self,
+        client: &Client,
+        rabbitmq: &AmqpUri,
+        legacy: &Legacy,
+    ) -> Result<Parts<AmqpSink, MongoCheckpoints>> {
+        let name = format!("mrcon {}", self.status.name);
+        let sink = async {
+            let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
+            self.status.set_rabbitmq_up(sink.is_ok());
+            sink
+        };
+        let source = async {
+            let source = self.open_source(client, legacy).await;
+            self.status.set_mongodb_up(
+                source
+                    .as_ref()
+                    .map_or_else(|error| !error.is_mongodb(), |_| true),
+            );
+            source
+        };
+        let (source, sink) = tokio::join!(source, sink);
+        let (source, sink) = match (source, sink) {
+            (Ok(source), Ok(sink)) => (source, sink),
+            (Err(error), Err(other)) => {
+                tracing::warn!(connector = %self.status.name, cause = %other.chain(), "RabbitMQ is not usable either");
+                return Err(error);
+            }
+            (Err(error), Ok(sink)) => {
+                sink.close().await;
+                return Err(error);
+            }
+            (Ok(_), Err(error)) => return Err(error),
+        };
+        let next_seq = source.start.as_ref().map_or(0, |start| start.seq) + 1;
+        Ok(Parts {
+            source: source.source,
+            sink: sink.starting_at(next_seq),
+            store: Arc::clone(&self.store),
+            epoch: source.epoch,
+            start: source.start,
+            saved: source.saved,
+            careful: legacy.careful,
+            settings: self.settings.clone(),
+            status: Arc::clone(&self.status),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    async fn open_source(&self, client: &Client, legacy: &Legacy) -> Result<Opened> {
+        let claim = self.store.claim().await?;
+        if claim.options_changed {
+            tracing::warn!(
+                connector = %self.status.name,
+                "pipeline or image options have changed since the position was saved; events from there on follow the new ones"
+            );
+        }
+        // Our own last run knows better than the store, unless somebody else claimed in between.
+        let ours_alone = self.status.claimed(claim.epoch);
+        let own = legacy.confirmed.clone().filter(|_| ours_alone);
+        let Claim { epoch, stored, .. } = claim;
+        let start = own.or_else(|| stored.clone());
+        let token = start.as_ref().map(|start| &start.token);
+        let (source, begin) = Source::open(client, &self.config.watched, token).await?;
+        let (start, saved) = match start {
+            Some(start) => (Some(start), stored),
+            None => {
+                let start = self.begin(epoch, begin).await?;
+                (start.clone(), start)
+            }
+        };
+        Ok(Opened {
+            source,
+            epoch,
+            start,
+            saved,
+        })
+    }
+
+    /// The very first position, made durable before anything is published, and whether or not
+    /// RabbitMQ can be reached: what happens from now on will be delivered, also after a crash.
+    async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
+        tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
+        let Some(token) = token else { return Ok(None) };
+        let start = Checkpoint { token, seq: 0 };
+        self.store.save(epoch, &start).await?;
+        self.status.saved_now();
+        Ok(Some(start))
+    }
+}
+
+fn format(format: config::Format) -> envelope::Format {
+    match format {
+        config::Format::Relaxed => envelope::Format::Relaxed,
+        config::Format::Canonical => envelope::Format::Canonical,
+        other => unreachable!("{other:?} is refused by the validation"),
+    }
+}
+
+struct Opened {
+    source: Source,
+    epoch: u64,
+    start: Option<Checkpoint>,
+    saved: Option<Checkpoint>,
+}
+
+/// Names this process in the checkpoint document, for people who look there.
+fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}
