@@ -12,7 +12,7 @@ use crate::config::OnInvalidate;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, ResumeToken};
-use crate::metrics::ConnectorMetrics;
+use crate::metrics::{ConnectorMetrics, Latencies};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
@@ -82,6 +82,10 @@ pub(crate) struct Settings {
 struct Sent {
     batch: Arc<EventBatch>,
     index: usize,
+    bytes: u64,
+    published_at: Instant,
+    /// When the server wrote it, if it says so.
+    written_at: Option<SystemTime>,
 }
 
 /// A batch that is being published.
@@ -109,6 +113,7 @@ pub(crate) struct Run<S, C> {
     careful_confirms: u64,
     blocked: bool,
     stream_ended: bool,
+    latencies: Latencies,
 }
 
 impl<S: Sink, C: CheckpointStore> Run<S, C> {
@@ -134,6 +139,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             careful_confirms: if parts.careful { CAREFUL_CONFIRMS } else { 0 },
             blocked: false,
             stream_ended: false,
+            latencies: parts.metrics.latencies(),
             parts,
         }
     }
@@ -222,8 +228,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     fn publish_turn(&mut self) -> Result<()> {
         let mut published = 0;
+        let now = Instant::now();
         while published < PUBLISH_TURN && self.can_publish() {
-            self.publish_next()?;
+            self.publish_next(now)?;
             published += 1;
         }
         if published > 0 {
@@ -233,7 +240,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         Ok(())
     }
 
-    fn publish_next(&mut self) -> Result<()> {
+    fn publish_next(&mut self, now: Instant) -> Result<()> {
         let Some(reading) = &mut self.reading else {
             return Ok(());
         };
@@ -253,14 +260,18 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             .map_err(|error| malformed(&error))?;
         self.parts.sink.publish(seq, &message)?;
         if self.window.is_empty() {
-            self.last_progress = Instant::now();
+            self.last_progress = now;
             self.parts.status.progressed();
         }
+        let bytes = message.body.len() as u64;
         let sent = Sent {
             batch: Arc::clone(&reading.batch),
             index: reading.next,
+            bytes,
+            published_at: now,
+            written_at: event_time(&event),
         };
-        self.window.push(sent, message.body.len() as u64);
+        self.window.push(sent, bytes);
         reading.next += 1;
         if reading.next == reading.batch.len() {
             self.reading = None;
@@ -277,6 +288,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     self.window.confirm(answer.seq, answer.multiple);
                 }
                 Outcome::Nacked => {
+                    let oldest = self.window.next_seq() - self.window.len() as u64;
+                    let count = if answer.multiple {
+                        answer.seq + 1 - oldest
+                    } else {
+                        1
+                    };
+                    self.parts.metrics.nacked.inc_by(count);
                     let text = format!(
                         "publish event {}: RabbitMQ refused it (basic.nack)",
                         answer.seq
@@ -284,6 +302,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     refusal = Some(Error::new(ErrorKind::Nacked, text));
                 }
                 Outcome::Returned(reason) => {
+                    self.parts.metrics.returned.inc();
                     let text = format!(
                         "publish event {}: RabbitMQ returned it ({reason})",
                         answer.seq
@@ -304,11 +323,20 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     /// Moves the frontier over the contiguous confirmed prefix.
     fn advance(&mut self) -> Result<()> {
-        let mut last = None;
-        let mut count = 0;
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let (mut last, mut count, mut bytes) = (None, 0, 0);
         while let Some((seq, sent)) = self.window.pop_confirmed() {
-            last = Some((seq, sent));
             count += 1;
+            bytes += sent.bytes;
+            self.latencies
+                .publish_confirm
+                .observe((now - sent.published_at).as_secs_f64());
+            if let Some(written_at) = sent.written_at {
+                // The clocks of two machines differ: an event from our future took no time.
+                let took = clock.duration_since(written_at).unwrap_or_default();
+                self.latencies.end_to_end.observe(took.as_secs_f64());
+            }
+            last = Some((seq, sent));
         }
         let Some((seq, sent)) = last else {
             return Ok(());
@@ -320,10 +348,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             token: ResumeToken::from(event.token),
             seq,
         });
-        if let Some(at) = event_time(&event) {
+        if let Some(at) = sent.written_at {
             self.parts.status.confirmed_at(at);
         }
-        self.last_progress = Instant::now();
+        self.parts.metrics.confirmed_bytes.inc_by(bytes);
+        self.last_progress = now;
         self.careful_confirms = self.careful_confirms.saturating_sub(count);
         self.parts.status.progressed();
         self.parts.metrics.confirmed.inc_by(count);
@@ -359,6 +388,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     fn on_tick(&mut self) -> Result<()> {
         self.parts.status.look_at_rate();
+        self.latencies.flush();
         if self.blocked {
             self.last_progress = Instant::now();
         }
@@ -410,6 +440,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 self.saved = Some(checkpoint);
                 self.saves_fail_since = None;
                 self.parts.status.saved_now();
+                self.parts.metrics.checkpoint_saves.inc();
                 self.report();
                 Ok(())
             }

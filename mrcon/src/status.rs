@@ -213,7 +213,7 @@ impl ConnectorStatus {
             restarts: self.restarts.load(Ordering::Relaxed),
             epoch: self.epoch.load(Ordering::Relaxed),
             lag: self.lag(),
-            saved_at: time(self.saved_time.load(Ordering::Relaxed)),
+            saved_at: self.saved_at(),
             mongodb_up: flag(&self.mongodb_up),
             rabbitmq_up: flag(&self.rabbitmq_up),
             stalled_for: self.stalled_for(),
@@ -268,7 +268,7 @@ impl ConnectorStatus {
 
     /// Whether both sides are connected.
     pub fn is_ready(&self) -> bool {
-        matches!(self.live().state, State::Running | State::Blocked)
+        matches!(self.state(), State::Running | State::Blocked)
     }
 
     pub(crate) fn positions(&self) -> Positions {
@@ -294,11 +294,23 @@ impl ConnectorStatus {
         (flag(&self.mongodb_up), flag(&self.rabbitmq_up))
     }
 
-    pub(crate) fn unconfirmed(&self) -> u64 {
-        self.unconfirmed_messages.load(Ordering::Relaxed)
+    /// Messages and body bytes in flight.
+    pub(crate) fn unconfirmed(&self) -> (u64, u64) {
+        (
+            self.unconfirmed_messages.load(Ordering::Relaxed),
+            self.unconfirmed_bytes.load(Ordering::Relaxed),
+        )
     }
 
-    fn stalled_for(&self) -> Duration {
+    pub(crate) fn saved_at(&self) -> Option<SystemTime> {
+        time(self.saved_time.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.live().state
+    }
+
+    pub(crate) fn stalled_for(&self) -> Duration {
         if self.unconfirmed_messages.load(Ordering::Relaxed) == 0 {
             return Duration::ZERO;
         }

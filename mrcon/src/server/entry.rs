@@ -135,6 +135,9 @@ impl Entry {
         let sink = async {
             let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
             self.status.set_rabbitmq_up(sink.is_ok());
+            self.metrics
+                .rabbitmq_connects
+                .inc_by(u64::from(sink.is_ok()));
             sink
         };
         let source = async {
@@ -189,6 +192,7 @@ impl Entry {
         let start = own.or_else(|| stored.clone());
         let token = start.as_ref().map(|start| &start.token);
         let (source, begin) = Source::open(client, &self.config.watched, token).await?;
+        self.metrics.mongodb_connects.inc();
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),
             None => {
@@ -212,6 +216,7 @@ impl Entry {
         let start = Checkpoint { token, seq: 0 };
         self.store.save(epoch, &start).await?;
         self.status.saved_now();
+        self.metrics.checkpoint_saves.inc();
         Ok(Some(start))
     }
 }

@@ -1,0 +1,199 @@
+//! Gauges that are read from the connectors' status at each scrape, and absent while unknown.
+//!
+//! Of connectors that watch the same collection, amounts add up, of ages and lags the larger one
+//! shows, and a side is up when it is up for all of them.
+
+use super::LABELS;
+use crate::status::{ConnectorStatus, State};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Gauge, GaugeVec, Opts, Registry, Result};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// One gauge per collection: its name, its meaning, how to read it, and how two readings join.
+struct Definition {
+    name: &'static str,
+    help: &'static str,
+    read: fn(&ConnectorStatus) -> Option<f64>,
+    join: fn(f64, f64) -> f64,
+}
+
+const DEFINITIONS: [Definition; 7] = [
+    Definition {
+        name: "mrcon_unconfirmed_messages",
+        help: "Messages published and not yet confirmed",
+        read: |status| Some(status.unconfirmed().0 as f64),
+        join: |one, other| one + other,
+    },
+    Definition {
+        name: "mrcon_unconfirmed_bytes",
+        help: "Bytes of message bodies published and not yet confirmed",
+        read: |status| Some(status.unconfirmed().1 as f64),
+        join: |one, other| one + other,
+    },
+    Definition {
+        name: "mrcon_replication_lag_seconds",
+        help: "Now minus the time of the last confirmed position, event or idle token; absent until known",
+        read: |status| status.lag().map(|lag| lag.as_secs_f64()),
+        join: f64::max,
+    },
+    Definition {
+        name: "mrcon_checkpoint_age_seconds",
+        help: "Time since a position was last made durable by this process; absent before the first time",
+        read: |status| status.saved_at().map(age),
+        join: f64::max,
+    },
+    Definition {
+        name: "mrcon_stalled_seconds",
+        help: "How long messages have been waiting for a confirm without any coming; 0 while none wait",
+        read: |status| Some(status.stalled_for().as_secs_f64()),
+        join: f64::max,
+    },
+    Definition {
+        name: "mrcon_mongodb_up",
+        help: "1 if MongoDB answered this connector last time, 0 if not; absent before the first try",
+        read: |status| status.up().0.map(number),
+        join: f64::min,
+    },
+    Definition {
+        name: "mrcon_rabbitmq_up",
+        help: "1 if RabbitMQ answered this connector last time, 0 if not; absent before the first try",
+        read: |status| status.up().1.map(number),
+        join: f64::min,
+    },
+];
+
+const STATE: &str = "mrcon_connector_state";
+const STATE_HELP: &str = "Connectors of the collection that are in this state";
+const BLOCKED: &str = "mrcon_rabbitmq_blocked";
+const BLOCKED_HELP: &str =
+    "1 while RabbitMQ blocks a publishing connection of this process (memory or disk alarm)";
+
+fn number(flag: bool) -> f64 {
+    f64::from(u8::from(flag))
+}
+
+fn age(since: SystemTime) -> f64 {
+    SystemTime::now()
+        .duration_since(since)
+        .unwrap_or(Duration::ZERO)
+        .as_secs_f64()
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectorGauges {
+    connectors: Arc<Mutex<Vec<Arc<ConnectorStatus>>>>,
+    descriptions: Vec<Desc>,
+}
+
+impl ConnectorGauges {
+    pub(super) fn register(registry: &Registry) -> Result<ConnectorGauges> {
+        let describe = |name: &str, help: &str, labels: &[&str]| {
+            let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(name.into(), help.into(), labels, Default::default())
+        };
+        let mut descriptions = DEFINITIONS
+            .iter()
+            .map(|gauge| describe(gauge.name, gauge.help, &LABELS))
+            .collect::<Result<Vec<_>>>()?;
+        descriptions.push(describe(
+            STATE,
+            STATE_HELP,
+            &[LABELS[0], LABELS[1], "state"],
+        )?);
+        descriptions.push(describe(BLOCKED, BLOCKED_HELP, &[])?);
+        let gauges = ConnectorGauges {
+            connectors: Arc::default(),
+            descriptions,
+        };
+        registry.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
+    }
+
+    pub(super) fn add(&self, status: Arc<ConnectorStatus>) {
+        self.connectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(status);
+    }
+}
+
+impl Collector for ConnectorGauges {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let connectors = self
+            .connectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let gauges = DEFINITIONS
+            .iter()
+            .filter_map(|gauge| per_collection(gauge, &connectors));
+        gauges
+            .chain(states(&connectors))
+            .chain(blocked(&connectors))
+            .collect()
+    }
+}
+
+fn per_collection(gauge: &Definition, connectors: &[Arc<ConnectorStatus>]) -> Option<MetricFamily> {
+    let mut values: BTreeMap<[&str; 2], f64> = BTreeMap::new();
+    for status in connectors {
+        if let Some(value) = (gauge.read)(status) {
+            let labels = [status.collection.as_str(), status.database.as_str()];
+            values
+                .entry(labels)
+                .and_modify(|joined| *joined = (gauge.join)(*joined, value))
+                .or_insert(value);
+        }
+    }
+    let vec = GaugeVec::new(Opts::new(gauge.name, gauge.help), &LABELS).ok()?;
+    for (labels, value) in values {
+        vec.with_label_values(&labels).set(value);
+    }
+    family(&vec)
+}
+
+fn states(connectors: &[Arc<ConnectorStatus>]) -> Option<MetricFamily> {
+    let vec = GaugeVec::new(
+        Opts::new(STATE, STATE_HELP),
+        &[LABELS[0], LABELS[1], "state"],
+    )
+    .ok()?;
+    for status in connectors {
+        let now = status.state();
+        for state in State::ALL {
+            let labels = [
+                status.collection.as_str(),
+                status.database.as_str(),
+                state.as_str(),
+            ];
+            vec.with_label_values(&labels).add(number(state == now));
+        }
+    }
+    family(&vec)
+}
+
+fn blocked(connectors: &[Arc<ConnectorStatus>]) -> Option<MetricFamily> {
+    let gauge = Gauge::new(BLOCKED, BLOCKED_HELP).ok()?;
+    gauge.set(number(
+        connectors
+            .iter()
+            .any(|status| status.state() == State::Blocked),
+    ));
+    family(&gauge)
+}
+
+/// The family, unless it has no series: the text format knows no empty ones.
+fn family(collector: &impl Collector) -> Option<MetricFamily> {
+    collector
+        .collect()
+        .pop()
+        .filter(|family| !family.get_metric().is_empty())
+}

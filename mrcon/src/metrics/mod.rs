@@ -1,0 +1,281 @@
+//! Metrics for Prometheus, registered in one place.
+//!
+//! Counters and histograms are resolved once per connector, so counting is one atomic addition, and
+//! histograms are filled locally and flushed once a second. Gauges are not stored at all: they are
+//! read from [`ConnectorStatus`] when somebody scrapes (`gauges.rs`). Two connectors that watch the
+//! same collection share their series.
+
+mod gauges;
+
+use crate::error::{ErrorType, Reason};
+use crate::event::Operation;
+use crate::status::ConnectorStatus;
+use gauges::ConnectorGauges;
+use prometheus::local::LocalHistogram;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, Result,
+};
+use std::sync::Arc;
+
+/// What every series of a connector is labelled with.
+const LABELS: [&str; 2] = ["collection", "database"];
+
+/// Upper bounds of the latency histograms, in seconds. A confirm takes half a millisecond on a
+/// quiet broker, tens at full window; a minute is when people have been called already.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// Every metric of one [`Server`](crate::Server).
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    running_servers: IntGauge,
+    collection_servers: IntGaugeVec,
+    tasks_started: IntCounter,
+    task_restarts: IntCounterVec,
+    task_failures: IntCounterVec,
+    events_received: IntCounterVec,
+    events_published: IntCounterVec,
+    events_confirmed: IntCounterVec,
+    event_bytes: IntCounterVec,
+    publish_confirm: HistogramVec,
+    end_to_end: HistogramVec,
+    checkpoint_saves: IntCounterVec,
+    messages_returned: IntCounterVec,
+    messages_nacked: IntCounterVec,
+    mongodb_connects: IntCounterVec,
+    rabbitmq_connects: IntCounterVec,
+    gauges: ConnectorGauges,
+}
+
+/// The handles of one connector.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectorMetrics {
+    servers: IntGauge,
+    restarts: Vec<IntCounter>,
+    failures: Vec<IntCounter>,
+    received: Vec<IntCounter>,
+    pub(crate) published: IntCounter,
+    pub(crate) confirmed: IntCounter,
+    pub(crate) confirmed_bytes: IntCounter,
+    publish_confirm: Histogram,
+    end_to_end: Histogram,
+    pub(crate) checkpoint_saves: IntCounter,
+    pub(crate) returned: IntCounter,
+    pub(crate) nacked: IntCounter,
+    pub(crate) mongodb_connects: IntCounter,
+    pub(crate) rabbitmq_connects: IntCounter,
+}
+
+/// Histograms of one run, filled without atomics.
+pub(crate) struct Latencies {
+    pub(crate) publish_confirm: LocalHistogram,
+    pub(crate) end_to_end: LocalHistogram,
+}
+
+impl Metrics {
+    /// Creates the metrics and registers them.
+    ///
+    /// # Errors
+    /// When `registry` already has metrics of these names.
+    pub fn register(registry: &Registry) -> Result<Metrics> {
+        let new = Registration { registry };
+        Ok(Metrics {
+            running_servers: new
+                .gauge("mrcon_running_servers_total", "Total number of running connector servers")?,
+            collection_servers: new
+                .gauges("mrcon_collection_servers", "Number of connector servers per collection")?,
+            tasks_started: new
+                .counter("mrcon_tasks_started_total", "Total number of tasks started since server startup")?,
+            task_restarts: new.counters(
+                "mrcon_task_restarts_total",
+                "Total number of task restarts per collection",
+                Some("reason"),
+            )?,
+            task_failures: new.counters(
+                "mrcon_task_failures_total",
+                "Total number of task failures per collection",
+                Some("error_type"),
+            )?,
+            events_received: new.counters(
+                "mrcon_events_received_total",
+                "Change events read from MongoDB, by operation",
+                Some("operation"),
+            )?,
+            events_published: new.counters(
+                "mrcon_events_published_total",
+                "Messages handed to RabbitMQ, replays included",
+                None,
+            )?,
+            events_confirmed: new.counters(
+                "mrcon_events_confirmed_total",
+                "Messages that RabbitMQ confirmed, counted when every earlier one is confirmed too",
+                None,
+            )?,
+            event_bytes: new.counters(
+                "mrcon_event_bytes_total",
+                "Bytes of the bodies of confirmed messages",
+                None,
+            )?,
+            publish_confirm: new.histograms(
+                "mrcon_publish_confirm_seconds",
+                "Time from handing a message to RabbitMQ until it and every earlier one is confirmed",
+            )?,
+            end_to_end: new.histograms(
+                "mrcon_end_to_end_seconds",
+                "Time from the write in MongoDB, by its server's clock, until the message is confirmed",
+            )?,
+            checkpoint_saves: new.counters(
+                "mrcon_checkpoint_saves_total",
+                "Positions made durable",
+                None,
+            )?,
+            messages_returned: new.counters(
+                "mrcon_messages_returned_total",
+                "Messages that RabbitMQ returned because no queue takes them",
+                None,
+            )?,
+            messages_nacked: new.counters(
+                "mrcon_messages_nacked_total",
+                "Messages that RabbitMQ refused (basic.nack)",
+                None,
+            )?,
+            mongodb_connects: new.counters(
+                "mrcon_mongodb_connects_total",
+                "Change streams opened; every one after the first is a reconnect",
+                None,
+            )?,
+            rabbitmq_connects: new.counters(
+                "mrcon_rabbitmq_connects_total",
+                "Connections to RabbitMQ opened; every one after the first is a reconnect",
+                None,
+            )?,
+            gauges: ConnectorGauges::register(registry)?,
+        })
+    }
+
+    /// The handles of the connector behind `status`; every series is there from now on, at 0.
+    pub(crate) fn connector(&self, status: &Arc<ConnectorStatus>) -> ConnectorMetrics {
+        self.gauges.add(Arc::clone(status));
+        let labels = [status.collection.as_str(), status.database.as_str()];
+        let one = |counters: &IntCounterVec| counters.with_label_values(&labels);
+        ConnectorMetrics {
+            servers: self.collection_servers.with_label_values(&labels),
+            restarts: each(&self.task_restarts, labels, Reason::ALL.map(Reason::as_str)),
+            failures: each(
+                &self.task_failures,
+                labels,
+                ErrorType::ALL.map(ErrorType::as_str),
+            ),
+            received: each(
+                &self.events_received,
+                labels,
+                Operation::ALL.map(Operation::as_str),
+            ),
+            published: one(&self.events_published),
+            confirmed: one(&self.events_confirmed),
+            confirmed_bytes: one(&self.event_bytes),
+            publish_confirm: self.publish_confirm.with_label_values(&labels),
+            end_to_end: self.end_to_end.with_label_values(&labels),
+            checkpoint_saves: one(&self.checkpoint_saves),
+            returned: one(&self.messages_returned),
+            nacked: one(&self.messages_nacked),
+            mongodb_connects: one(&self.mongodb_connects),
+            rabbitmq_connects: one(&self.rabbitmq_connects),
+        }
+    }
+
+    /// A task joined the JoinSet.
+    pub(crate) fn task_started(&self, connector: &ConnectorMetrics) {
+        self.tasks_started.inc();
+        self.running_servers.inc();
+        connector.servers.inc();
+    }
+
+    /// A task left the JoinSet.
+    pub(crate) fn task_ended(&self, connector: &ConnectorMetrics) {
+        self.running_servers.dec();
+        connector.servers.dec();
+    }
+}
+
+impl ConnectorMetrics {
+    pub(crate) fn restarted(&self, reason: Reason) {
+        self.restarts[reason as usize].inc();
+    }
+
+    pub(crate) fn failed(&self, error_type: ErrorType) {
+        self.failures[error_type as usize].inc();
+    }
+
+    pub(crate) fn received(&self, operation: Operation) {
+        self.received[operation as usize].inc();
+    }
+
+    pub(crate) fn latencies(&self) -> Latencies {
+        Latencies {
+            publish_confirm: self.publish_confirm.local(),
+            end_to_end: self.end_to_end.local(),
+        }
+    }
+}
+
+impl Latencies {
+    /// Makes what was observed visible.
+    pub(crate) fn flush(&self) {
+        self.publish_confirm.flush();
+        self.end_to_end.flush();
+    }
+}
+
+/// The counters of every value of a label, in order.
+fn each<const N: usize>(
+    counters: &IntCounterVec,
+    labels: [&str; 2],
+    values: [&str; N],
+) -> Vec<IntCounter> {
+    values
+        .map(|value| counters.with_label_values(&[labels[0], labels[1], value]))
+        .to_vec()
+}
+
+/// Creates metrics and registers each at once.
+struct Registration<'a> {
+    registry: &'a Registry,
+}
+
+impl Registration<'_> {
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
+        let gauge = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn gauges(&self, name: &str, help: &str) -> Result<IntGaugeVec> {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), &LABELS)?;
+        self.registry.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        let counter = IntCounter::new(name, help)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn counters(&self, name: &str, help: &str, label: Option<&str>) -> Result<IntCounterVec> {
+        let labels: Vec<&str> = LABELS.into_iter().chain(label).collect();
+        let counters = IntCounterVec::new(Opts::new(name, help), &labels)?;
+        self.registry.register(Box::new(counters.clone()))?;
+        Ok(counters)
+    }
+
+    fn histograms(&self, name: &str, help: &str) -> Result<HistogramVec> {
+        let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec());
+        let histograms = HistogramVec::new(options, &LABELS)?;
+        self.registry.register(Box::new(histograms.clone()))?;
+        Ok(histograms)
+    }
+}
