@@ -67,7 +67,7 @@ fn body_fault(name: &str, body: &Bson, at: &KeyPath) -> Option<Problem> {
             matches!(body, Bson::String(_) | Bson::Array(_)),
             "must be a field or a list of fields",
         ),
-        "$replaceWith" => (
+        "$redact" | "$replaceWith" => (
             matches!(body, Bson::String(_) | Bson::Document(_)),
             "must be an expression",
         ),

@@ -6,9 +6,12 @@ use mongodb::error::{CommandError, Error as DriverError, ErrorKind as DriverErro
 /// Where an error came up: the same code means another thing at another place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The aggregate that opens the change stream: only here a refused token is a refused position.
+    /// The aggregate that opens the change stream: it reads no document.
     Open,
-    /// Reading the open change stream.
+    /// The first read, in which the server looks for the position: only here and at `Open` a
+    /// refused token is a refused position.
+    FirstRead,
+    /// Any later read.
     Read,
     /// Preparing the watched collection (images).
     Prepare,
@@ -20,7 +23,7 @@ impl Error {
     /// Wraps a driver error that came up while doing `context`.
     pub(crate) fn mongo(phase: Phase, context: impl Into<String>, error: DriverError) -> Error {
         let kind = classify(phase, &error);
-        Error::new(kind, context).with_source(describe(&error))
+        Error::new(kind, context).with_source(describe(phase, &error))
     }
 }
 
@@ -36,13 +39,19 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (_, Some(13)) => ErrorKind::MongoUnauthorized,
         (_, Some(code)) if is_transient(code) => ErrorKind::MongoConnection,
         (Phase::Checkpoint, _) => ErrorKind::CheckpointStore,
-        (Phase::Open, Some(9 | 15 | 260 | 40647 | 50811)) => ErrorKind::ResumeTokenRefused,
-        (Phase::Open | Phase::Read, Some(280 | 286 | 136 | 464)) => ErrorKind::HistoryLost,
-        (Phase::Open | Phase::Read, Some(10334)) => ErrorKind::EventTooLarge,
-        (Phase::Open | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
+        (Phase::Open | Phase::FirstRead, Some(9 | 15 | 260 | 40647 | 50811)) => {
+            ErrorKind::ResumeTokenRefused
+        }
+        (Phase::Open | Phase::FirstRead | Phase::Read, Some(280 | 286 | 136 | 464)) => {
+            ErrorKind::HistoryLost
+        }
+        (Phase::FirstRead | Phase::Read, Some(10334)) => ErrorKind::EventTooLarge,
+        (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
         (_, Some(40573)) => ErrorKind::NotReplicaSet,
         (Phase::Open | Phase::Prepare, Some(_)) => ErrorKind::WatchRefused,
-        (Phase::Read, Some(20 | 72 | 73 | 166 | 40324 | 40415)) => ErrorKind::WatchRefused,
+        (Phase::FirstRead | Phase::Read, Some(20 | 72 | 73 | 166 | 40324 | 40415)) => {
+            ErrorKind::WatchRefused
+        }
         _ => ErrorKind::Mongo,
     }
 }
@@ -103,20 +112,23 @@ fn server_code(error: &DriverError) -> Option<i32> {
 
 /// The driver's error without what servers like to quote in their messages: documents.
 ///
-/// A message is kept up to its first brace, where a quoted document or token would begin.
-fn describe(error: &DriverError) -> String {
+/// What comes of reading events is told by code and name alone, since a stage that fails on a value
+/// quotes it. Elsewhere the message helps (a misspelled stage), up to its first brace, where a
+/// command or a key would begin.
+fn describe(phase: Phase, error: &DriverError) -> String {
     let full = match error.kind.as_ref() {
         DriverErrorKind::Command(command) => {
+            let name = format!("MongoDB error {} ({})", command.code, command.code_name);
             let message = command
                 .message
                 .split('{')
                 .next()
                 .unwrap_or_default()
                 .trim_end();
-            format!(
-                "MongoDB error {} ({}): {message}",
-                command.code, command.code_name
-            )
+            match phase {
+                Phase::FirstRead | Phase::Read => name,
+                Phase::Open | Phase::Prepare | Phase::Checkpoint => format!("{name}: {message}"),
+            }
         }
         DriverErrorKind::Authentication { message, .. } => {
             format!("authentication failed: {message}")
@@ -144,6 +156,14 @@ mod tests {
         DriverErrorKind::Command(command).into()
     }
 
+    const PHASES: [Phase; 5] = [
+        Phase::Open,
+        Phase::FirstRead,
+        Phase::Read,
+        Phase::Prepare,
+        Phase::Checkpoint,
+    ];
+
     #[track_caller]
     fn check(phase: Phase, codes: &[i32], expected: ErrorKind) {
         for code in codes {
@@ -162,23 +182,27 @@ mod tests {
             6, 7, 43, 50, 63, 89, 91, 133, 134, 150, 189, 234, 237, 262, 9001, 10107, 11600, 11602,
             13388, 13435, 13436, 50738,
         ];
-        for phase in [Phase::Open, Phase::Read, Phase::Prepare, Phase::Checkpoint] {
+        for phase in PHASES {
             check(phase, &resumable, ErrorKind::MongoConnection);
         }
     }
 
     #[test]
     fn lost_position_is_retried_or_taken_for_something_else() {
-        for phase in [Phase::Open, Phase::Read] {
+        for phase in [Phase::Open, Phase::FirstRead, Phase::Read] {
             check(phase, &[286, 280, 136, 464], ErrorKind::HistoryLost);
+        }
+        for phase in [Phase::FirstRead, Phase::Read] {
             check(phase, &[10334], ErrorKind::EventTooLarge);
             check(phase, &[47], ErrorKind::ImageMissing);
         }
-        check(
-            Phase::Open,
-            &[260, 9, 15, 40647, 50811],
-            ErrorKind::ResumeTokenRefused,
-        );
+        for phase in [Phase::Open, Phase::FirstRead] {
+            check(
+                phase,
+                &[260, 9, 15, 40647, 50811],
+                ErrorKind::ResumeTokenRefused,
+            );
+        }
         // The same codes while reading say nothing of the position.
         check(Phase::Read, &[260, 9, 15], ErrorKind::Mongo);
     }
@@ -195,7 +219,7 @@ mod tests {
 
     #[test]
     fn missing_right_looks_like_something_else() {
-        for phase in [Phase::Open, Phase::Read, Phase::Prepare, Phase::Checkpoint] {
+        for phase in PHASES {
             check(phase, &[13], ErrorKind::MongoUnauthorized);
             check(phase, &[18], ErrorKind::MongoAuthentication);
         }
@@ -203,18 +227,28 @@ mod tests {
 
     #[test]
     fn document_quoted_by_the_server_reaches_the_log() {
-        let quoted =
-            "Change stream was configured to require a post-image for event: { _id: \"secret\" }";
-        let error = Error::mongo(Phase::Read, "read", server_error(47, quoted));
-        assert!(!error.chain().contains("secret"), "{}", error.chain());
-        assert!(
-            error
-                .chain()
-                .contains("47 (Name): Change stream was configured"),
-            "{}",
-            error.chain()
+        let quoted = "Failed to parse number 'secret' in $convert: { _id: \"secret\" }";
+        for phase in [Phase::FirstRead, Phase::Read] {
+            let text = Error::mongo(phase, "read", server_error(241, quoted)).chain();
+            assert_eq!(text, "read: MongoDB error 241 (Name)");
+        }
+        let key = "E11000 duplicate key error dup key: { _id: \"secret\" }";
+        let text = Error::mongo(Phase::Checkpoint, "save", server_error(11000, key)).chain();
+        assert_eq!(
+            text,
+            "save: MongoDB error 11000 (Name): E11000 duplicate key error dup key:"
         );
-        let long = Error::mongo(Phase::Read, "read", server_error(1, &"x".repeat(10_000)));
+    }
+
+    #[test]
+    fn misspelled_stage_is_not_named() {
+        let error = server_error(40324, "Unrecognized pipeline stage name: '$mach'");
+        let text = Error::mongo(Phase::Open, "open", error).chain();
+        assert_eq!(
+            text,
+            "open: MongoDB error 40324 (Name): Unrecognized pipeline stage name: '$mach'"
+        );
+        let long = Error::mongo(Phase::Open, "open", server_error(1, &"x".repeat(10_000)));
         assert!(long.chain().len() < 400);
     }
 }

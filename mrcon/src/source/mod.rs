@@ -102,7 +102,7 @@ impl Drop for Source {
 
 async fn read_ahead(mut cursor: RawBatchCursor, sender: mpsc::Sender<Result<SourceItem>>) {
     let budget = Arc::new(Semaphore::new(READ_AHEAD_BYTES / PERMIT_BYTES));
-    let mut wrap: fn(mongodb::error::Error) -> Error = watch::opening;
+    let mut wrap: fn(mongodb::error::Error) -> Error = watch::reading_first;
     loop {
         let item = read(&mut cursor, &budget, wrap).await;
         let last = !matches!(item, Ok(SourceItem::Batch(_)));

@@ -93,9 +93,14 @@ pub(super) async fn next(cursor: &mut RawBatchCursor) -> Result<Option<Reply>> {
     with_deadline(cursor.next()).await
 }
 
-/// An error of the opening aggregate, or of the first read, which is when the server checks the position.
+/// An error of the opening aggregate.
 pub(super) fn opening(error: mongodb::error::Error) -> Error {
     Error::mongo(Phase::Open, "open the change stream", error)
+}
+
+/// An error of the first read, which is when the server looks for the position.
+pub(super) fn reading_first(error: mongodb::error::Error) -> Error {
+    Error::mongo(Phase::FirstRead, "read the change stream", error)
 }
 
 /// An error of any later read.
