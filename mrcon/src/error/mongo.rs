@@ -6,9 +6,11 @@ use mongodb::error::{CommandError, Error as DriverError, ErrorKind as DriverErro
 /// Where an error came up: the same code means another thing at another place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The aggregate that opens the change stream: it reads no document.
+    /// The aggregate that opens the change stream from now: it reads no document.
     Open,
-    /// The first read, in which the server looks for the position: only here and at `Open` a
+    /// The same from a saved position.
+    Resume,
+    /// The first read, in which the server looks for the position: only here and at `Resume` a
     /// refused token is a refused position.
     FirstRead,
     /// Any later read.
@@ -39,19 +41,16 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (_, Some(13)) => ErrorKind::MongoUnauthorized,
         (_, Some(code)) if is_transient(code) => ErrorKind::MongoConnection,
         (Phase::Checkpoint, _) => ErrorKind::CheckpointStore,
-        (Phase::Open | Phase::FirstRead, Some(9 | 15 | 260 | 40647 | 50811)) => {
+        (Phase::Resume | Phase::FirstRead, Some(9 | 15 | 260 | 40647 | 50811)) => {
             ErrorKind::ResumeTokenRefused
         }
-        (Phase::Open | Phase::FirstRead | Phase::Read, Some(280 | 286 | 136 | 464)) => {
+        (Phase::Resume | Phase::FirstRead | Phase::Read, Some(280 | 286 | 136 | 464)) => {
             ErrorKind::HistoryLost
         }
         (Phase::FirstRead | Phase::Read, Some(10334)) => ErrorKind::EventTooLarge,
         (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
         (_, Some(40573)) => ErrorKind::NotReplicaSet,
-        (Phase::Open | Phase::Prepare, Some(_)) => ErrorKind::WatchRefused,
-        (Phase::FirstRead | Phase::Read, Some(20 | 72 | 73 | 166 | 40324 | 40415)) => {
-            ErrorKind::WatchRefused
-        }
+        (_, Some(code)) if is_about_the_watch(code) => ErrorKind::WatchRefused,
         _ => ErrorKind::Mongo,
     }
 }
@@ -100,6 +99,13 @@ fn is_transient(code: i32) -> bool {
     )
 }
 
+/// Codes that say that the command itself is wrong: namespace, options, stages. Stages are refused
+/// with many codes of five digits and more. Everything that is in no list is retried: that costs
+/// a line in `/health`, while halting at a passing fault would stop delivery until a person comes.
+fn is_about_the_watch(code: i32) -> bool {
+    matches!(code, 2 | 9 | 14 | 20 | 26 | 59 | 72 | 73 | 115 | 166 | 303) || code >= 15_000
+}
+
 fn server_code(error: &DriverError) -> Option<i32> {
     use mongodb::error::WriteFailure;
     match error.kind.as_ref() {
@@ -127,7 +133,9 @@ fn describe(phase: Phase, error: &DriverError) -> String {
                 .trim_end();
             match phase {
                 Phase::FirstRead | Phase::Read => name,
-                Phase::Open | Phase::Prepare | Phase::Checkpoint => format!("{name}: {message}"),
+                Phase::Open | Phase::Resume | Phase::Prepare | Phase::Checkpoint => {
+                    format!("{name}: {message}")
+                }
             }
         }
         DriverErrorKind::Authentication { message, .. } => {
@@ -156,8 +164,9 @@ mod tests {
         DriverErrorKind::Command(command).into()
     }
 
-    const PHASES: [Phase; 5] = [
+    const PHASES: [Phase; 6] = [
         Phase::Open,
+        Phase::Resume,
         Phase::FirstRead,
         Phase::Read,
         Phase::Prepare,
@@ -189,32 +198,49 @@ mod tests {
 
     #[test]
     fn lost_position_is_retried_or_taken_for_something_else() {
-        for phase in [Phase::Open, Phase::FirstRead, Phase::Read] {
+        for phase in [Phase::Resume, Phase::FirstRead, Phase::Read] {
             check(phase, &[286, 280, 136, 464], ErrorKind::HistoryLost);
         }
         for phase in [Phase::FirstRead, Phase::Read] {
             check(phase, &[10334], ErrorKind::EventTooLarge);
             check(phase, &[47], ErrorKind::ImageMissing);
         }
-        for phase in [Phase::Open, Phase::FirstRead] {
+        for phase in [Phase::Resume, Phase::FirstRead] {
             check(
                 phase,
                 &[260, 9, 15, 40647, 50811],
                 ErrorKind::ResumeTokenRefused,
             );
         }
-        // The same codes while reading say nothing of the position.
-        check(Phase::Read, &[260, 9, 15], ErrorKind::Mongo);
+        // The same code while reading says nothing of the position.
+        check(Phase::Read, &[260, 15], ErrorKind::Mongo);
     }
 
     #[test]
     fn refused_watch_is_retried_for_ever() {
-        check(
+        for phase in [Phase::Open, Phase::Resume, Phase::FirstRead, Phase::Read] {
+            check(
+                phase,
+                &[2, 20, 72, 73, 166, 40324, 40415],
+                ErrorKind::WatchRefused,
+            );
+            check(phase, &[40573], ErrorKind::NotReplicaSet);
+        }
+        // Without a position to resume from, what cannot be parsed is the pipeline.
+        check(Phase::Open, &[9], ErrorKind::WatchRefused);
+    }
+
+    #[test]
+    fn unknown_code_halts_the_connector() {
+        for phase in [
             Phase::Open,
-            &[20, 72, 73, 166, 40324, 40415],
-            ErrorKind::WatchRefused,
-        );
-        check(Phase::Open, &[40573], ErrorKind::NotReplicaSet);
+            Phase::Resume,
+            Phase::FirstRead,
+            Phase::Read,
+            Phase::Prepare,
+        ] {
+            check(phase, &[1, 65, 96, 211, 8000], ErrorKind::Mongo);
+        }
     }
 
     #[test]

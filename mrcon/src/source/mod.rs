@@ -64,7 +64,7 @@ impl Source {
         }
         let mut cursor = watch::open(client, watched, token).await?;
         let start = match watch::next(&mut cursor).await? {
-            Some(reply) => EventBatch::parse(reply.map_err(watch::opening)?)?
+            Some(reply) => EventBatch::parse(reply.map_err(watch::reading_first)?)?
                 .idle_token()
                 .cloned(),
             None => None,

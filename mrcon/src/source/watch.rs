@@ -54,7 +54,10 @@ pub(super) async fn open(
     if let Some(criteria) = database.selection_criteria() {
         action = action.selection_criteria(criteria.clone());
     }
-    with_deadline(action.batch()).await?.map_err(opening)
+    with_deadline(action.batch()).await?.map_err(|error| {
+        let phase = token.map_or(Phase::Open, |_| Phase::Resume);
+        Error::mongo(phase, "open the change stream", error)
+    })
 }
 
 fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
@@ -91,11 +94,6 @@ pub(super) async fn with_deadline<F: IntoFuture>(reply: F) -> Result<F::Output> 
 /// The next reply, or `None` when the server has closed the stream.
 pub(super) async fn next(cursor: &mut RawBatchCursor) -> Result<Option<Reply>> {
     with_deadline(cursor.next()).await
-}
-
-/// An error of the opening aggregate.
-pub(super) fn opening(error: mongodb::error::Error) -> Error {
-    Error::mongo(Phase::Open, "open the change stream", error)
 }
 
 /// An error of the first read, which is when the server looks for the position.
