@@ -110,6 +110,8 @@ pub(crate) struct Run<S, C> {
     saves_fail_since: Option<Instant>,
     /// When the broker last answered, or last owed nothing.
     last_progress: Instant,
+    /// When MongoDB last answered, or the loop last had something else to do.
+    last_item: Instant,
     careful_confirms: u64,
     blocked: bool,
     stream_ended: bool,
@@ -136,6 +138,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             last_save: now,
             saves_fail_since: None,
             last_progress: now,
+            last_item: now,
             careful_confirms: if parts.careful { CAREFUL_CONFIRMS } else { 0 },
             blocked: false,
             stream_ended: false,
@@ -190,6 +193,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     fn on_item(&mut self, item: SourceItem) {
+        self.last_item = Instant::now();
         match item {
             SourceItem::End => self.stream_ended = true,
             SourceItem::Batch(batch) => {
@@ -275,6 +279,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         reading.next += 1;
         if reading.next == reading.batch.len() {
             self.reading = None;
+            self.last_item = now;
         }
         Ok(())
     }
@@ -388,6 +393,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     fn on_tick(&mut self) -> Result<()> {
         self.parts.status.look_at_rate();
+        let waiting = self.reading.is_none() && !self.stream_ended;
+        let silence = if waiting {
+            self.last_item.elapsed()
+        } else {
+            Duration::ZERO
+        };
+        self.parts.status.set_mongodb_silent(silence);
         self.latencies.flush();
         if self.blocked {
             self.last_progress = Instant::now();

@@ -9,9 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A connector that has something to deliver and gets no confirm for this long is not healthy.
+/// A connector that has something to deliver and gets no confirm for this long, or to whose reads
+/// MongoDB gives no answer for this long, is not healthy.
 ///
-/// A healthy broker confirms within milliseconds, a busy one within a second or two.
+/// A healthy broker confirms within milliseconds, a busy one within a second or two; MongoDB
+/// answers at least once a second, if only that there is nothing new.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// What a connector is doing.
@@ -114,6 +116,8 @@ pub struct ConnectorStatus {
     saved_time: AtomicI64,
     /// When there was last a confirm, or last nothing to confirm.
     progress_time: AtomicI64,
+    /// Milliseconds for which a read has had no answer.
+    mongodb_silent: AtomicU64,
     mongodb_up: AtomicI8,
     rabbitmq_up: AtomicI8,
 }
@@ -194,6 +198,7 @@ impl ConnectorStatus {
             confirmed_time: AtomicI64::new(UNKNOWN),
             saved_time: AtomicI64::new(UNKNOWN),
             progress_time: AtomicI64::new(millis(SystemTime::now())),
+            mongodb_silent: AtomicU64::new(0),
             mongodb_up: AtomicI8::new(-1),
             rabbitmq_up: AtomicI8::new(-1),
         }
@@ -226,7 +231,9 @@ impl ConnectorStatus {
     /// Why this connector is not healthy, on one line: state, since when, cause, remedy.
     pub fn complaint(&self) -> Option<String> {
         let snapshot = self.snapshot();
-        let stalled = snapshot.stalled_for >= STALLED_AFTER;
+        let silent_for = Duration::from_millis(self.mongodb_silent.load(Ordering::Relaxed));
+        let unconfirmed = snapshot.stalled_for >= STALLED_AFTER;
+        let stalled = unconfirmed || silent_for >= STALLED_AFTER;
         let word = match snapshot.state {
             State::Running if !stalled => return None,
             State::Running => "stalled",
@@ -248,6 +255,10 @@ impl ConnectorStatus {
                     .unwrap_or("the broker blocks publishers"),
                 "free memory or disk on the RabbitMQ node; the connector goes on by itself",
             ),
+            (State::Running, _) if !unconfirmed => (
+                "MongoDB does not answer",
+                "check that MongoDB is up and can be reached from here; the connector goes on by itself",
+            ),
             (State::Running, _) => (
                 "the broker does not confirm",
                 "look at RabbitMQ's log, disk and quorum",
@@ -256,7 +267,7 @@ impl ConnectorStatus {
             (State::Restarting | State::Halted, None) => ("unknown", "see the log"),
         };
         let since = match word {
-            "stalled" => SystemTime::now() - snapshot.stalled_for,
+            "stalled" => SystemTime::now() - snapshot.stalled_for.max(silent_for),
             _ => snapshot.since,
         };
         Some(format!(
@@ -363,6 +374,7 @@ impl ConnectorStatus {
     }
 
     pub(crate) fn begin_run(&self, seq: u64) {
+        self.set_mongodb_silent(Duration::ZERO);
         for position in [
             &self.saved,
             &self.confirmed,
@@ -390,6 +402,11 @@ impl ConnectorStatus {
     pub(crate) fn set_unconfirmed(&self, messages: u64, bytes: u64) {
         self.unconfirmed_messages.store(messages, Ordering::Relaxed);
         self.unconfirmed_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_mongodb_silent(&self, silence: Duration) {
+        self.mongodb_silent
+            .store(silence.as_millis() as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn progressed(&self) {

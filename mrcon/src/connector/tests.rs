@@ -528,3 +528,20 @@ async fn numbers_begin_anew_after_a_restart() {
     let positions = stage.status.snapshot().positions;
     assert_eq!((positions.confirmed, positions.saved), (43, 43));
 }
+
+#[tokio::test(start_paused = true)]
+async fn silent_mongodb_looks_healthy() {
+    let stage = stage(Options::default());
+    stage.idle("now").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.status.complaint(), None, "a short silence is nothing");
+    tokio::time::sleep(crate::status::STALLED_AFTER).await;
+    let complaint = stage.status.complaint().expect("a long one is");
+    assert!(
+        complaint.contains("stalled") && complaint.contains("MongoDB does not answer"),
+        "{complaint}"
+    );
+    stage.idle("later").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(stage.status.complaint(), None);
+}
