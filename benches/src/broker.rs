@@ -204,7 +204,7 @@ pub async fn answered<T>(
     step: &str,
     work: impl Future<Output = std::result::Result<T, Error>>,
 ) -> Result<T> {
-    let remedy = "check that RabbitMQ runs and that MRCON_RABBITMQ_URI is right";
+    let remedy = "check that RabbitMQ runs, and user, password and host in MRCON_RABBITMQ_URI";
     match timeout(ANSWER_TIME, work).await {
         Ok(outcome) => outcome.map_err(|error| Failure::because(step, error, remedy)),
         Err(_) => {

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::http;
+use crate::process::command_line;
 use crate::servers::Servers;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
@@ -131,11 +132,15 @@ impl Daemon {
     }
 
     fn ended(&self, status: ExitStatus) -> Failure {
+        if status.code().is_none() {
+            let cause = format!("somebody ended mrcond ({status})");
+            return Failure::new(cause, "start again").see(self.log());
+        }
         let log = std::fs::read_to_string(&self.log_file).unwrap_or_default();
         let last = log
             .lines()
             .rfind(|line| !line.trim().is_empty())
-            .unwrap_or("its log is empty");
+            .unwrap_or("without a word");
         let cause = format!("mrcond ended by itself ({status}): {last}");
         Failure::new(cause, "correct what it says").see(self.log())
     }
@@ -166,7 +171,7 @@ impl Daemon {
     /// When it does not end in time, or not in order.
     pub async fn stop(mut self) -> Result<()> {
         self.check()?;
-        terminate(self.pid);
+        send(self.pid, Signal::TERM);
         match timeout(STOP_TIME, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => {
@@ -188,11 +193,26 @@ impl Daemon {
     }
 }
 
-/// Asks a process to end.
-pub fn terminate(pid: u32) {
+/// Ends a daemon that an earlier run of ours left behind, if process `pid` is one: its command
+/// line names `config_file`.
+pub async fn end_left_over(pid: u32, config_file: &Path) {
+    let config_file = config_file.display().to_string();
+    let is_ours = || command_line(pid).is_some_and(|line| line.contains(&config_file));
+    let deadline = Instant::now() + STOP_TIME;
+    let mut signal = Signal::TERM;
+    while is_ours() {
+        send(pid, signal);
+        if Instant::now() > deadline {
+            signal = Signal::KILL;
+        }
+        sleep(READY_STEP).await;
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // Fails only if it has ended already.
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, signal);
     }
 }
 

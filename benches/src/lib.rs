@@ -4,6 +4,7 @@
 //! HTTP listener, its log, its exit code, `/proc`, and what arrives in the queue. The queue is
 //! handled with a client that is not the daemon's, so that no mistake of ours can hide itself.
 
+pub mod arguments;
 pub mod broker;
 pub mod daemon;
 pub mod failure;
@@ -14,3 +15,4 @@ pub mod process;
 pub mod servers;
 pub mod stop;
 pub mod truth;
+pub mod workplace;

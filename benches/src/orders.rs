@@ -38,7 +38,6 @@ const PRODUCTS: [(&str, &str, u64); 6] = [
 ];
 /// The states of an order, in the order in which it goes through them.
 const STATUSES: [&str; 5] = ["placed", "paid", "packed", "shipped", "delivered"];
-const CHANNELS: [&str; 3] = ["web", "app", "phone"];
 const TIERS: [&str; 3] = ["basic", "silver", "gold"];
 const TAX_PERCENT: u64 = 19;
 const SHIPPING_CENTS: u64 = 490;
@@ -75,7 +74,6 @@ impl Orders {
         doc! {
             "number": format!("SO-{:08}", self.made),
             "status": STATUSES[0],
-            "channel": self.random.pick(&CHANNELS),
             "placed_at": DateTime::now(),
             "customer": self.customer(),
             "items": items,
@@ -183,7 +181,7 @@ impl Random {
     }
 
     fn pick(&mut self, words: &[&'static str]) -> &'static str {
-        self.choose(words)
+        self.choose::<&str>(words)
     }
 }
 

@@ -68,8 +68,13 @@ impl Servers {
     /// When it does not.
     pub async fn connect_mongodb(&self) -> Result<Client> {
         let fail = |error: mongodb::error::Error| {
-            let remedy = format!("check that it runs and that {MONGO_URI} is right");
-            Failure::because(format_args!("connect to {}", self.mongodb), error, remedy)
+            let remedy =
+                format!("check that MongoDB runs, and user, password and host in {MONGO_URI}");
+            Failure::because(
+                format_args!("connect to {}", self.mongodb),
+                error.kind,
+                remedy,
+            )
         };
         let mut options = ClientOptions::parse(self.mongodb.expose())
             .await
@@ -88,7 +93,7 @@ impl Servers {
 
 /// An error of MongoDB in the middle of the work.
 pub fn mongodb_failed(step: &str) -> impl Fn(mongodb::error::Error) -> Failure {
-    move |error| Failure::because(step, error, "check MongoDB and try again")
+    move |error| Failure::because(step, error.kind, "check MongoDB and try again")
 }
 
 fn variable(name: &str) -> Result<String> {

@@ -42,6 +42,17 @@ impl Stop {
         *self.asked.borrow() > 0
     }
 
+    /// Does `work`, unless somebody asks for the end before it is done.
+    ///
+    /// # Errors
+    /// That of the work, or that it was interrupted.
+    pub async fn or_interrupted<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            outcome = work => outcome,
+            () = self.requested() => Err(Failure::new("interrupted", "start again when you like")),
+        }
+    }
+
     async fn asked_times(&self, times: u32) {
         let mut asked = self.asked.clone();
         if asked.wait_for(|asked| *asked >= times).await.is_err() {

@@ -19,8 +19,18 @@ pub struct Reported {
     pub id: String,
     /// When MongoDB made it, on its own clock.
     pub at: SystemTime,
-    /// The event in relaxed Extended JSON, written by MongoDB's `bson` crate.
-    pub event: serde_json::Value,
+    /// The event, as far as relaxed Extended JSON can tell it; see [`meaning`].
+    pub event: Bson,
+}
+
+/// What Extended JSON stands for, read by MongoDB's `bson` crate; `None` if it is none.
+///
+/// The same date can be written in more than one way, so texts cannot be compared. Relaxed
+/// Extended JSON does not tell integers of 32 and 64 bits apart, so both sides of a comparison
+/// must have been written in it.
+pub fn meaning(json: &[u8]) -> Option<Bson> {
+    let json: serde_json::Value = serde_json::from_slice(json).ok()?;
+    Bson::try_from(json).ok()
 }
 
 /// Records every change of `collection` from now on.
@@ -59,8 +69,13 @@ fn understand(event: Document) -> Reported {
     Reported {
         id: token.unwrap_or_default().to_owned(),
         at: time_of(&event),
-        event: Bson::Document(event).into_relaxed_extjson(),
+        event: through_json(event),
     }
+}
+
+fn through_json(event: Document) -> Bson {
+    let json = Bson::Document(event).into_relaxed_extjson().to_string();
+    meaning(json.as_bytes()).unwrap_or(Bson::Undefined)
 }
 
 /// To the millisecond since MongoDB 6.0; older ones only have the cluster time, in seconds.
@@ -86,4 +101,19 @@ pub async fn mongodb_version(client: &mongodb::Client) -> Result<String> {
         .await
         .map_err(fail)?;
     Ok(info.get_str("version").unwrap_or("unknown").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_ways_to_write_the_same_are_called_wrong() {
+        let event = doc! {"at": bson::DateTime::from_millis(1_700_000_000_120), "n": 5_i64};
+        let other = r#"{"n": 5, "at": {"$date": "2023-11-14T22:13:20.120Z"}}"#;
+        assert_eq!(meaning(other.as_bytes()), Some(through_json(event.clone())));
+        let wrong = r#"{"n": 5, "at": {"$date": "2023-11-14T22:13:20.12Z"}, "more": null}"#;
+        assert_ne!(meaning(wrong.as_bytes()), Some(through_json(event)));
+        assert_eq!(meaning(b"{"), None);
+    }
 }

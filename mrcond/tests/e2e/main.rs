@@ -9,4 +9,11 @@
 
 mod common;
 
+mod admin;
+mod broker;
+mod cli;
+mod database;
 mod delivery;
+mod restarts;
+mod secrets;
+mod supervision;

@@ -17,16 +17,22 @@ impl Entry {
 
     /// Sets a key, such as `rabbitmq.declare`.
     pub(crate) fn with(mut self, path: &str, value: impl Into<Value>) -> Entry {
-        let target = path.split('.').fold(&mut self.0, |section, key| &mut section[key]);
+        let target = path
+            .split('.')
+            .fold(&mut self.0, |section, key| &mut section[key]);
         *target = value.into();
         self
     }
 
     /// The name that the daemon gives to the connector of this entry.
     pub(crate) fn name(&self) -> String {
-        let text = |section: &str, key: &str| self.0[section][key].as_str().unwrap_or_default().to_owned();
+        let text =
+            |section: &str, key: &str| self.0[section][key].as_str().unwrap_or_default().to_owned();
         let (database, collection) = (text("watched", "db_name"), text("watched", "coll_name"));
-        format!("{database}.{collection} -> {}", text("rabbitmq", "stream_name"))
+        format!(
+            "{database}.{collection} -> {}",
+            text("rabbitmq", "stream_name")
+        )
     }
 }
 
@@ -39,7 +45,10 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn new(entries: impl Into<Vec<Entry>>) -> Config {
-        Config { entries: entries.into(), shutdown_timeout: None }
+        Config {
+            entries: entries.into(),
+            shutdown_timeout: None,
+        }
     }
 
     /// The file's text. All JSON is YAML.
@@ -50,14 +59,20 @@ impl Config {
         }
         let entries: Vec<&Value> = self.entries.iter().map(|entry| &entry.0).collect();
         let all = json!({"server": server, "collections": entries});
-        serde_json::to_string_pretty(&all).unwrap_or_else(|error| unreachable!("plain JSON: {error}"))
+        serde_json::to_string_pretty(&all)
+            .unwrap_or_else(|error| unreachable!("plain JSON: {error}"))
     }
 }
 
 #[test]
 fn entry_loses_a_key_that_a_test_sets() {
-    let entry = Entry::new("shop", "orders", "q").with("rabbitmq.declare", false).with("resume_tokens.save_interval", "2s");
-    assert_eq!(entry.0["rabbitmq"], json!({"stream_name": "q", "declare": false}));
+    let entry = Entry::new("shop", "orders", "q")
+        .with("rabbitmq.declare", false)
+        .with("resume_tokens.save_interval", "2s");
+    assert_eq!(
+        entry.0["rabbitmq"],
+        json!({"stream_name": "q", "declare": false})
+    );
     assert_eq!(entry.0["resume_tokens"], json!({"save_interval": "2s"}));
     assert_eq!(entry.name(), "shop.orders -> q");
 }

@@ -39,7 +39,7 @@ pub(crate) struct Daemon {
     log: Arc<Mutex<String>>,
     reading: JoinHandle<()>,
     last_scrape: Mutex<Metrics>,
-    config: ConfigFile,
+    _config: ConfigFile,
     watchdog: Watchdog,
 }
 
@@ -49,7 +49,8 @@ pub(crate) struct ConfigFile(PathBuf);
 impl ConfigFile {
     pub(crate) fn new(text: &str) -> ConfigFile {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(services::unique("config.yaml"));
-        std::fs::write(&path, text).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+        std::fs::write(&path, text)
+            .unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
         ConfigFile(path)
     }
 
@@ -67,20 +68,40 @@ impl Drop for ConfigFile {
 impl Daemon {
     /// Starts the daemon; it may not be ready, or fail at once.
     pub(crate) fn spawn(config: &Config, uris: &Uris) -> Daemon {
+        let variables = [
+            ("MRCON_MONGO_URI", uris.mongo.as_str()),
+            ("MRCON_RABBITMQ_URI", &uris.rabbit),
+        ];
+        Daemon::spawn_with(config, &variables, &[])
+    }
+
+    /// Starts the daemon with these variables and further arguments.
+    pub(crate) fn spawn_with(
+        config: &Config,
+        variables: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Daemon {
         let address = free_address();
         let file = ConfigFile::new(&config.text(&address.to_string()));
         let mut command = command();
-        command.arg("-c").arg(file.path());
-        command.env("MRCON_MONGO_URI", &uris.mongo).env("MRCON_RABBITMQ_URI", &uris.rabbit);
+        command.arg("-c").arg(file.path()).args(arguments);
+        command.envs(variables.iter().copied());
         Daemon::run(command, address, file)
     }
 
-    /// Runs a command that starts the daemon.
-    pub(crate) fn run(mut command: Command, address: SocketAddr, config: ConfigFile) -> Daemon {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("start mrcond: {error}"));
+    fn run(mut command: Command, address: SocketAddr, config: ConfigFile) -> Daemon {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("start mrcond: {error}"));
         let pid = child.id().unwrap_or_else(|| unreachable!("just started"));
-        let Some(mut stderr) = child.stderr.take() else { unreachable!("stderr is piped") };
+        let Some(mut stderr) = child.stderr.take() else {
+            unreachable!("stderr is piped")
+        };
         let log = Arc::new(Mutex::new(String::new()));
         let into = Arc::clone(&log);
         let reading = tokio::spawn(async move {
@@ -90,7 +111,16 @@ impl Daemon {
             }
         });
         let watchdog = Watchdog::of(pid);
-        Daemon { child, pid, address, log, reading, last_scrape: Mutex::default(), config, watchdog }
+        Daemon {
+            child,
+            pid,
+            address,
+            log,
+            reading,
+            last_scrape: Mutex::default(),
+            _config: config,
+            watchdog,
+        }
     }
 
     /// Waits until every connector is connected to both sides.
@@ -100,23 +130,37 @@ impl Daemon {
                 panic!("mrcond ended ({status}) before it was ready");
             }
             let answer = http::get(self.address, "/readyz").await?;
-            if answer.code == 200 { Ok(()) } else { Err(answer.body) }
+            if answer.code == 200 {
+                Ok(())
+            } else {
+                Err(answer.body)
+            }
         })
         .await;
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        http::get(self.address, path).await.unwrap_or_else(|error| panic!("{error}"))
+        http::get(self.address, path)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// What `/status` says of all connectors; the positions of each are in their order.
     pub(crate) async fn status(&self) -> Value {
         let body = self.get("/status").await.body;
-        let status: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("/status: {error}: {body}"));
+        let status: Value =
+            serde_json::from_str(&body).unwrap_or_else(|error| panic!("/status: {error}: {body}"));
         for connector in status["connectors"].as_array().into_iter().flatten() {
-            let position = |name: &str| connector["positions"][name].as_u64().unwrap_or_else(|| panic!("{connector}"));
+            let position = |name: &str| {
+                connector["positions"][name]
+                    .as_u64()
+                    .unwrap_or_else(|| panic!("{connector}"))
+            };
             let all = ["received", "published", "confirmed", "saved"].map(position);
-            assert!(all.is_sorted_by(|one, other| one >= other), "positions out of order: {connector}");
+            assert!(
+                all.is_sorted_by(|one, other| one >= other),
+                "positions out of order: {connector}"
+            );
         }
         status
     }
@@ -124,40 +168,76 @@ impl Daemon {
     /// What `/status` says of one connector.
     pub(crate) async fn connector(&self, name: &str) -> Value {
         let status = self.status().await;
-        let found = status["connectors"].as_array().into_iter().flatten().find(|connector| connector["name"] == name);
-        found.unwrap_or_else(|| panic!("no connector {name}: {status}")).clone()
+        let found = status["connectors"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|connector| connector["name"] == name);
+        found
+            .unwrap_or_else(|| panic!("no connector {name}: {status}"))
+            .clone()
     }
 
     /// Waits until `/status` of one connector satisfies `condition`.
-    pub(crate) async fn until(&self, name: &str, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Value {
         eventually(PATIENTLY, &format!("{name}: {what}"), async || {
             let connector = self.connector(name).await;
-            if condition(&connector) { Ok(connector) } else { Err(connector.to_string()) }
+            if condition(&connector) {
+                Ok(connector)
+            } else {
+                Err(connector.to_string())
+            }
         })
         .await
+    }
+
+    /// Waits until some hundred more events are confirmed than now.
+    pub(crate) async fn goes_on(&self, name: &str) {
+        let before = confirmed(&self.connector(name).await);
+        self.until(name, "goes on", |now| confirmed(now) > before + 300)
+            .await;
     }
 
     /// Waits until the event number `seq` is confirmed, and nothing beyond it is known.
     pub(crate) async fn confirmed(&self, name: &str, seq: usize) {
         let seq = seq as u64;
-        self.until(name, &format!("confirms event {seq} and no more"), |connector| {
-            let received = connector["positions"]["received"].as_u64();
-            assert!(received <= Some(seq), "more events than MongoDB reports: {connector}");
-            connector["positions"]["confirmed"] == seq
-        })
+        self.until(
+            name,
+            &format!("confirms event {seq} and no more"),
+            |connector| {
+                let received = connector["positions"]["received"].as_u64();
+                assert!(
+                    received <= Some(seq),
+                    "more events than MongoDB reports: {connector}"
+                );
+                connector["positions"]["confirmed"] == seq
+            },
+        )
         .await;
     }
 
     /// Waits until `/health` is 503 and has a line with all `words`; returns that line.
     pub(crate) async fn unhealthy(&self, words: &[&str]) -> String {
-        eventually(PATIENTLY, &format!("/health is 503 and says {words:?}"), async || {
-            let answer = http::get(self.address, "/health").await?;
-            let line = answer.body.lines().find(|line| words.iter().all(|word| line.contains(word)));
-            match (answer.code, line) {
-                (503, Some(line)) => Ok(line.to_owned()),
-                _ => Err(format!("{}: {}", answer.code, answer.body)),
-            }
-        })
+        eventually(
+            PATIENTLY,
+            &format!("/health is 503 and says {words:?}"),
+            async || {
+                let answer = http::get(self.address, "/health").await?;
+                let line = answer
+                    .body
+                    .lines()
+                    .find(|line| words.iter().all(|word| line.contains(word)));
+                match (answer.code, line) {
+                    (503, Some(line)) => Ok(line.to_owned()),
+                    _ => Err(format!("{}: {}", answer.code, answer.body)),
+                }
+            },
+        )
         .await
     }
 
@@ -165,7 +245,11 @@ impl Daemon {
     pub(crate) async fn healthy(&self) {
         eventually(PATIENTLY, "/health is 200", async || {
             let answer = http::get(self.address, "/health").await?;
-            if answer.code == 200 { Ok(()) } else { Err(answer.body) }
+            if answer.code == 200 {
+                Ok(())
+            } else {
+                Err(answer.body)
+            }
         })
         .await;
     }
@@ -183,10 +267,18 @@ impl Daemon {
     }
 
     /// Waits until a scrape satisfies `condition`.
-    pub(crate) async fn until_metrics(&self, what: &str, condition: impl Fn(&Metrics) -> bool) -> Metrics {
+    pub(crate) async fn until_metrics(
+        &self,
+        what: &str,
+        condition: impl Fn(&Metrics) -> bool,
+    ) -> Metrics {
         eventually(PATIENTLY, what, async || {
             let metrics = self.metrics().await;
-            if condition(&metrics) { Ok(metrics) } else { Err(format!("{metrics:?}")) }
+            if condition(&metrics) {
+                Ok(metrics)
+            } else {
+                Err(format!("{metrics:?}"))
+            }
         })
         .await
     }
@@ -216,7 +308,11 @@ impl Daemon {
     pub(crate) async fn end(mut self, within: Duration) -> Ended {
         let status = self.ended(within).await;
         let _ = (&mut self.reading).await;
-        Ended { code: status.code(), status, log: self.log() }
+        Ended {
+            code: status.code(),
+            status,
+            log: self.log(),
+        }
     }
 
     async fn ended(&mut self, within: Duration) -> ExitStatus {
@@ -225,11 +321,14 @@ impl Daemon {
             .unwrap_or_else(|_| panic!("mrcond did not end within {within:?}"))
             .unwrap_or_else(|error| panic!("wait for mrcond: {error}"))
     }
+}
 
-    /// The file it was started with.
-    pub(crate) fn config(&self) -> &Path {
-        self.config.path()
-    }
+/// The last confirmed event, from what `/status` says of a connector.
+pub(crate) fn confirmed(connector: &Value) -> u64 {
+    let position = &connector["positions"]["confirmed"];
+    position
+        .as_u64()
+        .unwrap_or_else(|| panic!("no position: {connector}"))
 }
 
 /// How the daemon ended.
@@ -247,7 +346,10 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             let skipped = log.lines().count().saturating_sub(SHOWN_LINES);
             let shown: Vec<&str> = log.lines().skip(skipped).collect();
-            eprintln!("---- the end of mrcond's log ----\n{}\n----", shown.join("\n"));
+            eprintln!(
+                "---- the end of mrcond's log ----\n{}\n----",
+                shown.join("\n")
+            );
             return;
         }
         assert!(!log.contains("panicked at"), "mrcond panicked:\n{log}");
@@ -261,9 +363,18 @@ impl Watchdog {
     fn of(pid: u32) -> Watchdog {
         let mut command = Command::new("sh");
         // The end of the pipe without a line is the end of the tests' process.
-        command.args(["-c", "read -r dismissed || kill -s KILL \"$0\"", &pid.to_string()]);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("start the watchdog: {error}"));
+        command.args([
+            "-c",
+            "read -r dismissed || kill -s KILL \"$0\"",
+            &pid.to_string(),
+        ]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("start the watchdog: {error}"));
         Watchdog(child.stdin.take(), Some(child))
     }
 
@@ -287,7 +398,8 @@ pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() % 1000) as u16 * 2;
     for _ in PORTS {
-        let port = PORTS.start + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let port = PORTS.start
+            + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         if TcpListener::bind(address).is_ok() {
             return address;

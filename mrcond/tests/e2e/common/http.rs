@@ -31,12 +31,26 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, Strin
         .await
         .map_err(|_| format!("GET {path}: no answer within {DEADLINE:?}"))?
         .map_err(|error| format!("GET {path}: {error}"))?;
-    parse(&bytes).ok_or_else(|| format!("GET {path}: not HTTP: {:?}", String::from_utf8_lossy(&bytes)))
+    parse(&bytes).ok_or_else(|| {
+        format!(
+            "GET {path}: not HTTP: {:?}",
+            String::from_utf8_lossy(&bytes)
+        )
+    })
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
-    let code = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { code, head: head.to_owned(), body: body.to_owned() })
+    let code = head
+        .strip_prefix("HTTP/1.")?
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()?;
+    Some(Answer {
+        code,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    })
 }

@@ -17,14 +17,19 @@ pub(crate) struct Mongo {
     pub(crate) uri: String,
     /// Only of those that were started here.
     name: Option<String>,
-    pids: Vec<u64>,
+    /// Port and process of each member.
+    members: Vec<(u64, u32)>,
 }
 
 impl Mongo {
     /// The one that most tests share: the user's own if named in the environment.
     pub(crate) async fn shared() -> Mongo {
         let start = async || match std::env::var("MRCON_MONGO_URI") {
-            Ok(uri) if !uri.is_empty() => Mongo { uri, name: None, pids: Vec::new() },
+            Ok(uri) if !uri.is_empty() => Mongo {
+                uri,
+                name: None,
+                members: Vec::new(),
+            },
             _ => Mongo::start(services::unique("mongo"), &[]).await,
         };
         SHARED.get_or_init(start).await.clone()
@@ -32,7 +37,9 @@ impl Mongo {
 
     /// One with a single member that a test may break.
     pub(crate) async fn private() -> Lease<Mongo> {
-        PRIVATE.lease(async || Mongo::start(services::unique("mongo-private"), &[]).await).await
+        PRIVATE
+            .lease(async || Mongo::start(services::unique("mongo-private"), &[]).await)
+            .await
     }
 
     /// A replica set of three, which can lose its primary and go on.
@@ -40,48 +47,103 @@ impl Mongo {
         Mongo::start(services::unique("mongo-set"), &["--members", "3"]).await
     }
 
+    /// One that asks for a password; its URI has the right to everything.
+    pub(crate) async fn with_users() -> Mongo {
+        Mongo::start(services::unique("mongo-users"), &["--auth"]).await
+    }
+
     async fn start(name: String, arguments: &[&str]) -> Mongo {
         let described = services::start("mongo", &name, arguments).await;
         let uri = described["uri"].as_str().unwrap_or_default().to_owned();
-        Mongo { uri, name: Some(name), pids: pids(&described) }
+        Mongo {
+            uri,
+            name: Some(name),
+            members: members(&described),
+        }
     }
 
     /// Ends every member at once, as a power cut would.
     pub(crate) async fn kill(&self) {
-        for pid in &self.pids {
-            services::signal("KILL", u32::try_from(*pid).unwrap_or_else(|_| unreachable!("a process id"))).await;
+        self.signal("KILL").await;
+    }
+
+    /// `STOP` freezes every member, `CONT` lets them go on.
+    pub(crate) async fn signal(&self, name: &str) {
+        for (_, pid) in &self.members {
+            services::signal(name, *pid).await;
         }
+    }
+
+    /// Ends one member, named by `host:port`.
+    pub(crate) async fn kill_member(&mut self, address: &str) {
+        let of_member = |port: u64| address.ends_with(&format!(":{port}"));
+        let found = self.members.iter().position(|(port, _)| of_member(*port));
+        let found = found.unwrap_or_else(|| panic!("{address} is no member: {:?}", self.members));
+        let (_, pid) = self.members.remove(found);
+        services::signal("KILL", pid).await;
     }
 
     /// Starts what was killed.
     pub(crate) async fn restart(&mut self) {
-        let Some(name) = self.name.clone() else { unreachable!("only private servers are killed") };
-        self.pids = pids(&services::start("mongo", &name, &[]).await);
+        let Some(name) = self.name.clone() else {
+            unreachable!("only private servers are killed")
+        };
+        self.members = members(&services::start("mongo", &name, &[]).await);
     }
 
     pub(crate) async fn client(&self) -> Client {
-        Client::with_uri_str(&self.uri).await.unwrap_or_else(|error| panic!("use MongoDB: {error}"))
+        Client::with_uri_str(&self.uri)
+            .await
+            .unwrap_or_else(|error| panic!("use MongoDB: {error}"))
     }
 }
 
-fn pids(described: &Value) -> Vec<u64> {
-    described["pids"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+fn members(described: &Value) -> Vec<(u64, u32)> {
+    let numbers = |list: Vec<&Value>| {
+        list.into_iter()
+            .filter_map(Value::as_u64)
+            .collect::<Vec<_>>()
+    };
+    let ports = described["ports"]
+        .as_object()
+        .map(|ports| ports.values().collect());
+    let pids = described["pids"]
+        .as_array()
+        .map(|pids| pids.iter().collect());
+    let (ports, pids) = (
+        numbers(ports.unwrap_or_default()),
+        numbers(pids.unwrap_or_default()),
+    );
+    let process = |pid: u64| u32::try_from(pid).unwrap_or_else(|_| unreachable!("a process id"));
+    ports
+        .into_iter()
+        .zip(pids.into_iter().map(process))
+        .collect()
 }
 
 /// The server's cluster time.
 pub(crate) async fn now(client: &Client) -> Timestamp {
     let reply = eventually(SOON, "MongoDB tells its time", async || {
-        client.database("admin").run_command(doc! {"ping": 1}).await.map_err(|error| error.to_string())
+        client
+            .database("admin")
+            .run_command(doc! {"ping": 1})
+            .await
+            .map_err(|error| error.to_string())
     })
     .await;
-    reply.get_timestamp("operationTime").unwrap_or_else(|error| panic!("a reply without time: {error}: {reply}"))
+    reply
+        .get_timestamp("operationTime")
+        .unwrap_or_else(|error| panic!("a reply without time: {error}: {reply}"))
 }
 
 /// Makes the primary give up its office.
 pub(crate) async fn step_down(client: &Client) {
     // The server may close the connection instead of answering; whether it stepped down shows in
     // what the caller awaits.
-    let _ = client.database("admin").run_command(doc! {"replSetStepDown": 20, "force": true}).await;
+    let _ = client
+        .database("admin")
+        .run_command(doc! {"replSetStepDown": 20, "force": true})
+        .await;
 }
 
 /// Who is primary, as `host:port`.
@@ -91,5 +153,8 @@ pub(crate) async fn primary(client: &Client) -> Result<String, String> {
         .run_command(doc! {"hello": 1})
         .await
         .map_err(|error| error.to_string())?;
-    reply.get_str("primary").map(str::to_owned).map_err(|error| error.to_string())
+    reply
+        .get_str("primary")
+        .map(str::to_owned)
+        .map_err(|error| error.to_string())
 }

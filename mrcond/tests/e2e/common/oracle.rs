@@ -8,18 +8,23 @@ use super::truth::Event;
 use bson::{Bson, Document};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Complaints that are quoted; there may be thousands of the same.
 const QUOTED: usize = 5;
 /// A longer token becomes a hash as message id.
 const LONGEST_ID: usize = 200;
+/// A longer document key stays out of the headers.
+const LONGEST_KEY: usize = 64 << 10;
 
 /// How messages may be ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     /// First occurrences as in the change stream; what comes twice is a replayed suffix.
     First,
+    /// First occurrences as in the change stream; repeats anywhere: a broker that has not yet let
+    /// go of an earlier connection puts what it still had of it between the messages of the next.
+    FirstOnly,
     /// Last occurrences as in the change stream: a broker that refuses a message in the middle of
     /// a window has taken later ones already.
     Last,
@@ -44,7 +49,11 @@ pub(crate) struct Rules {
 }
 
 /// At least once, in order, relaxed Extended JSON, a new connector.
-pub(crate) const AT_LEAST_ONCE: Rules = Rules { order: Order::First, format: Format::Relaxed, first_seq: 1 };
+pub(crate) const AT_LEAST_ONCE: Rules = Rules {
+    order: Order::First,
+    format: Format::Relaxed,
+    first_seq: 1,
+};
 
 /// What is left to say when nothing is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,24 +64,45 @@ pub(crate) struct Verdict {
     pub(crate) replays: usize,
 }
 
+/// Exactly once: what a run without a fault has to come to.
+pub(crate) const NOTHING_TWICE: Verdict = Verdict {
+    repeats: 0,
+    replays: 0,
+};
+
 /// Compares; the error tells everything that is wrong.
-pub(crate) fn judge(truth: &[Event], deliveries: &[Delivery], rules: Rules) -> Result<Verdict, String> {
-    let positions: HashMap<String, usize> =
-        truth.iter().enumerate().map(|(position, event)| (message_id(event), position)).collect();
+pub(crate) fn judge(
+    truth: &[Event],
+    deliveries: &[Delivery],
+    rules: Rules,
+) -> Result<Verdict, String> {
+    let positions: HashMap<String, usize> = truth
+        .iter()
+        .enumerate()
+        .map(|(position, event)| (message_id(event), position))
+        .collect();
     let mut complaints = Complaints::default();
     if positions.len() != truth.len() {
-        complaints.add("ambiguous", "two events of the change stream have the same message id");
+        complaints.add(
+            "ambiguous",
+            "two events of the change stream have the same message id",
+        );
     }
     let mut arrived: Vec<usize> = Vec::with_capacity(deliveries.len());
     let mut firsts: HashMap<usize, &Delivery> = HashMap::new();
     for delivery in deliveries {
         let Some(&position) = positions.get(&delivery.id) else {
-            complaints.add("invented", &format!("{} ({:?})", delivery.id, delivery.kind));
+            complaints.add(
+                "invented",
+                &format!("{} ({:?})", delivery.id, delivery.kind),
+            );
             continue;
         };
         arrived.push(position);
         match firsts.get(&position) {
-            Some(first) if *first != delivery => complaints.add("repeat differs", &differing(first, delivery)),
+            Some(first) if *first != delivery => {
+                complaints.add("repeat differs", &differing(first, delivery))
+            }
             Some(_) => {}
             None => {
                 firsts.insert(position, delivery);
@@ -84,11 +114,17 @@ pub(crate) fn judge(truth: &[Event], deliveries: &[Delivery], rules: Rules) -> R
         }
     }
     for position in (0..truth.len()).filter(|position| !firsts.contains_key(position)) {
-        complaints.add("lost", &format!("event {position} ({})", truth[position].operation()));
+        complaints.add(
+            "lost",
+            &format!("event {position} ({})", truth[position].operation()),
+        );
     }
     check_order(&arrived, rules.order, &mut complaints);
     let replays = arrived.windows(2).filter(|pair| pair[1] <= pair[0]).count();
-    complaints.verdict(Verdict { repeats: arrived.len() - firsts.len(), replays })
+    complaints.verdict(Verdict {
+        repeats: arrived.len() - firsts.len(),
+        replays,
+    })
 }
 
 #[derive(Default)]
@@ -104,7 +140,11 @@ impl Complaints {
             Some((_, count)) => count,
             None => {
                 self.kinds.push((kind, 0));
-                &mut self.kinds.last_mut().unwrap_or_else(|| unreachable!("just pushed")).1
+                &mut self
+                    .kinds
+                    .last_mut()
+                    .unwrap_or_else(|| unreachable!("just pushed"))
+                    .1
             }
         };
         *count += 1;
@@ -117,8 +157,16 @@ impl Complaints {
         if self.kinds.is_empty() {
             return Ok(verdict);
         }
-        let counts: Vec<String> = self.kinds.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
-        Err(format!("{}; {verdict:?}\n  {}", counts.join(", "), self.quotes.join("\n  ")))
+        let counts: Vec<String> = self
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{kind}: {count}"))
+            .collect();
+        Err(format!(
+            "{}; {verdict:?}\n  {}",
+            counts.join(", "),
+            self.quotes.join("\n  ")
+        ))
     }
 }
 
@@ -128,26 +176,60 @@ fn check_order(arrived: &[usize], order: Order, complaints: &mut Complaints) {
     let mut sorted = arrived.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
-    let rank = |position: usize| sorted.binary_search(&position).unwrap_or_else(|_| unreachable!("it has arrived"));
+    let rank = |position: usize| {
+        sorted
+            .binary_search(&position)
+            .unwrap_or_else(|_| unreachable!("it has arrived"))
+    };
     match order {
         Order::First => {
             let mut next = 0;
             for &position in arrived {
                 let rank = rank(position);
                 if rank > next {
-                    complaints.add("out of order", &format!("event {position} came before event {}", sorted[next]));
+                    complaints.add(
+                        "out of order",
+                        &format!("event {position} came before event {}", sorted[next]),
+                    );
                 }
                 next = rank + 1;
             }
             let end = arrived.last().map_or(0, |&position| rank(position) + 1);
             if end != sorted.len() {
-                complaints.add("out of order", "the last replay does not reach the end of the stream");
+                complaints.add(
+                    "out of order",
+                    "the last replay does not reach the end of the stream",
+                );
+            }
+        }
+        Order::FirstOnly => {
+            let mut next = 0;
+            for &position in arrived {
+                let rank = rank(position);
+                if rank > next {
+                    let detail = format!("event {position} came before event {}", sorted[next]);
+                    complaints.add("out of order", &detail);
+                }
+                next = next.max(rank + 1);
             }
         }
         Order::Last => {
-            let lasts: HashMap<usize, usize> = arrived.iter().enumerate().map(|(at, &position)| (position, at)).collect();
-            for pair in sorted.windows(2).filter(|pair| lasts[&pair[0]] > lasts[&pair[1]]) {
-                complaints.add("out of order", &format!("event {} came for the last time after event {}", pair[0], pair[1]));
+            let lasts: HashMap<usize, usize> = arrived
+                .iter()
+                .enumerate()
+                .map(|(at, &position)| (position, at))
+                .collect();
+            for pair in sorted
+                .windows(2)
+                .filter(|pair| lasts[&pair[0]] > lasts[&pair[1]])
+            {
+                complaints.add(
+                    "out of order",
+                    &format!(
+                        "event {} came for the last time after event {}",
+                        pair[0], pair[1]
+                    ),
+                );
             }
         }
         Order::Any => {}
@@ -159,22 +241,36 @@ pub(crate) fn message_id(event: &Event) -> String {
     let token = event.token();
     match token.len() <= LONGEST_ID {
         true => token.to_owned(),
-        false => Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
+        false => Sha256::digest(token.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
     }
 }
 
 /// Everything in which a message is not what DESIGN section 6 says of its event.
 fn message_faults(event: &Event, delivery: &Delivery, format: Format, seq: u64) -> Vec<String> {
     let document = &event.document;
-    let time = document.get_timestamp("clusterTime").map(|time| u64::from(time.time)).ok();
+    let time = document
+        .get_timestamp("clusterTime")
+        .map(|time| u64::from(time.time))
+        .ok();
     let expected = [
         ("delivery_mode", json!(2), json!(delivery.delivery_mode)),
-        ("content_type", json!("application/json"), json!(delivery.content_type)),
+        (
+            "content_type",
+            json!("application/json"),
+            json!(delivery.content_type),
+        ),
         ("timestamp", json!(time), json!(delivery.timestamp)),
         ("type", json!(event.operation()), json!(delivery.kind)),
         ("app_id", json!("mrcon"), json!(delivery.app_id)),
-        ("headers", Value::Object(headers(event, seq)), json!(without_key(delivery))),
-        ("x-mrcon-key", key(document), key_header(delivery)),
+        (
+            "headers",
+            Value::Object(headers(event, seq)),
+            json!(without_key(delivery)),
+        ),
+        ("x-mrcon-key", expected_key(document), key_header(delivery)),
     ];
     let mut faults: Vec<String> = expected
         .into_iter()
@@ -187,7 +283,11 @@ fn message_faults(event: &Event, delivery: &Delivery, format: Format, seq: u64) 
 
 /// The headers that are plain text or numbers.
 fn headers(event: &Event, seq: u64) -> serde_json::Map<String, Value> {
-    let namespace = event.document.get_document("ns").cloned().unwrap_or_default();
+    let namespace = event
+        .document
+        .get_document("ns")
+        .cloned()
+        .unwrap_or_default();
     let mut headers = serde_json::Map::new();
     for (header, field) in [("x-mrcon-db", "db"), ("x-mrcon-coll", "coll")] {
         if let Ok(name) = namespace.get_str(field) {
@@ -200,39 +300,84 @@ fn headers(event: &Event, seq: u64) -> serde_json::Map<String, Value> {
 }
 
 fn without_key(delivery: &Delivery) -> serde_json::Map<String, Value> {
-    let others = delivery.headers.iter().filter(|(name, _)| *name != "x-mrcon-key");
-    others.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let others = delivery
+        .headers
+        .iter()
+        .filter(|(name, _)| *name != "x-mrcon-key");
+    others
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn key(document: &Document) -> Value {
     let key = document.get_document("documentKey").ok();
-    key.map_or(Value::Null, |key| Bson::Document(key.clone()).into_canonical_extjson())
+    key.map_or(Value::Null, |key| {
+        Bson::Document(key.clone()).into_canonical_extjson()
+    })
+}
+
+/// A key that does not fit into a header is only in the body.
+fn expected_key(document: &Document) -> Value {
+    let key = key(document);
+    if key.to_string().len() > LONGEST_KEY {
+        Value::Null
+    } else {
+        key
+    }
 }
 
 fn key_header(delivery: &Delivery) -> Value {
     let text = delivery.headers.get("x-mrcon-key").and_then(Value::as_str);
-    text.map_or(Value::Null, |text| serde_json::from_str(text).unwrap_or_else(|_| format!("not JSON: {text}").into()))
+    text.map_or(Value::Null, |text| {
+        serde_json::from_str(text).unwrap_or_else(|_| format!("not JSON: {text}").into())
+    })
 }
 
 fn body_fault(document: &Document, event: &Event, body: &[u8], format: Format) -> Option<String> {
-    let shown = || String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
     let decoded = match serde_json::from_slice::<Document>(body) {
         Ok(decoded) => decoded,
-        Err(error) => return Some(format!("the body is not Extended JSON: {error}: {}", shown())),
+        Err(error) => return Some(format!("the body is not Extended JSON: {error}")),
     };
-    let same = match format {
-        // Relaxed text does not tell an int32 from an int64, so it is compared as JSON.
-        Format::Relaxed => serde_json::from_slice::<Value>(body).is_ok_and(|got| got == event.relaxed()),
-        Format::Canonical => bytes(&decoded) == bytes(document),
+    let whole = Bson::Document(decoded.clone());
+    let (got, expected) = match format {
+        // Relaxed text does not tell an int32 from an int64, so what it means is compared as JSON; and
+        // a date may be written with or without trailing zeros, so both sides are by the same hand.
+        Format::Relaxed => (whole.into_relaxed_extjson(), event.relaxed()),
+        Format::Canonical => (whole.into_canonical_extjson(), event.canonical()),
     };
-    if !same {
-        return Some(format!("the body is {}, not {}", shown(), event.relaxed()));
+    if let Some(difference) = difference(&got, &expected) {
+        return Some(format!("in the body, {difference}"));
     }
-    (key_order(&decoded) != key_order(document)).then(|| format!("the body's keys are in another order: {}", shown()))
+    let shown = || String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+    (key_order(&decoded) != key_order(document))
+        .then(|| format!("the body's keys are in another order: {}", shown()))
 }
 
-fn bytes(document: &Document) -> Vec<u8> {
-    bson::serialize_to_vec(document).unwrap_or_else(|error| panic!("a document is not BSON: {error}"))
+/// The first place where two JSON values differ.
+fn difference(got: &Value, expected: &Value) -> Option<String> {
+    match (got, expected) {
+        (Value::Object(got), Value::Object(expected)) => {
+            let keys: BTreeSet<&String> = got.keys().chain(expected.keys()).collect();
+            keys.into_iter().find_map(|key| {
+                let value = |of: &serde_json::Map<String, Value>| {
+                    of.get(key).cloned().unwrap_or_else(|| json!("(absent)"))
+                };
+                difference(&value(got), &value(expected)).map(|found| format!(".{key}{found}"))
+            })
+        }
+        (Value::Array(got), Value::Array(expected)) if got.len() == expected.len() => {
+            let mut pairs = got.iter().zip(expected).enumerate();
+            pairs.find_map(|(at, (got, expected))| {
+                difference(got, expected).map(|found| format!("[{at}]{found}"))
+            })
+        }
+        _ => (got != expected)
+            .then(|| format!(" is {}, not {}", shortened(got), shortened(expected))),
+    }
+}
+
+fn shortened(value: &Value) -> String {
+    value.to_string().chars().take(120).collect()
 }
 
 /// All keys, depth first.
@@ -257,8 +402,17 @@ fn key_order(document: &Document) -> Vec<&str> {
 
 fn differing(first: &Delivery, repeat: &Delivery) -> String {
     let (first, repeat) = (format!("{first:?}"), format!("{repeat:?}"));
-    let at = first.bytes().zip(repeat.bytes()).take_while(|(one, other)| one == other).count();
-    let from = |text: &str| text.chars().skip(at.saturating_sub(30)).take(120).collect::<String>();
+    let at = first
+        .bytes()
+        .zip(repeat.bytes())
+        .take_while(|(one, other)| one == other)
+        .count();
+    let from = |text: &str| {
+        text.chars()
+            .skip(at.saturating_sub(30))
+            .take(120)
+            .collect::<String>()
+    };
     format!("{} instead of {}", from(&repeat), from(&first))
 }
 
@@ -268,8 +422,14 @@ mod tests {
     use bson::{Timestamp, doc};
     use std::collections::BTreeMap;
 
-    const CANONICAL: Rules = Rules { format: Format::Canonical, ..AT_LEAST_ONCE };
-    const LAST: Rules = Rules { order: Order::Last, ..AT_LEAST_ONCE };
+    const CANONICAL: Rules = Rules {
+        format: Format::Canonical,
+        ..AT_LEAST_ONCE
+    };
+    const LAST: Rules = Rules {
+        order: Order::Last,
+        ..AT_LEAST_ONCE
+    };
 
     fn event(number: i64) -> Event {
         let document = doc! {
@@ -318,11 +478,20 @@ mod tests {
         fn write(value: &Bson, format: Format) -> String {
             match value {
                 Bson::Document(document) => {
-                    let fields = document.iter().map(|(key, value)| format!("{}:{}", json!(key), write(value, format)));
+                    let fields = document
+                        .iter()
+                        .map(|(key, value)| format!("{}:{}", json!(key), write(value, format)));
                     format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
                 }
                 Bson::Array(items) => {
-                    format!("[{}]", items.iter().map(|item| write(item, format)).collect::<Vec<_>>().join(","))
+                    format!(
+                        "[{}]",
+                        items
+                            .iter()
+                            .map(|item| write(item, format))
+                            .collect::<Vec<_>>()
+                            .join(",")
+                    )
                 }
                 other => match format {
                     Format::Relaxed => other.clone().into_relaxed_extjson().to_string(),
@@ -334,7 +503,10 @@ mod tests {
     }
 
     fn deliveries(positions: &[usize]) -> Vec<Delivery> {
-        positions.iter().map(|&position| delivery(position, Format::Relaxed)).collect()
+        positions
+            .iter()
+            .map(|&position| delivery(position, Format::Relaxed))
+            .collect()
     }
 
     fn complaint(deliveries: &[Delivery], rules: Rules) -> String {
@@ -344,15 +516,39 @@ mod tests {
     #[test]
     fn oracle_complains_about_a_faultless_run() {
         let verdict = judge(&truth(), &deliveries(&[0, 1, 2, 3, 4, 5]), AT_LEAST_ONCE);
-        assert_eq!(verdict, Ok(Verdict { repeats: 0, replays: 0 }));
-        let canonical: Vec<_> = (0..6).map(|position| delivery(position, Format::Canonical)).collect();
-        assert_eq!(judge(&truth(), &canonical, CANONICAL), Ok(Verdict { repeats: 0, replays: 0 }));
+        assert_eq!(
+            verdict,
+            Ok(Verdict {
+                repeats: 0,
+                replays: 0
+            })
+        );
+        let canonical: Vec<_> = (0..6)
+            .map(|position| delivery(position, Format::Canonical))
+            .collect();
+        assert_eq!(
+            judge(&truth(), &canonical, CANONICAL),
+            Ok(Verdict {
+                repeats: 0,
+                replays: 0
+            })
+        );
     }
 
     #[test]
     fn oracle_complains_about_replayed_suffixes() {
-        let verdict = judge(&truth(), &deliveries(&[0, 1, 2, 1, 2, 3, 2, 3, 4, 5, 5]), AT_LEAST_ONCE);
-        assert_eq!(verdict, Ok(Verdict { repeats: 5, replays: 3 }));
+        let verdict = judge(
+            &truth(),
+            &deliveries(&[0, 1, 2, 1, 2, 3, 2, 3, 4, 5, 5]),
+            AT_LEAST_ONCE,
+        );
+        assert_eq!(
+            verdict,
+            Ok(Verdict {
+                repeats: 5,
+                replays: 3
+            })
+        );
     }
 
     #[test]
@@ -362,22 +558,47 @@ mod tests {
             let complaint = complaint(&deliveries(&left), AT_LEAST_ONCE);
             assert!(complaint.starts_with("lost: 1;"), "{complaint}");
             assert!(judge(&truth(), &deliveries(&left), LAST).is_err());
-            assert!(judge(&truth(), &deliveries(&left), Rules { order: Order::Any, ..LAST }).is_err());
+            assert!(
+                judge(
+                    &truth(),
+                    &deliveries(&left),
+                    Rules {
+                        order: Order::Any,
+                        ..LAST
+                    }
+                )
+                .is_err()
+            );
         }
         assert!(complaint(&[], AT_LEAST_ONCE).starts_with("lost: 6;"));
     }
 
     #[test]
     fn event_that_jumps_the_queue_goes_unseen() {
-        for order in [&[0, 2, 1, 3, 4, 5][..], &[0, 2, 1, 2, 3, 4, 5], &[1, 0, 1, 2, 3, 4, 5], &[0, 1, 3, 2, 3, 4, 5]] {
-            assert!(complaint(&deliveries(order), AT_LEAST_ONCE).starts_with("out of order"), "{order:?}");
+        for order in [
+            &[0, 2, 1, 3, 4, 5][..],
+            &[0, 2, 1, 2, 3, 4, 5],
+            &[1, 0, 1, 2, 3, 4, 5],
+            &[0, 1, 3, 2, 3, 4, 5],
+        ] {
+            assert!(
+                complaint(&deliveries(order), AT_LEAST_ONCE).starts_with("out of order"),
+                "{order:?}"
+            );
         }
     }
 
     #[test]
     fn single_repeat_without_its_suffix_goes_unseen() {
-        for order in [&[0, 1, 2, 3, 1, 4, 5][..], &[0, 1, 2, 3, 4, 5, 2], &[0, 1, 2, 3, 4, 5, 2, 3]] {
-            assert!(complaint(&deliveries(order), AT_LEAST_ONCE).starts_with("out of order"), "{order:?}");
+        for order in [
+            &[0, 1, 2, 3, 1, 4, 5][..],
+            &[0, 1, 2, 3, 4, 5, 2],
+            &[0, 1, 2, 3, 4, 5, 2, 3],
+        ] {
+            assert!(
+                complaint(&deliveries(order), AT_LEAST_ONCE).starts_with("out of order"),
+                "{order:?}"
+            );
         }
     }
 
@@ -389,9 +610,35 @@ mod tests {
     }
 
     #[test]
+    fn first_occurrences_out_of_order_go_unseen() {
+        const FIRST_ONLY: Rules = Rules {
+            order: Order::FirstOnly,
+            ..AT_LEAST_ONCE
+        };
+        assert!(
+            judge(
+                &truth(),
+                &deliveries(&[0, 1, 2, 3, 1, 2, 4, 0, 5]),
+                FIRST_ONLY
+            )
+            .is_ok()
+        );
+        for order in [&[0, 2, 1, 2, 3, 4, 5][..], &[0, 1, 2, 4, 3, 4, 5]] {
+            let complaint = complaint(&deliveries(order), FIRST_ONLY);
+            assert!(complaint.starts_with("out of order: 1;"), "{complaint}");
+        }
+    }
+
+    #[test]
     fn invented_message_goes_unseen() {
         let mut all = deliveries(&[0, 1, 2, 3, 4, 5]);
-        all.insert(3, Delivery { id: "82999999".into(), ..delivery(3, Format::Relaxed) });
+        all.insert(
+            3,
+            Delivery {
+                id: "82999999".into(),
+                ..delivery(3, Format::Relaxed)
+            },
+        );
         assert!(complaint(&all, AT_LEAST_ONCE).starts_with("invented: 1;"));
     }
 
@@ -415,26 +662,44 @@ mod tests {
             |delivery| delivery.kind = Some("update".into()),
             |delivery| delivery.app_id = None,
             |delivery| delivery.body = b"{}".to_vec(),
-            |delivery| delivery.body = String::from_utf8_lossy(&delivery.body).replace("1.5", "1.25").into_bytes(),
+            |delivery| {
+                delivery.body = String::from_utf8_lossy(&delivery.body)
+                    .replace("1.5", "1.25")
+                    .into_bytes()
+            },
             |delivery| drop(delivery.headers.remove("x-mrcon-coll")),
             |delivery| drop(delivery.headers.insert("x-mrcon-seq".into(), json!(7))),
-            |delivery| drop(delivery.headers.insert("x-mrcon-key".into(), json!("{\"_id\":2}"))),
+            |delivery| {
+                drop(
+                    delivery
+                        .headers
+                        .insert("x-mrcon-key".into(), json!("{\"_id\":2}")),
+                )
+            },
         ];
         for (number, spoil) in spoils.iter().enumerate() {
             let mut all = deliveries(&[0, 1, 2, 3, 4, 5]);
             spoil(&mut all[2]);
             let complaint = complaint(&all, AT_LEAST_ONCE);
-            assert!(complaint.starts_with("message differs: 1;"), "{number}: {complaint}");
+            assert!(
+                complaint.starts_with("message differs: 1;"),
+                "{number}: {complaint}"
+            );
         }
     }
 
     #[test]
     fn keys_in_another_order_or_numbers_of_another_type_go_unseen() {
         let mut all = deliveries(&[0, 1, 2, 3, 4, 5]);
-        all[2].body = String::from_utf8_lossy(&all[2].body).replace(r#""b":1,"c":2"#, r#""c":2,"b":1"#).into_bytes();
+        all[2].body = String::from_utf8_lossy(&all[2].body)
+            .replace(r#""b":1,"c":2"#, r#""c":2,"b":1"#)
+            .into_bytes();
         assert!(complaint(&all, AT_LEAST_ONCE).contains("keys are in another order"));
-        let mut all: Vec<_> = (0..6).map(|position| delivery(position, Format::Canonical)).collect();
-        let body = String::from_utf8_lossy(&all[2].body).replace(r#"{"$numberInt":"1"}"#, r#"{"$numberLong":"1"}"#);
+        let mut all: Vec<_> = (0..6)
+            .map(|position| delivery(position, Format::Canonical))
+            .collect();
+        let body = String::from_utf8_lossy(&all[2].body)
+            .replace(r#"{"$numberInt":"1"}"#, r#"{"$numberLong":"1"}"#);
         assert_ne!(body.as_bytes(), all[2].body);
         all[2].body = body.into_bytes();
         assert!(complaint(&all, CANONICAL).starts_with("message differs: 1;"));

@@ -23,18 +23,33 @@ pub(crate) struct Lease<T: 'static> {
 
 impl<T> Pool<T> {
     pub(crate) const fn new() -> Pool<T> {
-        Pool { free: Semaphore::const_new(MOST), idle: Mutex::new(Vec::new()) }
+        Pool {
+            free: Semaphore::const_new(MOST),
+            idle: Mutex::new(Vec::new()),
+        }
     }
 
     /// Waits until a server may be had; `start` makes one if none is idle.
     pub(crate) async fn lease(&'static self, start: impl AsyncFnOnce() -> T) -> Lease<T> {
-        let permit = self.free.acquire().await.unwrap_or_else(|_| unreachable!("the pool is never closed"));
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let permit = self
+            .free
+            .acquire()
+            .await
+            .unwrap_or_else(|_| unreachable!("the pool is never closed"));
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         let lent = match idle {
             Some(idle) => idle,
             None => start().await,
         };
-        Lease { pool: self, lent: Some(lent), _permit: permit }
+        Lease {
+            pool: self,
+            lent: Some(lent),
+            _permit: permit,
+        }
     }
 }
 
@@ -42,20 +57,28 @@ impl<T> Deref for Lease<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.lent.as_ref().unwrap_or_else(|| unreachable!("lent until dropped"))
+        self.lent
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("lent until dropped"))
     }
 }
 
 impl<T> DerefMut for Lease<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.lent.as_mut().unwrap_or_else(|| unreachable!("lent until dropped"))
+        self.lent
+            .as_mut()
+            .unwrap_or_else(|| unreachable!("lent until dropped"))
     }
 }
 
 impl<T> Drop for Lease<T> {
     fn drop(&mut self) {
         if let Some(lent) = self.lent.take().filter(|_| !std::thread::panicking()) {
-            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lent);
+            self.pool
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(lent);
         }
     }
 }

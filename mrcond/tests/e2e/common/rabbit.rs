@@ -2,15 +2,16 @@
 
 use super::pool::{Lease, Pool};
 use super::services;
-use super::wait::{PATIENTLY, eventually};
+use super::wait::{PATIENTLY, SOON, eventually};
 use amqprs::channel::{
-    BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel, ConsumerMessage,
-    QueueDeclareArguments, QueueDeleteArguments,
+    BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
+    ConsumerMessage, QueueDeclareArguments, QueueDeleteArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::process::Command;
 use tokio::sync::{OnceCell, mpsc};
@@ -28,6 +29,9 @@ const ACKNOWLEDGED_AT_ONCE: usize = 100;
 /// The `type` of the message that marks the end of what a collector waits for.
 const END: &str = "e2e.end";
 
+/// What the broker adds to a message from a stream.
+const OFFSET_HEADER: &str = "x-stream-offset";
+
 /// A RabbitMQ broker.
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
@@ -42,6 +46,7 @@ struct Own {
     version: Option<&'static str>,
     pid: u32,
     ctl: String,
+    folder: PathBuf,
 }
 
 impl Broker {
@@ -56,35 +61,75 @@ impl Broker {
 
     /// One that a test may break.
     pub(crate) async fn private() -> Lease<Broker> {
-        PRIVATE.lease(async || Broker::start(services::unique("rabbit-private"), None).await).await
+        PRIVATE
+            .lease(async || Broker::start(services::unique("rabbit-private"), None).await)
+            .await
     }
 
     /// One of the oldest version that has to work; a test may break it.
     pub(crate) async fn old() -> Lease<Broker> {
-        OLD.lease(async || Broker::start(services::unique("rabbit-old"), Some(OLD_VERSION)).await).await
+        OLD.lease(async || Broker::start(services::unique("rabbit-old"), Some(OLD_VERSION)).await)
+            .await
     }
 
     async fn start(name: String, version: Option<&'static str>) -> Broker {
         let arguments = version.map_or(vec![], |version| vec!["--version", version]);
         let described = services::start("rabbit", &name, &arguments).await;
         let text = |key: &str| described[key].as_str().unwrap_or_default().to_owned();
-        let pid = described["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
-        Broker { uri: text("uri"), own: Some(Own { name, version, pid, ctl: text("ctl") }) }
+        let pid = described["pid"]
+            .as_u64()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .unwrap_or_default();
+        Broker {
+            uri: text("uri"),
+            own: Some(Own {
+                name,
+                version,
+                pid,
+                ctl: text("ctl"),
+                folder: text("dir").into(),
+            }),
+        }
     }
 
     fn own(&self) -> &Own {
-        self.own.as_ref().unwrap_or_else(|| unreachable!("only private brokers are broken"))
+        self.own
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("only private brokers are broken"))
     }
 
     /// Ends the broker at once, as a power cut would.
     pub(crate) async fn kill(&self) {
-        services::signal("KILL", self.own().pid).await;
+        self.signal("KILL").await;
+    }
+
+    /// `STOP` freezes it, `CONT` lets it go on.
+    pub(crate) async fn signal(&self, name: &str) {
+        services::signal(name, self.own().pid).await;
     }
 
     /// Starts what was killed.
     pub(crate) async fn restart(&mut self) {
         let Own { name, version, .. } = self.own().clone();
         *self = Broker::start(name, version).await;
+    }
+
+    /// Waits until the broker would still know a quorum queue after being killed: it writes the
+    /// names of new ones to disk about a second late, and a queue without its name is stuck.
+    pub(crate) async fn knows_for_good(&self, queue: &str) {
+        let data = self.own().folder.join("data");
+        eventually(
+            SOON,
+            &format!("the name of {queue} is on disk"),
+            async || match names_files(&data)
+                .iter()
+                .any(|names| contains(names, queue.as_bytes()))
+            {
+                true => Ok(()),
+                false => Err("not yet".to_owned()),
+            },
+        )
+        .await;
     }
 
     /// Runs `rabbitmqctl`.
@@ -95,44 +140,115 @@ impl Broker {
     }
 
     async fn open(&self) -> Result<(Connection, Channel), String> {
-        let connection = Connection::open(&arguments(&self.uri)).await.map_err(|error| error.to_string())?;
-        let channel = connection.open_channel(None).await.map_err(|error| error.to_string())?;
+        let connection = Connection::open(&arguments(&self.uri))
+            .await
+            .map_err(|error| error.to_string())?;
+        let channel = connection
+            .open_channel(None)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok((connection, channel))
     }
 
     /// Declares a durable queue with arguments such as `x-queue-type`.
     pub(crate) async fn declare(&self, queue: &str, extra: &[(&str, FieldValue)]) {
-        eventually(PATIENTLY, &format!("declare the queue {queue}"), async || {
-            let (connection, channel) = self.open().await?;
-            let mut table = FieldTable::new();
-            for (name, value) in extra {
-                table.insert((*name).try_into().unwrap_or_else(|_| unreachable!("a short name")), value.clone());
-            }
-            let declaration = QueueDeclareArguments::durable_client_named(queue).arguments(table).finish();
-            channel.queue_declare(declaration).await.map_err(|error| error.to_string())?;
-            close(connection).await
-        })
+        eventually(
+            PATIENTLY,
+            &format!("declare the queue {queue}"),
+            async || {
+                let (connection, channel) = self.open().await?;
+                let mut table = FieldTable::new();
+                for (name, value) in extra {
+                    table.insert(
+                        (*name)
+                            .try_into()
+                            .unwrap_or_else(|_| unreachable!("a short name")),
+                        value.clone(),
+                    );
+                }
+                let declaration = QueueDeclareArguments::durable_client_named(queue)
+                    .arguments(table)
+                    .finish();
+                channel
+                    .queue_declare(declaration)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                close(connection).await
+            },
+        )
         .await;
+    }
+
+    /// Declares a queue that does not survive a restart of the broker.
+    pub(crate) async fn declare_transient(&self, queue: &str) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let declared = channel
+            .queue_declare(QueueDeclareArguments::new(queue))
+            .await;
+        declared.unwrap_or_else(|error| panic!("declare a transient queue: {error}"));
+        let _ = close(connection).await;
+    }
+
+    /// Declares a queue that nobody else may use until it is released.
+    pub(crate) async fn lock(&self, queue: &str) -> Lock {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let declaration = QueueDeclareArguments::new(queue).exclusive(true).finish();
+        let declared = channel.queue_declare(declaration).await;
+        declared.unwrap_or_else(|error| panic!("declare an exclusive queue: {error}"));
+        Lock {
+            connection,
+            _channel: channel,
+        }
     }
 
     /// Deletes a queue with all that is in it.
     pub(crate) async fn delete(&self, queue: &str) {
-        eventually(PATIENTLY, &format!("delete the queue {queue}"), async || {
-            let (connection, channel) = self.open().await?;
-            channel.queue_delete(QueueDeleteArguments::new(queue)).await.map_err(|error| error.to_string())?;
-            close(connection).await
-        })
+        eventually(
+            PATIENTLY,
+            &format!("delete the queue {queue}"),
+            async || {
+                let (connection, channel) = self.open().await?;
+                channel
+                    .queue_delete(QueueDeleteArguments::new(queue))
+                    .await
+                    .map_err(|error| error.to_string())?;
+                close(connection).await
+            },
+        )
         .await;
     }
+}
 
-    /// Messages that are ready in a queue; the error tells why it cannot be looked at.
-    pub(crate) async fn ready(&self, queue: &str) -> Result<u32, String> {
-        let (connection, channel) = self.open().await?;
-        let look = QueueDeclareArguments::durable_client_named(queue).passive(true).finish();
-        let found = channel.queue_declare(look).await.map_err(|error| error.to_string())?;
-        close(connection).await?;
-        found.map(|(_, ready, _)| ready).ok_or_else(|| "no answer".to_owned())
+/// A queue that only its owner may use.
+pub(crate) struct Lock {
+    connection: Connection,
+    _channel: Channel,
+}
+
+impl Lock {
+    /// The queue goes away with the connection.
+    pub(crate) async fn release(self) {
+        let _ = close(self.connection).await;
     }
+}
+
+/// What is in the files `data/NODE/quorum/NODE/names.dets`.
+fn names_files(data: &Path) -> Vec<Vec<u8>> {
+    let inside = |folder: PathBuf| {
+        std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+    };
+    inside(data.to_owned())
+        .flat_map(|node| inside(node.join("quorum")))
+        .filter_map(|node| std::fs::read(node.join("names.dets")).ok())
+        .collect()
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 async fn close(connection: Connection) -> Result<(), String> {
@@ -141,15 +257,29 @@ async fn close(connection: Connection) -> Result<(), String> {
 
 /// The client's own reading of URIs leaves `%2f` as it is.
 fn arguments(uri: &str) -> OpenConnectionArguments {
-    let plain = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let rest = uri.strip_prefix("amqp://").unwrap_or_else(|| panic!("the tests' consumer needs an amqp:// URI"));
+    let plain = |text: &str| {
+        percent_encoding::percent_decode_str(text)
+            .decode_utf8_lossy()
+            .into_owned()
+    };
+    let rest = uri
+        .strip_prefix("amqp://")
+        .unwrap_or_else(|| panic!("the tests' consumer needs an amqp:// URI"));
     let rest = rest.split('?').next().unwrap_or_default();
-    let (authority, vhost) = rest.split_once('/').map_or((rest, "/".to_owned()), |(all, vhost)| (all, plain(vhost)));
-    let (user, address) = authority.rsplit_once('@').unwrap_or(("guest:guest", authority));
+    let (authority, vhost) = rest
+        .split_once('/')
+        .map_or((rest, "/".to_owned()), |(all, vhost)| (all, plain(vhost)));
+    let (user, address) = authority
+        .rsplit_once('@')
+        .unwrap_or(("guest:guest", authority));
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "5672"));
-    let port = port.parse().unwrap_or_else(|_| panic!("the port of the RabbitMQ URI is not a number"));
-    OpenConnectionArguments::new(host, port, &plain(user), &plain(password)).virtual_host(&vhost).finish()
+    let port = port
+        .parse()
+        .unwrap_or_else(|_| panic!("the port of the RabbitMQ URI is not a number"));
+    OpenConnectionArguments::new(host, port, &plain(user), &plain(password))
+        .virtual_host(&vhost)
+        .finish()
 }
 
 /// A message as a consumer gets it.
@@ -177,7 +307,12 @@ impl Delivery {
             timestamp: properties.timestamp(),
             kind: properties.message_type().cloned(),
             app_id: properties.app_id().cloned(),
-            headers: headers.as_ref().iter().map(|(name, value)| (name.to_string(), plain(value))).collect(),
+            headers: headers
+                .as_ref()
+                .iter()
+                .map(|(name, value)| (name.to_string(), plain(value)))
+                .filter(|(name, _)| name != OFFSET_HEADER)
+                .collect(),
         }
     }
 }
@@ -186,7 +321,9 @@ static NO_HEADERS: std::sync::LazyLock<FieldTable> = std::sync::LazyLock::new(Fi
 
 fn plain(value: &FieldValue) -> Value {
     match value {
-        FieldValue::S(text) => <&str>::try_from(value).map_or_else(|_| text.to_string(), str::to_owned).into(),
+        FieldValue::S(text) => <&str>::try_from(value)
+            .map_or_else(|_| text.to_string(), str::to_owned)
+            .into(),
         FieldValue::l(number) => (*number).into(),
         FieldValue::t(flag) => (*flag).into(),
         other => other.to_string().into(),
@@ -209,28 +346,54 @@ impl Collector {
         Collector::from(broker, queue, FieldTable::new()).await
     }
 
+    /// Everything that is in a queue, in order.
+    pub(crate) async fn drain(broker: &Broker, queue: &str) -> Vec<Delivery> {
+        Collector::start(broker, queue).await.finish().await
+    }
+
     /// Reads a stream queue from its first message.
     pub(crate) async fn of_stream(broker: &Broker, queue: &str) -> Collector {
         let mut arguments = FieldTable::new();
-        let name = "x-stream-offset".try_into().unwrap_or_else(|_| unreachable!("a short name"));
+        let name = OFFSET_HEADER
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("a short name"));
         arguments.insert(name, "first".into());
         Collector::from(broker, queue, arguments).await
     }
 
     async fn from(broker: &Broker, queue: &str, arguments: FieldTable) -> Collector {
-        let (connection, channel, messages) = eventually(PATIENTLY, &format!("consume {queue}"), async || {
-            let (connection, channel) = broker.open().await?;
-            let prefetch = BasicQosArguments::new(0, PREFETCH, false);
-            channel.basic_qos(prefetch).await.map_err(|error| error.to_string())?;
-            let mut consume = BasicConsumeArguments::new(queue, "");
-            consume.arguments(arguments.clone());
-            let (_, messages) = channel.basic_consume_rx(consume).await.map_err(|error| error.to_string())?;
-            Ok((connection, channel, messages))
-        })
-        .await;
+        let (connection, channel, messages) =
+            eventually(PATIENTLY, &format!("consume {queue}"), async || {
+                let (connection, channel) = broker.open().await?;
+                let prefetch = BasicQosArguments::new(0, PREFETCH, false);
+                channel
+                    .basic_qos(prefetch)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let mut consume = BasicConsumeArguments::new(queue, "");
+                consume.arguments(arguments.clone());
+                let (_, messages) = channel
+                    .basic_consume_rx(consume)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                Ok((connection, channel, messages))
+            })
+            .await;
         let (received, ends): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>) = Default::default();
-        let task = tokio::spawn(collect(channel.clone(), messages, Arc::clone(&received), Arc::clone(&ends)));
-        Collector { queue: queue.to_owned(), received, ends, connection, channel, task }
+        let task = tokio::spawn(collect(
+            channel.clone(),
+            messages,
+            Arc::clone(&received),
+            Arc::clone(&ends),
+        ));
+        Collector {
+            queue: queue.to_owned(),
+            received,
+            ends,
+            connection,
+            channel,
+            task,
+        }
     }
 
     /// How many messages have arrived.
@@ -240,10 +403,14 @@ impl Collector {
 
     /// Waits until there are at least `count` messages.
     pub(crate) async fn at_least(&self, count: usize) {
-        eventually(PATIENTLY, &format!("{count} messages in {}", self.queue), async || match self.count() {
-            enough if enough >= count => Ok(()),
-            fewer => Err(format!("{fewer} messages")),
-        })
+        eventually(
+            PATIENTLY,
+            &format!("{count} messages in {}", self.queue),
+            async || match self.count() {
+                enough if enough >= count => Ok(()),
+                fewer => Err(format!("{fewer} messages")),
+            },
+        )
         .await;
     }
 
@@ -251,17 +418,24 @@ impl Collector {
     pub(crate) async fn finish(self) -> Vec<Delivery> {
         // A queue is first in, first out: behind a mark of our own there is nothing older.
         let mark = services::unique("end");
-        eventually(PATIENTLY, &format!("the end of {}", self.queue), async || {
-            // Published again at each look, since a full queue may refuse it.
-            let mut properties = BasicProperties::default();
-            properties.with_message_type(END).with_message_id(&mark);
-            let target = BasicPublishArguments::new("", &self.queue);
-            self.channel.basic_publish(properties, Vec::new(), target).await.map_err(|error| error.to_string())?;
-            match locked(&self.ends).contains(&mark) {
-                true => Ok(()),
-                false => Err(format!("{} messages, not the end mark", self.count())),
-            }
-        })
+        eventually(
+            PATIENTLY,
+            &format!("the end of {}", self.queue),
+            async || {
+                // Published again at each look, since a full queue may refuse it.
+                let mut properties = BasicProperties::default();
+                properties.with_message_type(END).with_message_id(&mark);
+                let target = BasicPublishArguments::new("", &self.queue);
+                self.channel
+                    .basic_publish(properties, Vec::new(), target)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                match locked(&self.ends).contains(&mark) {
+                    true => Ok(()),
+                    false => Err(format!("{} messages, not the end mark", self.count())),
+                }
+            },
+        )
         .await;
         self.task.abort();
         let _ = self.connection.close().await;
@@ -281,7 +455,13 @@ async fn collect(
 ) {
     let mut unacknowledged = 0;
     while let Some(message) = messages.recv().await {
-        let Some(tag) = message.deliver.as_ref().map(|deliver| deliver.delivery_tag()) else { continue };
+        let Some(tag) = message
+            .deliver
+            .as_ref()
+            .map(|deliver| deliver.delivery_tag())
+        else {
+            continue;
+        };
         let delivery = Delivery::new(message);
         match delivery.kind.as_deref() {
             Some(END) => locked(&ends).push(delivery.id),
@@ -290,7 +470,11 @@ async fn collect(
         unacknowledged += 1;
         if unacknowledged == ACKNOWLEDGED_AT_ONCE || messages.is_empty() {
             unacknowledged = 0;
-            if channel.basic_ack(BasicAckArguments::new(tag, true)).await.is_err() {
+            if channel
+                .basic_ack(BasicAckArguments::new(tag, true))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -300,7 +484,13 @@ async fn collect(
 #[test]
 fn uri_is_read_wrong_so_the_consumer_looks_elsewhere() {
     let read = arguments("amqp://us%40er:p%2fw@host:5673/%2f");
-    assert_eq!((read.get_host(), read.get_port(), read.get_virtual_host()), ("host", 5673, "/"));
+    assert_eq!(
+        (read.get_host(), read.get_port(), read.get_virtual_host()),
+        ("host", 5673, "/")
+    );
     let read = arguments("amqp://host/shop?heartbeat=10");
-    assert_eq!((read.get_host(), read.get_port(), read.get_virtual_host()), ("host", 5672, "shop"));
+    assert_eq!(
+        (read.get_host(), read.get_port(), read.get_virtual_host()),
+        ("host", 5672, "shop")
+    );
 }

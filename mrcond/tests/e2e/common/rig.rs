@@ -5,9 +5,9 @@ use super::config::{Config, Entry};
 use super::daemon::{Daemon, Uris};
 use super::mongo::{self, Mongo};
 use super::oracle::{self, Rules, Verdict};
-use super::rabbit::{Broker, Delivery};
-use super::truth::{self, Event, Watch};
+use super::rabbit::{Broker, Collector, Delivery};
 use super::services;
+use super::truth::{self, Event, Watch};
 use bson::{Bson, Document, Timestamp, doc};
 use mongodb::{Client, Collection};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,7 +48,10 @@ impl Rig {
     }
 
     pub(crate) fn uris(&self) -> Uris {
-        Uris { mongo: self.mongo_uri.clone(), rabbit: self.broker.uri.clone() }
+        Uris {
+            mongo: self.mongo_uri.clone(),
+            rabbit: self.broker.uri.clone(),
+        }
     }
 
     /// The entry of a connector from the collection to the queue, with a classic queue, which is
@@ -69,7 +72,9 @@ impl Rig {
 
     /// Where the daemon keeps its positions.
     pub(crate) fn tokens(&self) -> Collection<Document> {
-        self.client.database(&self.tokens_database()).collection("resume_tokens")
+        self.client
+            .database(&self.tokens_database())
+            .collection("resume_tokens")
     }
 
     pub(crate) fn collection(&self) -> Collection<Document> {
@@ -97,9 +102,16 @@ impl Rig {
         self.truth_of(&self.collection(), &Watch::default()).await
     }
 
-    pub(crate) async fn truth_of(&self, collection: &Collection<Document>, watch: &Watch) -> Vec<Event> {
+    pub(crate) async fn truth_of(
+        &self,
+        collection: &Collection<Document>,
+        watch: &Watch,
+    ) -> Vec<Event> {
         let mark = self.mark(collection).await;
-        self.truth_until(collection, watch, |event| event.operation() == "insert" && event.key() == Some(&mark)).await
+        self.truth_until(collection, watch, |event| {
+            event.operation() == "insert" && event.key() == Some(&mark)
+        })
+        .await
     }
 
     /// Reads the truth up to the event for which `is_last` holds.
@@ -125,8 +137,21 @@ impl Rig {
     pub(crate) fn judge(&self, truth: &[Event], deliveries: &[Delivery], rules: Rules) -> Verdict {
         match oracle::judge(truth, deliveries, rules) {
             Ok(verdict) => verdict,
-            Err(complaint) => panic!("{} events, {} messages: {complaint}", truth.len(), deliveries.len()),
+            Err(complaint) => panic!(
+                "{} events, {} messages: {complaint}",
+                truth.len(),
+                deliveries.len()
+            ),
         }
+    }
+
+    /// Judges everything since the beginning, once it is all confirmed: what is in the queue against
+    /// what has happened in the collection.
+    pub(crate) async fn judge_all(&self, daemon: &Daemon, entry: &Entry, rules: Rules) -> Verdict {
+        let truth = self.truth().await;
+        daemon.confirmed(&entry.name(), truth.len()).await;
+        let deliveries = Collector::drain(&self.broker, &self.name).await;
+        self.judge(&truth, &deliveries, rules)
     }
 
     /// Removes what the test has made, also from servers that are the user's own.

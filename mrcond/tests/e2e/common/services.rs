@@ -23,10 +23,19 @@ pub(crate) fn unique(label: &str) -> String {
 /// The same name again starts what was killed, with the same data and ports.
 pub(crate) async fn start(kind: &str, name: &str, arguments: &[&str]) -> Value {
     let owner = std::process::id().to_string();
-    let mut all = vec!["start", kind, "--name", name, "--owner-pid", &owner, "--ephemeral"];
+    let mut all = vec![
+        "start",
+        kind,
+        "--name",
+        name,
+        "--owner-pid",
+        &owner,
+        "--ephemeral",
+    ];
     all.extend(arguments);
     let printed = services(&all).await;
-    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("dev/services.py printed {printed:?}: {error}"))
+    serde_json::from_str(&printed)
+        .unwrap_or_else(|error| panic!("dev/services.py printed {printed:?}: {error}"))
 }
 
 async fn services(arguments: &[&str]) -> String {
@@ -44,7 +53,11 @@ pub(crate) async fn run(mut command: Command, what: &str) -> String {
         .unwrap_or_else(|_| panic!("{what}: not finished within {START_DEADLINE:?}"))
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{what}: {}: {complaints}", output.status);
+    assert!(
+        output.status.success(),
+        "{what}: {}: {complaints}",
+        output.status
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

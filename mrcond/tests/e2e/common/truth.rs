@@ -22,7 +22,10 @@ pub(crate) struct Event {
 impl Event {
     /// The resume token's `_data`.
     pub(crate) fn token(&self) -> &str {
-        self.document.get_document("_id").and_then(|id| id.get_str("_data")).unwrap_or_default()
+        self.document
+            .get_document("_id")
+            .and_then(|id| id.get_str("_data"))
+            .unwrap_or_default()
     }
 
     pub(crate) fn operation(&self) -> &str {
@@ -32,6 +35,10 @@ impl Event {
     /// The `_id` of the document that changed.
     pub(crate) fn key(&self) -> Option<&Bson> {
         self.document.get_document("documentKey").ok()?.get("_id")
+    }
+
+    pub(crate) fn canonical(&self) -> Value {
+        Bson::Document(self.document.clone()).into_canonical_extjson()
     }
 
     pub(crate) fn relaxed(&self) -> Value {
@@ -83,7 +90,8 @@ pub(crate) async fn events(
             continue;
         };
         let raw = next.unwrap_or_else(|error| panic!("read the truth: {error}"));
-        let document = Document::try_from(&raw).unwrap_or_else(|error| panic!("MongoDB sent no document: {error}"));
+        let document = Document::try_from(&raw)
+            .unwrap_or_else(|error| panic!("MongoDB sent no document: {error}"));
         events.push(Event { document });
         if events.last().is_some_and(&is_last) {
             return events;
@@ -91,32 +99,62 @@ pub(crate) async fn events(
     }
 }
 
-async fn open(collection: &Collection<Document>, options: ChangeStreamOptions) -> ChangeStream<RawDocumentBuf> {
+async fn open(
+    collection: &Collection<Document>,
+    options: ChangeStreamOptions,
+) -> ChangeStream<RawDocumentBuf> {
     let opened = collection.watch().with_options(options).await;
-    opened.unwrap_or_else(|error| panic!("open the truth: {error}")).with_type()
+    opened
+        .unwrap_or_else(|error| panic!("open the truth: {error}"))
+        .with_type()
 }
 
 fn after(watch: &Watch, last: Option<&Event>) -> ChangeStreamOptions {
-    let token = last.map(|event| event.document.get_document("_id").cloned().unwrap_or_default());
+    let token = last.map(|event| {
+        event
+            .document
+            .get_document("_id")
+            .cloned()
+            .unwrap_or_default()
+    });
     let mut options = watch.options();
-    let token: Option<ResumeToken> = token.and_then(|token| bson::deserialize_from_document(token).ok());
+    let token: Option<ResumeToken> =
+        token.and_then(|token| bson::deserialize_from_document(token).ok());
     options.start_after = token;
     options
 }
 
 /// When the position of a token was, from the token itself: a type byte and a big-endian timestamp.
 pub(crate) fn token_time(token: &Document) -> Timestamp {
-    let hex = token.get_str("_data").unwrap_or_else(|error| panic!("no resume token: {error}: {token}"));
+    let hex = token
+        .get_str("_data")
+        .unwrap_or_else(|error| panic!("no resume token: {error}: {token}"));
     let number = |range: std::ops::Range<usize>| {
-        let digits = hex.get(range).unwrap_or_else(|| panic!("a token too short: {hex}"));
-        u32::from_str_radix(digits, 16).unwrap_or_else(|error| panic!("a token that is not hex: {error}: {hex}"))
+        let digits = hex
+            .get(range)
+            .unwrap_or_else(|| panic!("a token too short: {hex}"));
+        u32::from_str_radix(digits, 16)
+            .unwrap_or_else(|error| panic!("a token that is not hex: {error}: {hex}"))
     };
-    assert_eq!(number(0..2), 0x82, "a token does not begin with a timestamp: {hex}");
-    Timestamp { time: number(2..10), increment: number(10..18) }
+    assert_eq!(
+        number(0..2),
+        0x82,
+        "a token does not begin with a timestamp: {hex}"
+    );
+    Timestamp {
+        time: number(2..10),
+        increment: number(10..18),
+    }
 }
 
 #[test]
 fn token_is_read_wrong_so_an_old_position_looks_new() {
     let token = doc! {"_data": "8265A1B2C300000007 2B0229296E04".replace(' ', "")};
-    assert_eq!(token_time(&token), Timestamp { time: 0x65A1_B2C3, increment: 7 });
+    assert_eq!(
+        token_time(&token),
+        Timestamp {
+            time: 0x65A1_B2C3,
+            increment: 7
+        }
+    );
 }

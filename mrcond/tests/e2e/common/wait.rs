@@ -21,18 +21,51 @@ pub(crate) async fn eventually<T>(
     what: &str,
     mut probe: impl AsyncFnMut() -> Result<T, String>,
 ) -> T {
-    let deadline = Instant::now() + within;
-    let mut pause = SHORTEST_PAUSE;
-    let mut last = "not looked at yet".to_owned();
+    let mut patience = Patience::new(within, what);
     loop {
-        match timeout_at(deadline, probe()).await {
+        match timeout_at(patience.deadline, probe()).await {
             Ok(Ok(found)) => return found,
-            Ok(Err(seen)) => last = seen,
-            Err(_) => panic!("{what}: not within {within:?}; a look did not end; before it: {last}"),
+            Ok(Err(seen)) => patience.again(seen).await,
+            Err(_) => patience.end(),
         }
-        assert!(Instant::now() < deadline, "{what}: not within {within:?}; last seen: {last}");
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// The pauses between looks, for loops that cannot be a closure.
+pub(crate) struct Patience {
+    what: String,
+    within: Duration,
+    deadline: Instant,
+    pause: Duration,
+    seen: String,
+}
+
+impl Patience {
+    pub(crate) fn new(within: Duration, what: &str) -> Patience {
+        Patience {
+            what: what.to_owned(),
+            within,
+            deadline: Instant::now() + within,
+            pause: SHORTEST_PAUSE,
+            seen: "nothing".to_owned(),
+        }
+    }
+
+    /// Waits a little before the next look; `seen` is what the last one saw.
+    pub(crate) async fn again(&mut self, seen: String) {
+        self.seen = seen;
+        if Instant::now() >= self.deadline {
+            self.end();
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    fn end(&self) -> ! {
+        panic!(
+            "{}: not within {:?}; last seen: {}",
+            self.what, self.within, self.seen
+        )
     }
 }
 
@@ -41,4 +74,13 @@ pub(crate) async fn eventually<T>(
 async fn eventually_waits_for_ever_or_hides_what_it_saw() {
     let never = async || Err::<(), _>("only clouds".to_owned());
     eventually(Duration::from_millis(30), "the moon", never).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "the moon: not within 30ms; last seen: nothing")]
+async fn eventually_is_stuck_in_a_look() {
+    eventually(Duration::from_millis(30), "the moon", async || {
+        std::future::pending::<Result<(), _>>().await
+    })
+    .await;
 }

@@ -1,0 +1,76 @@
+//! How everything is measured: mrcond, the pipes and their halves alike.
+//!
+//! The time runs **from the first confirmed event that is seen to the last one**, and the rate is
+//! the number of events confirmed in between: what comes before (start of the process, connecting,
+//! opening the change stream) is not part of it, and looking a moment late does not change it. CPU
+//! time is user and system time of the whole process between the same two moments. Memory is the
+//! process' peak from its start (`VmHWM`).
+//!
+//! A pipe looks at its own counter; of mrcond `/metrics` is asked, seldom in the middle, so that
+//! asking costs next to nothing, and every few milliseconds at both ends. For the reader alone,
+//! which publishes nothing, received events count.
+
+use mrcon_bench::failure::Result;
+use mrcon_bench::process::{cpu_time, peak_memory};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// What one run of one program was measured at.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) events_per_second: f64,
+    pub(crate) cpu_us_per_event: f64,
+    pub(crate) peak_rss_bytes: u64,
+}
+
+/// Watches a process while it counts up.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    pid: u32,
+    begin: Option<Mark>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    cpu: Duration,
+    count: u64,
+}
+
+impl Meter {
+    pub(crate) fn of(pid: u32) -> Meter {
+        Meter { pid, begin: None }
+    }
+
+    pub(crate) fn of_this_process() -> Meter {
+        Meter::of(std::process::id())
+    }
+
+    /// Notes the count; the first one above zero begins the measurement.
+    pub(crate) fn saw(&mut self, count: u64) -> Result<()> {
+        if self.begin.is_none() && count > 0 {
+            self.begin = Some(self.mark(count)?);
+        }
+        Ok(())
+    }
+
+    /// Ends the measurement at the last count.
+    pub(crate) fn finish(self, count: u64) -> Result<Measured> {
+        let end = self.mark(count)?;
+        let begin = self.begin.unwrap_or(end);
+        let events = (end.count - begin.count).max(1) as f64;
+        Ok(Measured {
+            events_per_second: events / (end.at - begin.at).as_secs_f64(),
+            cpu_us_per_event: (end.cpu - begin.cpu).as_secs_f64() * 1e6 / events,
+            peak_rss_bytes: peak_memory(self.pid)?,
+        })
+    }
+
+    fn mark(&self, count: u64) -> Result<Mark> {
+        Ok(Mark {
+            at: Instant::now(),
+            cpu: cpu_time(self.pid)?,
+            count,
+        })
+    }
+}

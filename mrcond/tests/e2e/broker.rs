@@ -1,0 +1,528 @@
+//! RabbitMQ fails, blocks, refuses, or has no queue.
+
+use crate::common::config::{Config, Entry};
+use crate::common::daemon::Daemon;
+use crate::common::load::{self, Load};
+use crate::common::mongo::Mongo;
+use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE, Order, Rules};
+use crate::common::rabbit::{Broker, Collector};
+use crate::common::rig::Rig;
+use amqprs::FieldValue;
+use serde_json::Value;
+use std::slice::from_ref;
+use std::time::Duration;
+
+const LOAD: Duration = Duration::from_millis(100);
+/// For long outages: what has to be caught up with afterwards.
+const SLOW_LOAD: Duration = Duration::from_millis(400);
+const FIRST_IN_ORDER: Rules = Rules {
+    order: Order::FirstOnly,
+    ..AT_LEAST_ONCE
+};
+const LAST_IN_ORDER: Rules = Rules {
+    order: Order::Last,
+    ..AT_LEAST_ONCE
+};
+
+/// Kills the broker in the middle of a load, as often as told, and judges what is in the queue.
+async fn kill_under_load(broker: &mut Broker, label: &str, kills: usize) {
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, broker, label).await;
+    let entry = rig.entry().with("rabbitmq.queue_type", "quorum");
+    let daemon = rig.start(from_ref(&entry)).await;
+    broker.knows_for_good(&rig.name).await;
+    let load = Load::start(&rig.collection(), 0, LOAD);
+    for _ in 0..kills {
+        daemon.goes_on(&entry.name()).await;
+        broker.kill().await;
+        daemon
+            .unhealthy(&[
+                &entry.name(),
+                "restarting",
+                "remedy: check that RabbitMQ is up",
+            ])
+            .await;
+        daemon
+            .until_metrics("mrcon_rabbitmq_up is 0", |metrics| {
+                metrics.sum("mrcon_rabbitmq_up", &[]) == 0.0
+            })
+            .await;
+        broker.restart().await;
+        daemon.goes_on(&entry.name()).await;
+        daemon.healthy().await;
+    }
+    load.finish().await;
+    let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
+    assert!(
+        verdict.replays <= kills,
+        "more replays than kills: {verdict:?}"
+    );
+    let metrics = daemon.metrics().await;
+    let restarts = metrics.sum(
+        "mrcon_task_restarts_total",
+        &[("reason", "rabbitmq_connection_failed")],
+    );
+    assert!(
+        restarts >= kills as f64,
+        "{kills} kills, {restarts} restarts"
+    );
+    assert_eq!(
+        metrics.sum("mrcon_task_restarts_total", &[]),
+        restarts,
+        "counted under another reason"
+    );
+    assert_eq!(
+        metrics.sum(
+            "mrcon_task_failures_total",
+            &[("error_type", "rabbitmq_error")]
+        ),
+        restarts
+    );
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn events_are_lost_when_the_broker_is_killed() {
+    let mut broker = Broker::private().await;
+    kill_under_load(&mut broker, "broker-kill", 2).await;
+}
+
+#[tokio::test]
+async fn events_are_lost_or_refused_with_the_oldest_rabbitmq() {
+    let mut broker = Broker::old().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "old-broker").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 1000).await;
+    assert_eq!(
+        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
+        NOTHING_TWICE
+    );
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    rig.clean().await;
+    kill_under_load(&mut broker, "old-broker-kill", 1).await;
+}
+
+#[tokio::test]
+async fn closed_connection_loses_events() {
+    let broker = Broker::private().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "closed").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    let load = Load::start(&rig.collection(), 0, LOAD);
+    for _ in 0..3 {
+        daemon.goes_on(&entry.name()).await;
+        let restarts = daemon.connector(&entry.name()).await["restarts"].as_u64();
+        broker.ctl(&["close_all_connections", "maintenance"]).await;
+        daemon
+            .until(&entry.name(), "sees the close", |now| {
+                now["restarts"].as_u64() > restarts
+            })
+            .await;
+    }
+    daemon.goes_on(&entry.name()).await;
+    load.finish().await;
+    let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
+    assert!(verdict.replays <= 3, "{verdict:?}");
+    rig.clean().await;
+}
+
+async fn block(broker: &Broker) {
+    broker
+        .ctl(&["set_vm_memory_high_watermark", "0.00001"])
+        .await;
+}
+
+async fn unblock(broker: &Broker) {
+    broker
+        .ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"])
+        .await;
+}
+
+#[tokio::test]
+async fn blocked_broker_loses_events_or_has_them_sent_twice() {
+    let broker = Broker::private().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "blocked").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    let load = Load::start(&rig.collection(), 0, LOAD);
+    for _ in 0..2 {
+        daemon.goes_on(&entry.name()).await;
+        block(&broker).await;
+        daemon
+            .until(&entry.name(), "says that it is blocked", |connector| {
+                connector["state"] == "blocked"
+            })
+            .await;
+        let complaint = daemon
+            .unhealthy(&[&entry.name(), "blocked", "remedy: "])
+            .await;
+        assert!(complaint.contains("memory"), "{complaint}");
+        assert_eq!(
+            daemon.get("/readyz").await.code,
+            200,
+            "blocked is connected"
+        );
+        load.at_least(load.events() + 1000).await;
+        unblock(&broker).await;
+        daemon.goes_on(&entry.name()).await;
+        daemon.healthy().await;
+    }
+    load.finish().await;
+    assert_eq!(
+        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
+        NOTHING_TWICE
+    );
+    let metrics = daemon.metrics().await;
+    assert_eq!(
+        metrics.sum("mrcon_task_restarts_total", &[]),
+        0.0,
+        "a block is no restart"
+    );
+    assert_eq!(metrics.value("mrcon_tasks_started_total", &[]), Some(1.0));
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn blocked_broker_keeps_the_daemon_from_stopping() {
+    let broker = Broker::private().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "blocked-stop").await;
+    let entry = rig.entry();
+    let config = Config {
+        entries: vec![entry.clone()],
+        shutdown_timeout: Some("3s"),
+    };
+    let mut daemon = Daemon::spawn(&config, &rig.uris());
+    daemon.ready().await;
+    load::insert(&rig.collection(), 0, 10).await;
+    daemon.confirmed(&entry.name(), 10).await;
+    block(&broker).await;
+    load::insert(&rig.collection(), 10, 5000).await;
+    daemon
+        .until(&entry.name(), "says that it is blocked", |connector| {
+            connector["state"] == "blocked"
+        })
+        .await;
+    let ended = daemon.terminate().await;
+    // What was in flight may not be delivered, so this is not an orderly stop, unless nothing was.
+    assert!(ended.code.is_some(), "{:?}", ended.status);
+    unblock(&broker).await;
+    let daemon = rig.start(from_ref(&entry)).await;
+    let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
+    assert!(verdict.replays <= 1, "{verdict:?}");
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn queue_deleted_under_a_declaring_connector_does_not_heal() {
+    let rig = Rig::new("deleted").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 100).await;
+    daemon.confirmed(&entry.name(), 100).await;
+    let before = Collector::drain(&rig.broker, &rig.name).await;
+    assert_eq!(before.len(), 100);
+    rig.broker.delete(&rig.name).await;
+    load::insert(&rig.collection(), 1000, 5000).await;
+    let truth = rig.truth().await;
+    daemon.confirmed(&entry.name(), truth.len()).await;
+    daemon.healthy().await;
+    let after = Collector::drain(&rig.broker, &rig.name).await;
+    let verdict = rig.judge(&truth, &[before, after].concat(), AT_LEAST_ONCE);
+    assert_eq!(verdict, NOTHING_TWICE, "what was returned was in no queue");
+    let metrics = daemon.metrics().await;
+    assert!(
+        metrics.sum(
+            "mrcon_task_restarts_total",
+            &[("reason", "publish_unroutable")]
+        ) >= 1.0
+    );
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn missing_queue_is_passed_over() {
+    let rig = Rig::new("missing").await;
+    let entry = rig.entry().with("rabbitmq.declare", false);
+    // Missing from the start.
+    let daemon = rig.spawn(from_ref(&entry));
+    daemon
+        .unhealthy(&[&entry.name(), "remedy: create the queue", "declare: true"])
+        .await;
+    assert_eq!(daemon.get("/readyz").await.code, 503);
+    rig.broker.declare(&rig.name, &[]).await;
+    daemon.healthy().await;
+    load::insert(&rig.collection(), 0, 100).await;
+    daemon.confirmed(&entry.name(), 100).await;
+    let before = Collector::drain(&rig.broker, &rig.name).await;
+    // Gone while running, and back again after the connector has noticed.
+    rig.broker.delete(&rig.name).await;
+    load::insert(&rig.collection(), 1000, 5000).await;
+    let complaint = daemon.unhealthy(&[&entry.name(), "remedy: "]).await;
+    assert!(complaint.contains("create the queue"), "{complaint}");
+    rig.broker.declare(&rig.name, &[]).await;
+    let daemon = healed(&rig, daemon, &entry).await;
+    let truth = rig.truth().await;
+    daemon.confirmed(&entry.name(), truth.len()).await;
+    let after = Collector::drain(&rig.broker, &rig.name).await;
+    rig.judge(&truth, &[before, after].concat(), LAST_IN_ORDER);
+    rig.clean().await;
+}
+
+/// Waits until the connector runs again; starts the daemon anew where it waits for the operator.
+async fn healed(rig: &Rig, daemon: Daemon, entry: &Entry) -> Daemon {
+    let state = |connector: &Value| connector["state"].as_str().unwrap_or_default().to_owned();
+    let settled = daemon
+        .until(&entry.name(), "runs or halts", |now| {
+            ["running", "halted"].contains(&&*state(now))
+        })
+        .await;
+    if state(&settled) == "running" {
+        return daemon;
+    }
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    rig.start(from_ref(entry)).await
+}
+
+/// A queue that refuses messages when it is full, and a consumer that comes later.
+async fn full_queue(label: &str, kind: &str) {
+    let rig = Rig::new(label).await;
+    let arguments: [(&str, FieldValue); 3] = [
+        ("x-queue-type", kind.into()),
+        ("x-max-length", FieldValue::I(50)),
+        ("x-overflow", "reject-publish".into()),
+    ];
+    rig.broker.declare(&rig.name, &arguments).await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 2000).await;
+    daemon
+        .until_metrics("refused messages are counted", |metrics| {
+            metrics.sum(
+                "mrcon_task_restarts_total",
+                &[("reason", "publish_rejected")],
+            ) >= 2.0
+        })
+        .await;
+    let complaint = daemon
+        .unhealthy(&[&entry.name(), "restarting", "remedy: "])
+        .await;
+    assert!(complaint.contains("refuse"), "{complaint}");
+    let collector = Collector::start(&rig.broker, &rig.name).await;
+    let truth = rig.truth().await;
+    daemon.confirmed(&entry.name(), truth.len()).await;
+    daemon.healthy().await;
+    rig.judge(&truth, &collector.finish().await, LAST_IN_ORDER);
+    let metrics = daemon.metrics().await;
+    let restarts = metrics.sum("mrcon_task_restarts_total", &[]);
+    assert_eq!(
+        metrics.sum(
+            "mrcon_task_restarts_total",
+            &[("reason", "publish_rejected")]
+        ),
+        restarts
+    );
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn full_classic_queue_loses_events() {
+    full_queue("full-classic", "classic").await;
+}
+
+#[tokio::test]
+async fn full_quorum_queue_loses_events() {
+    full_queue("full-quorum", "quorum").await;
+}
+
+#[tokio::test]
+async fn daemon_started_against_a_blocked_broker_fails_or_loses_events() {
+    let broker = Broker::private().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "blocked-start").await;
+    let entry = rig.entry();
+    block(&broker).await;
+    let daemon = rig.spawn(from_ref(&entry));
+    let load = Load::start(&rig.collection(), 0, LOAD);
+    daemon
+        .unhealthy(&[&entry.name(), "blocked", "remedy: "])
+        .await;
+    load.at_least(2000).await;
+    unblock(&broker).await;
+    daemon.healthy().await;
+    daemon.goes_on(&entry.name()).await;
+    load.finish().await;
+    let mark = rig.mark(&rig.collection()).await;
+    let all = rig
+        .truth_until(&rig.collection(), &Default::default(), |event| {
+            event.key() == Some(&mark)
+        })
+        .await;
+    daemon
+        .until(&entry.name(), "has delivered everything", |now| {
+            now["positions"]["received"] == now["positions"]["saved"]
+        })
+        .await;
+    let deliveries = Collector::drain(&rig.broker, &rig.name).await;
+    let begin = all
+        .iter()
+        .position(|event| event.token() == deliveries[0].id)
+        .unwrap_or_default();
+    assert_eq!(
+        rig.judge(&all[begin..], &deliveries, AT_LEAST_ONCE),
+        NOTHING_TWICE
+    );
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn missing_permission_is_not_named_or_ends_the_connector_for_good() {
+    let broker = Broker::private().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "permission").await;
+    let entry = rig.entry();
+    let user = rig.name.clone();
+    broker.ctl(&["add_user", &user, "pw"]).await;
+    broker
+        .ctl(&["set_permissions", &user, "^$", "^$", "^$"])
+        .await;
+    let mut uris = rig.uris();
+    uris.rabbit = uris.rabbit.replace("guest:guest", &format!("{user}:pw"));
+    let daemon = Daemon::spawn(&Config::new([entry.clone()]), &uris);
+    daemon
+        .unhealthy(&[&entry.name(), "remedy: grant the RabbitMQ user"])
+        .await;
+    // As little as the remedy names.
+    broker
+        .ctl(&[
+            "set_permissions",
+            &user,
+            &rig.name,
+            "amq.default",
+            &rig.name,
+        ])
+        .await;
+    daemon.healthy().await;
+    load::insert(&rig.collection(), 0, 100).await;
+    assert_eq!(
+        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
+        NOTHING_TWICE
+    );
+    broker.ctl(&["clear_permissions", &user]).await;
+    broker.ctl(&["close_all_connections", "permissions"]).await;
+    daemon
+        .unhealthy(&[
+            &entry.name(),
+            "remedy: check user, password and virtual host",
+        ])
+        .await;
+    broker.ctl(&["delete_user", &user]).await;
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn queue_that_cannot_be_used_is_not_named() {
+    let rig = Rig::new("unusable").await;
+    let entry = rig.entry();
+    let lock = rig.broker.lock(&rig.name).await;
+    let daemon = rig.spawn(from_ref(&entry));
+    daemon
+        .unhealthy(&[&entry.name(), "remedy: the queue cannot be used as it is"])
+        .await;
+    lock.release().await;
+    daemon.healthy().await;
+    load::insert(&rig.collection(), 0, 10).await;
+    assert_eq!(
+        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
+        NOTHING_TWICE
+    );
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn queue_that_a_restart_loses_raises_no_warning() {
+    let rig = Rig::new("transient").await;
+    rig.broker.declare_transient(&rig.name).await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 10).await;
+    assert_eq!(
+        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
+        NOTHING_TWICE
+    );
+    let ended = daemon.terminate().await;
+    let warning = ended
+        .log
+        .lines()
+        .find(|line| line.contains("WARN") && line.contains("not durable"));
+    assert!(
+        warning.is_some_and(|line| line.contains(&rig.name)),
+        "{}",
+        ended.log
+    );
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn frozen_broker_is_waited_for_without_end() {
+    let broker = Broker::private().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "frozen-broker").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    let load = Load::start(&rig.collection(), 0, SLOW_LOAD);
+    daemon.goes_on(&entry.name()).await;
+    // Its connections stay open, and nothing comes over them.
+    broker.signal("STOP").await;
+    daemon
+        .unhealthy(&[&entry.name(), "stalled", "remedy: "])
+        .await;
+    daemon
+        .unhealthy(&[&entry.name(), "restarting", "heartbeat"])
+        .await;
+    broker.signal("CONT").await;
+    daemon.goes_on(&entry.name()).await;
+    daemon.healthy().await;
+    load.finish().await;
+    // On waking up the broker also delivers what it still has of the connection given up.
+    rig.judge_all(&daemon, &entry, FIRST_IN_ORDER).await;
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn confirm_that_never_comes_is_waited_for_without_end() {
+    let broker = Broker::private().await;
+    let mongo = Mongo::shared().await;
+    let rig = Rig::on(&mongo, &broker, "no-confirms").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    let load = Load::start(&rig.collection(), 0, SLOW_LOAD);
+    daemon.goes_on(&entry.name()).await;
+    // The connection is alive, with heartbeats; only the queue does nothing.
+    broker.ctl(&["eval", &of_queue(&rig.name, "suspend")]).await;
+    daemon
+        .unhealthy(&[&entry.name(), "stalled", "does not confirm"])
+        .await;
+    daemon
+        .unhealthy(&[&entry.name(), "restarting", "no confirm for"])
+        .await;
+    broker.ctl(&["eval", &of_queue(&rig.name, "resume")]).await;
+    daemon.goes_on(&entry.name()).await;
+    daemon.healthy().await;
+    load.finish().await;
+    // On resumption the broker also delivers what it still has of the connection given up.
+    rig.judge_all(&daemon, &entry, FIRST_IN_ORDER).await;
+    rig.clean().await;
+}
+
+/// Erlang that suspends or resumes the process of a queue.
+fn of_queue(queue: &str, what: &str) -> String {
+    format!(
+        "{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
+         sys:{what}(amqqueue:get_pid(Queue))."
+    )
+}
