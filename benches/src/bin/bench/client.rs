@@ -29,6 +29,12 @@ pub(crate) trait Client {
     async fn close(self);
 }
 
+/// A message id as long as those of real events.
+const TOKEN: &str = "8265B049888000000022B022C0100296E5A1004BDBE353F83CE40D08C8AE7D25375C46461E5F6964002B0200\
+                     04";
+/// A document key as long as that of a document with an ObjectId.
+const KEY: &str = r#"{"_id":{"$oid":"65b04988800000002b022c01"}}"#;
+
 /// What mrcond publishes with.
 pub(crate) struct Mrcon(AmqpSink);
 
@@ -43,15 +49,18 @@ impl Mrcon {
 
 impl Client for Mrcon {
     async fn publish(&mut self, seq: u64, body: Vec<u8>) -> Result<()> {
+        // The properties and headers that every message of mrcond has, here always the same ones:
+        // what they cost the broker is not mrcond's doing. A quorum queue takes half as many
+        // messages with them as without.
         let message = Message {
             body,
-            content_type: "application/bson",
-            id: Cow::Borrowed(""),
-            timestamp: None,
-            operation: "",
-            db: None,
-            coll: None,
-            key: None,
+            content_type: "application/json",
+            id: Cow::Borrowed(TOKEN),
+            timestamp: Some(1_700_000_000),
+            operation: "insert",
+            db: Some("mrcon_bench"),
+            coll: Some("orders"),
+            key: Some(KEY.to_owned()),
             lossy: false,
         };
         self.0
@@ -75,7 +84,8 @@ impl Client for Mrcon {
     }
 }
 
-/// What a Rust program usually publishes with.
+/// What a Rust program usually publishes with, and messages without properties and headers: for
+/// reference, not a limit.
 pub(crate) struct Amqprs {
     broker: Broker,
     channel: Channel,

@@ -1,7 +1,7 @@
 //! The programs that mrcond is compared with: a bare pipe, and its two halves alone.
 //!
 //! No encoding, no checkpoint, no metrics, no supervision: the body is the event's raw BSON. The
-//! window is mrcond's default.
+//! window is mrcond's default, and each message has as many properties and headers as mrcond's.
 
 use crate::client::{Amqprs, Client, Mrcon};
 use crate::meter::{Measured, Meter};

@@ -48,7 +48,7 @@ impl Subject {
             Subject::Mrcond => "mrcond",
             Subject::Pipe => "bare pipe",
             Subject::Publisher => "  publisher alone",
-            Subject::PipeAmqprs => "bare pipe (amqprs)",
+            Subject::PipeAmqprs => "amqprs, no headers",
             Subject::Reader => "  reader alone",
         }
     }
