@@ -13,9 +13,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
 
 static SHARED: OnceCell<Broker> = OnceCell::const_new();
 static PRIVATE: Pool<Broker> = Pool::new();
@@ -23,9 +25,28 @@ static OLD: Pool<Broker> = Pool::new();
 
 /// The other version of RabbitMQ that has to work.
 const OLD_VERSION: &str = "3.10.8";
-/// Messages that the consumer may hold before it acknowledges them.
-const PREFETCH: u16 = 500;
-const ACKNOWLEDGED_AT_ONCE: usize = 100;
+/// How a consumer takes messages.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Messages that it may hold before it acknowledges them.
+    prefetch: u16,
+    acknowledged_at_once: usize,
+    /// Time for each acknowledgement.
+    pause: Duration,
+}
+
+const FAST: Pace = Pace {
+    prefetch: 500,
+    acknowledged_at_once: 100,
+    pause: Duration::ZERO,
+};
+/// Slower than any publisher.
+const SLOW: Pace = Pace {
+    prefetch: 1,
+    acknowledged_at_once: 1,
+    pause: Duration::from_millis(5),
+};
+
 /// The `type` of the message that marks the end of what a collector waits for.
 const END: &str = "e2e.end";
 
@@ -343,7 +364,12 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) async fn start(broker: &Broker, queue: &str) -> Collector {
-        Collector::from(broker, queue, FieldTable::new()).await
+        Collector::from(broker, queue, FieldTable::new(), FAST).await
+    }
+
+    /// One that makes room for one message after the other.
+    pub(crate) async fn slow(broker: &Broker, queue: &str) -> Collector {
+        Collector::from(broker, queue, FieldTable::new(), SLOW).await
     }
 
     /// Everything that is in a queue, in order.
@@ -358,14 +384,14 @@ impl Collector {
             .try_into()
             .unwrap_or_else(|_| unreachable!("a short name"));
         arguments.insert(name, "first".into());
-        Collector::from(broker, queue, arguments).await
+        Collector::from(broker, queue, arguments, FAST).await
     }
 
-    async fn from(broker: &Broker, queue: &str, arguments: FieldTable) -> Collector {
+    async fn from(broker: &Broker, queue: &str, arguments: FieldTable, pace: Pace) -> Collector {
         let (connection, channel, messages) =
             eventually(PATIENTLY, &format!("consume {queue}"), async || {
                 let (connection, channel) = broker.open().await?;
-                let prefetch = BasicQosArguments::new(0, PREFETCH, false);
+                let prefetch = BasicQosArguments::new(0, pace.prefetch, false);
                 channel
                     .basic_qos(prefetch)
                     .await
@@ -382,6 +408,7 @@ impl Collector {
         let (received, ends): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>) = Default::default();
         let task = tokio::spawn(collect(
             channel.clone(),
+            pace,
             messages,
             Arc::clone(&received),
             Arc::clone(&ends),
@@ -449,10 +476,13 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 async fn collect(
     channel: Channel,
+    pace: Pace,
     mut messages: mpsc::UnboundedReceiver<ConsumerMessage>,
     received: Arc<Mutex<Vec<Delivery>>>,
     ends: Arc<Mutex<Vec<String>>>,
 ) {
+    let mut ticks = interval(pace.pause.max(Duration::from_micros(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut unacknowledged = 0;
     while let Some(message) = messages.recv().await {
         let Some(tag) = message
@@ -468,8 +498,9 @@ async fn collect(
             _ => locked(&received).push(delivery),
         }
         unacknowledged += 1;
-        if unacknowledged == ACKNOWLEDGED_AT_ONCE || messages.is_empty() {
+        if unacknowledged == pace.acknowledged_at_once || messages.is_empty() {
             unacknowledged = 0;
+            ticks.tick().await;
             if channel
                 .basic_ack(BasicAckArguments::new(tag, true))
                 .await
