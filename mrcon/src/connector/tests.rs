@@ -129,10 +129,11 @@ fn stage(options: Options) -> Stage {
     let (published_sender, published) = watch::channel(Vec::new());
     let (saves_sender, saves) = watch::channel(Vec::new());
     let config = CollectionConfig::new("db", "coll", "queue");
-    let status = Arc::new(ConnectorStatus::new(&config));
+    let status = Arc::new(ConnectorStatus::new(&config, Arc::default()));
     let start = Checkpoint {
         token: token("start"),
         seq: options.start,
+        at: None,
     };
     let store = Arc::new(FakeStore {
         saves: saves_sender,
@@ -534,14 +535,18 @@ async fn silent_mongodb_looks_healthy() {
     let stage = stage(Options::default());
     stage.idle("now").await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.status.complaint(), None, "a short silence is nothing");
+    assert_eq!(
+        stage.status.complaint_line(),
+        None,
+        "a short silence is nothing"
+    );
     tokio::time::sleep(crate::status::STALLED_AFTER).await;
-    let complaint = stage.status.complaint().expect("a long one is");
+    let complaint = stage.status.complaint_line().expect("a long one is");
     assert!(
         complaint.contains("stalled") && complaint.contains("MongoDB does not answer"),
         "{complaint}"
     );
     stage.idle("later").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(stage.status.complaint(), None);
+    assert_eq!(stage.status.complaint_line(), None);
 }

@@ -17,7 +17,7 @@ use crate::status::ConnectorStatus;
 use crate::uri::AmqpUri;
 use mongodb::Client;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,7 @@ impl Entry {
         metrics: &Metrics,
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
-        let status = Arc::new(ConnectorStatus::new(config));
+        let status = Arc::new(ConnectorStatus::new(config, Arc::clone(metrics.oplog())));
         let settings = Settings {
             envelope: Envelope::new(format(config.format)),
             max_unconfirmed: rabbitmq.max_unconfirmed,
@@ -135,9 +135,9 @@ impl Entry {
         let sink = async {
             let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
             self.status.set_rabbitmq_up(sink.is_ok());
-            self.metrics
-                .rabbitmq_connects
-                .inc_by(u64::from(sink.is_ok()));
+            if sink.is_ok() && self.status.rabbitmq_connected() {
+                self.metrics.rabbitmq_reconnects.inc();
+            }
             sink
         };
         let source = async {
@@ -190,9 +190,18 @@ impl Entry {
         let own = legacy.confirmed.clone().filter(|_| ours_alone);
         let Claim { epoch, stored, .. } = claim;
         let start = own.or_else(|| stored.clone());
+        // So the lag is known, and grows, also while the rest cannot be opened.
+        if let Some(start) = &start {
+            self.status.confirmed_at(start.at);
+        }
+        if let Some(stored) = &stored {
+            self.status.saved_position(stored.at);
+        }
         let token = start.as_ref().map(|start| &start.token);
         let (source, begin) = Source::open(client, &self.config.watched, token).await?;
-        self.metrics.mongodb_connects.inc();
+        if self.status.mongodb_connected() {
+            self.metrics.mongodb_reconnects.inc();
+        }
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),
             None => {
@@ -213,9 +222,14 @@ impl Entry {
     async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
         tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
         let Some(token) = token else { return Ok(None) };
-        let start = Checkpoint { token, seq: 0 };
+        let start = Checkpoint {
+            token,
+            seq: 0,
+            at: Some(SystemTime::now()),
+        };
         self.store.save(epoch, &start).await?;
-        self.status.saved_now();
+        self.status.saved_now(start.at);
+        self.status.confirmed_at(start.at);
         self.metrics.checkpoint_saves.inc();
         Ok(Some(start))
     }
