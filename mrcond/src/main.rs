@@ -72,7 +72,9 @@ fn run() -> Result<(), Failure> {
 async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Result<(), Failure> {
     let other = |error: &dyn Display| Failure::new(exit::OTHER, error);
     let registry = telemetry::registry().map_err(|error| other(&error))?;
-    let metrics = Metrics::register(&registry).map_err(|error| other(&error))?;
+    let metrics = Metrics::register(&registry)
+        .and_then(|metrics| metrics.with_custom(&config, &registry))
+        .map_err(|error| other(&error))?;
     let listen = config.server().listen;
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
     let server = Server::new(config, mongodb, rabbitmq, metrics)

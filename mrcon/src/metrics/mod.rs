@@ -5,11 +5,15 @@
 //! read from [`ConnectorStatus`] when somebody scrapes (`gauges.rs`). Two connectors that watch the
 //! same collection share their series.
 
+pub mod custom;
 mod gauges;
+mod path;
 
+use crate::config::ValidConfig;
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
 use crate::status::ConnectorStatus;
+use custom::CustomMetrics;
 use gauges::ConnectorGauges;
 use prometheus::local::LocalHistogram;
 use prometheus::{
@@ -48,6 +52,7 @@ pub struct Metrics {
     mongodb_connects: IntCounterVec,
     rabbitmq_connects: IntCounterVec,
     gauges: ConnectorGauges,
+    pub(crate) custom: CustomMetrics,
 }
 
 /// The handles of one connector.
@@ -153,7 +158,22 @@ impl Metrics {
                 None,
             )?,
             gauges: ConnectorGauges::register(registry)?,
+            custom: CustomMetrics::default(),
         })
+    }
+
+    /// Adds the business metrics of a configuration; without this they are not counted.
+    ///
+    /// # Errors
+    /// When `registry` already has a metric of such a name.
+    pub fn with_custom(mut self, config: &ValidConfig, registry: &Registry) -> Result<Metrics> {
+        self.custom = CustomMetrics::register(&config.metrics().custom, registry)?;
+        Ok(self)
+    }
+
+    /// The business metrics.
+    pub fn custom(&self) -> &CustomMetrics {
+        &self.custom
     }
 
     /// The handles of the connector behind `status`; every series is there from now on, at 0.
