@@ -12,6 +12,7 @@ use crate::config::OnInvalidate;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, Operation, ResumeToken};
+use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Latencies, Stage, Tally};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
@@ -63,6 +64,7 @@ pub(crate) struct Parts<S, C> {
     pub(crate) settings: Settings,
     pub(crate) status: Arc<ConnectorStatus>,
     pub(crate) metrics: ConnectorMetrics,
+    pub(crate) custom: CustomObserver,
 }
 
 /// The configuration as far as the loop needs it.
@@ -361,6 +363,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 let took = clock.duration_since(written_at).unwrap_or_default();
                 self.latencies.end_to_end.observe(took.as_secs_f64());
             }
+            self.observe(&sent);
             last = Some((seq, sent));
         }
         let Some((seq, sent)) = last else {
@@ -382,6 +385,17 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.begin_save();
         }
         Ok(())
+    }
+
+    /// Business metrics look at the event once more; without them nobody does.
+    fn observe(&mut self, sent: &Sent) {
+        if self.parts.custom.is_empty() {
+            return;
+        }
+        // It was readable when it was published.
+        if let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) {
+            self.parts.custom.observe(&event);
+        }
     }
 
     fn note_blocked(&mut self) {

@@ -53,7 +53,8 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 ///     ..Config::default()
 /// };
 /// let config = config.validate().map_err(|problems| format!("{problems:?}"))?;
-/// let metrics = Metrics::register(&prometheus::Registry::new())?;
+/// let registry = prometheus::Registry::new();
+/// let metrics = Metrics::register(&registry)?.with_custom(&config, &registry)?;
 /// let server = Server::new(
 ///     config,
 ///     MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?,

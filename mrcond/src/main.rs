@@ -76,7 +76,9 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
     let other = |error: &dyn Display| Failure::new(exit::OTHER, error);
     let registry = Registry::new();
     let process = Process::register(&registry).map_err(|error| other(&error))?;
-    let metrics = Metrics::register(&registry).map_err(|error| other(&error))?;
+    let metrics = Metrics::register(&registry)
+        .and_then(|metrics| metrics.with_custom(&config, &registry))
+        .map_err(|error| other(&error))?;
     let listen = config.server().listen;
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
     let server = Server::new(config, mongodb, rabbitmq, metrics)

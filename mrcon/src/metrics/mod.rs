@@ -6,14 +6,18 @@
 //! operation and no lock. Gauges are not stored at all: they are read from [`ConnectorStatus`] when
 //! somebody scrapes (`gauges.rs`). Two connectors that watch the same collection share their series.
 
+pub mod custom;
 mod gauges;
 mod keep;
+mod path;
 mod tally;
 
+use crate::config::ValidConfig;
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
 use crate::oplog::Oplog;
 use crate::status::ConnectorStatus;
+use custom::CustomMetrics;
 use gauges::ConnectorGauges;
 use prometheus::local::LocalHistogram;
 use prometheus::{
@@ -65,6 +69,7 @@ pub struct Metrics {
     configured: IntGauge,
     history: HistoryMetrics,
     gauges: ConnectorGauges,
+    pub(crate) custom: CustomMetrics,
 }
 
 /// How the store of the history does.
@@ -227,7 +232,22 @@ impl Metrics {
                 )?,
             },
             gauges: ConnectorGauges::register(registry)?,
+            custom: CustomMetrics::default(),
         })
+    }
+
+    /// Adds the business metrics of a configuration; without this they are not counted.
+    ///
+    /// # Errors
+    /// When `registry` already has a metric of such a name.
+    pub fn with_custom(mut self, config: &ValidConfig, registry: &Registry) -> Result<Metrics> {
+        self.custom = CustomMetrics::register(&config.metrics().custom, registry)?;
+        Ok(self)
+    }
+
+    /// The business metrics.
+    pub fn custom(&self) -> &CustomMetrics {
+        &self.custom
     }
 
     /// The handles of the connector behind `status`; every series is there from now on, at 0.

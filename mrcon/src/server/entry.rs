@@ -9,6 +9,7 @@ use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{ErrorKind, Result};
 use crate::event::ResumeToken;
+use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::sink::Sink;
 use crate::sink::amqp::AmqpSink;
@@ -32,6 +33,7 @@ pub(super) struct Entry {
     pub(super) store: Arc<MongoCheckpoints>,
     pub(super) status: Arc<ConnectorStatus>,
     pub(super) metrics: ConnectorMetrics,
+    pub(super) custom: CustomObserver,
 }
 
 /// What a run leaves to the next one of the same process.
@@ -81,6 +83,9 @@ impl Entry {
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
         };
         let store = MongoCheckpoints::new(client, config, instance());
+        let custom = metrics
+            .custom
+            .for_collection(&watched.db_name, &watched.coll_name);
         let metrics = metrics.connector(&status);
         Entry {
             config: config.clone(),
@@ -88,6 +93,7 @@ impl Entry {
             store: Arc::new(store),
             status,
             metrics,
+            custom,
         }
     }
 
@@ -174,6 +180,7 @@ impl Entry {
             settings: self.settings.clone(),
             status: Arc::clone(&self.status),
             metrics: self.metrics.clone(),
+            custom: self.custom.clone(),
         })
     }
 
