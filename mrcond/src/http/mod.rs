@@ -4,6 +4,8 @@
 //! or hostile client costs at most its own connection, and those are bounded in number, in header
 //! size and in time.
 
+mod events;
+mod page;
 mod status;
 
 use axum::extract::State as Extract;
@@ -73,7 +75,9 @@ fn router(state: State) -> Router {
                 "not found; try /health, /status or /metrics\n",
             )
         })
-        .with_state(state)
+        .with_state(state.clone())
+        .merge(page::routes())
+        .merge(events::routes(state))
 }
 
 async fn accept(listener: TcpListener, router: Router) {
