@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 
-from servers import instances, mongo, programs, rabbit
+from servers import browser, instances, mongo, programs, rabbit
 from servers.common import Problem, say
 
 KINDS = {"mongo": mongo, "rabbit": rabbit}
@@ -33,6 +33,7 @@ PROGRAMS = {
     "mongo": programs.mongodb,
     "rabbit": lambda: programs.rabbitmq("4.0.5"),
     "rabbit-3.10": lambda: programs.rabbitmq("3.10.8"),
+    "chromium": browser.chromium,
 }
 
 
@@ -42,7 +43,9 @@ def fetch(options):
     for name in options.programs or PROGRAMS:
         if name not in PROGRAMS:
             raise Problem("there is no program '%s'" % name, "choose from " + ", ".join(PROGRAMS))
-        say("%s is in %s" % (name, PROGRAMS[name]()))
+        place = PROGRAMS[name]()
+        say("%s is in %s" % (name, place))
+        print(place, flush=True)
 
 
 def up(options):
