@@ -11,7 +11,7 @@ use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::OnInvalidate;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ChangeEvent, ResumeToken};
+use crate::event::{ChangeEvent, Operation, ResumeToken};
 use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Latencies};
 use crate::sink::{Outcome, Settlement, Sink};
@@ -84,6 +84,7 @@ pub(crate) struct Settings {
 struct Sent {
     batch: Arc<EventBatch>,
     index: usize,
+    operation: Operation,
     bytes: u64,
     published_at: Instant,
     /// When the server wrote it, if it says so.
@@ -273,6 +274,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let sent = Sent {
             batch: Arc::clone(&reading.batch),
             index: reading.next,
+            operation: event.operation,
             bytes,
             published_at: now,
             written_at: event_time(&event),
@@ -343,7 +345,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 let took = clock.duration_since(written_at).unwrap_or_default();
                 self.latencies.end_to_end.observe(took.as_secs_f64());
             }
-            self.observe(&sent);
+            if !self.parts.custom.is_empty() {
+                let event = sent.batch.event(sent.index);
+                self.parts.custom.observe_raw(sent.operation, event);
+            }
             last = Some((seq, sent));
         }
         let Some((seq, sent)) = last else {
@@ -370,17 +375,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.begin_save();
         }
         Ok(())
-    }
-
-    /// Business metrics look at the event once more; without them nobody does.
-    fn observe(&mut self, sent: &Sent) {
-        if self.parts.custom.is_empty() {
-            return;
-        }
-        // It was readable when it was published.
-        if let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) {
-            self.parts.custom.observe(&event);
-        }
     }
 
     fn note_blocked(&mut self) {

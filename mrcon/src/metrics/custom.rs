@@ -15,6 +15,7 @@ mod series;
 use super::path::Path;
 use crate::config::{CustomMetric, CustomMetricType, CustomValue, Selector};
 use crate::event::{ChangeEvent, Operation};
+use bson::RawDocument;
 use label::{Fit, append_label, append_numbers};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry, Result};
 use series::{END_OF_VALUE, Handle, Known, Series};
@@ -200,8 +201,13 @@ impl CustomObserver {
 
     /// Counts an event, which has to be confirmed.
     pub fn observe(&mut self, event: &ChangeEvent<'_>) {
+        self.observe_raw(event.operation, event.raw);
+    }
+
+    /// Counts an event of which the operation is known, so that it need not be parsed again.
+    pub fn observe_raw(&mut self, operation: Operation, event: &RawDocument) {
         for Observed { metric, known } in &mut self.observed {
-            if metric.operations & bit(event.operation) == 0 {
+            if metric.operations & bit(operation) == 0 {
                 continue;
             }
             self.numbers.clear();
@@ -210,13 +216,13 @@ impl CustomObserver {
                 None => self.numbers.push(1.0),
                 Some(path) => {
                     let accepts = |number| metric.accepts(number);
-                    fit = append_numbers(&mut self.numbers, path, event.raw, accepts);
+                    fit = append_numbers(&mut self.numbers, path, event, accepts);
                 }
             }
             if !self.numbers.is_empty() {
                 self.key.clear();
                 for (_, path) in &metric.labels {
-                    if append_label(&mut self.key, path, event.raw) == Fit::Wrong {
+                    if append_label(&mut self.key, path, event) == Fit::Wrong {
                         fit = Fit::Wrong;
                     }
                     self.key.push(END_OF_VALUE);

@@ -197,6 +197,7 @@ async fn blocked_broker_keeps_the_daemon_from_stopping() {
     let config = Config {
         entries: vec![entry.clone()],
         shutdown_timeout: Some("3s"),
+        ..Config::default()
     };
     let mut daemon = Daemon::spawn(&config, &rig.uris());
     daemon.ready().await;

@@ -442,6 +442,7 @@ async fn stop_hangs_while_mongodb_is_down() {
     let config = Config {
         entries: vec![entry.clone()],
         shutdown_timeout: Some("5s"),
+        ..Config::default()
     };
     let mut daemon = Daemon::spawn(&config, &rig.uris());
     daemon.ready().await;

@@ -41,14 +41,22 @@ impl Entry {
 pub(crate) struct Config {
     pub(crate) entries: Vec<Entry>,
     pub(crate) shutdown_timeout: Option<&'static str>,
+    /// The section `metrics`.
+    pub(crate) metrics: Option<Value>,
 }
 
 impl Config {
     pub(crate) fn new(entries: impl Into<Vec<Entry>>) -> Config {
         Config {
             entries: entries.into(),
-            shutdown_timeout: None,
+            ..Config::default()
         }
+    }
+
+    /// With these business metrics.
+    pub(crate) fn with_custom(mut self, metrics: Value) -> Config {
+        self.metrics.get_or_insert_with(|| json!({}))["custom"] = metrics;
+        self
     }
 
     /// The file's text. All JSON is YAML.
@@ -58,7 +66,10 @@ impl Config {
             server["shutdown_timeout"] = shutdown_timeout.into();
         }
         let entries: Vec<&Value> = self.entries.iter().map(|entry| &entry.0).collect();
-        let all = json!({"server": server, "collections": entries});
+        let mut all = json!({"server": server, "collections": entries});
+        if let Some(metrics) = &self.metrics {
+            all["metrics"] = metrics.clone();
+        }
         serde_json::to_string_pretty(&all)
             .unwrap_or_else(|error| unreachable!("plain JSON: {error}"))
     }
