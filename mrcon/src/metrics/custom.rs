@@ -13,7 +13,7 @@ mod label;
 mod series;
 
 use super::path::Path;
-use crate::config::{CustomMetric, CustomMetricType, CustomValue, Selector};
+use crate::config::{CollectionConfig, CustomMetric, CustomMetricType, CustomValue, Selector};
 use crate::event::{ChangeEvent, Operation};
 use bson::RawDocument;
 use label::{Fit, append_label, append_numbers};
@@ -86,6 +86,23 @@ impl CustomMetrics {
             observed: observed.map(Observed::new).collect(),
             key: Vec::new(),
             numbers: Vec::new(),
+        }
+    }
+
+    /// The same for one of several connectors. A collection that goes to several queues counts once,
+    /// by the first of its connectors: an order is one order, however often it is delivered.
+    pub(crate) fn for_entry(&self, entries: &[CollectionConfig], index: usize) -> CustomObserver {
+        let name = |entry: &CollectionConfig| {
+            let watched = &entry.watched;
+            (watched.db_name.clone(), watched.coll_name.clone())
+        };
+        let (db, coll) = name(&entries[index]);
+        let counted = entries[..index]
+            .iter()
+            .any(|entry| name(entry) == (db.clone(), coll.clone()));
+        match counted {
+            true => CustomMetrics::default().for_collection(&db, &coll),
+            false => self.for_collection(&db, &coll),
         }
     }
 

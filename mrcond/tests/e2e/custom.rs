@@ -2,13 +2,19 @@
 
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::Daemon;
+use crate::common::load::Load;
 use crate::common::metrics::Metrics;
+use crate::common::mongo::Mongo;
+use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
+use crate::common::truth::Event;
+use crate::common::wait::SOON;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::Collection;
 use serde_json::{Value, json};
 use std::slice::from_ref;
+use std::time::Duration;
 
 /// Starts a daemon with these business metrics and waits until it is ready.
 async fn start(rig: &Rig, entries: &[Entry], metrics: Value) -> Daemon {
@@ -268,13 +274,51 @@ async fn a_thousand_label_values_make_more_series_than_allowed() {
 }
 
 #[tokio::test]
+async fn events_count_again_when_they_are_sent_again_or_go_to_two_queues() {
+    let (mongo, broker) = tokio::join!(Mongo::shared(), Broker::private());
+    let rig = Rig::on(&mongo, &broker, "again").await;
+    let second = format!("{}-second", rig.name);
+    let entries = [rig.entry(), rig.entry_for("orders", &second)];
+    let metrics = json!([{
+        "name": "changes_total",
+        "help": "Changes by kind",
+        "collection": format!("{}.orders", rig.name),
+        "labels": {"operation": "operationType"},
+    }]);
+    let daemon = start(&rig, &entries, metrics).await;
+    let load = Load::start(&rig.collection(), 0, Duration::from_millis(20));
+    for _ in 0..3 {
+        daemon.goes_on(&entries[0].name()).await;
+        let restarts = daemon.connector(&entries[0].name()).await["restarts"].as_u64();
+        broker.ctl(&["close_all_connections", "maintenance"]).await;
+        let restarted = |now: &Value| now["restarts"].as_u64() > restarts;
+        let name = entries[0].name();
+        daemon.until(&name, "sees the close", restarted).await;
+    }
+    load.finish().await;
+    let truth = rig.truth().await;
+    for entry in &entries {
+        daemon.confirmed(&entry.name(), truth.len()).await;
+    }
+    let shown = daemon.metrics().await;
+    for operation in ["insert", "update", "replace", "delete"] {
+        let happened = truth
+            .iter()
+            .filter(|event: &&Event| event.operation() == operation);
+        let counted = shown.value("changes_total", &[("operation", operation)]);
+        assert_eq!(counted, Some(happened.count() as f64), "{operation}");
+    }
+    assert_eq!(shown.sum("changes_total", &[]), truth.len() as f64);
+    broker.delete(&second).await;
+    rig.clean().await;
+}
+
+#[tokio::test]
 async fn a_metric_of_a_collection_that_nobody_watches_is_accepted() {
     let rig = Rig::new("unwatched").await;
     let metric = json!([{"name": "a_total", "help": "h", "collection": "shop.other"}]);
     let config = Config::new([rig.entry()]).with_custom(metric);
-    let ended = Daemon::spawn(&config, &rig.uris())
-        .end(crate::common::wait::SOON)
-        .await;
+    let ended = Daemon::spawn(&config, &rig.uris()).end(SOON).await;
     assert_eq!(ended.code, Some(78), "{}", ended.log);
     let said = ended.log.contains("metrics.custom[0].collection")
         && ended.log.contains("\"shop.other\" matches no entry");
