@@ -12,6 +12,7 @@ mod common;
 mod admin;
 mod broker;
 mod cli;
+mod custom;
 mod database;
 mod delivery;
 mod history;
