@@ -38,6 +38,11 @@ pub(crate) async fn start(kind: &str, name: &str, arguments: &[&str]) -> Value {
         .unwrap_or_else(|error| panic!("dev/services.py printed {printed:?}: {error}"))
 }
 
+/// Where a program is that `dev/services.py` knows, as it prints it.
+pub(crate) async fn fetch(program: &str) -> String {
+    services(&["fetch", program]).await
+}
+
 async fn services(arguments: &[&str]) -> String {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../dev/services.py");
     let mut command = Command::new("python3");
