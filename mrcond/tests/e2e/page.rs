@@ -95,8 +95,10 @@ async fn page_is_large_or_may_load_from_elsewhere() {
     assert!(paths.len() > 5, "{paths:?}");
     assert!(total < MOST_BYTES, "{total} bytes");
     assert_eq!(daemon.get("/page/nothing.js").await.code, 404);
-    let answer = http::send(daemon.address, "POST", "/", None).await.unwrap();
-    assert_eq!(answer.code, 405);
+    let ask = async |method| http::send(daemon.address, method, "/", None).await.unwrap();
+    assert_eq!(ask("POST").await.code, 405);
+    let head = ask("GET").await.head;
+    assert!(head.contains("connection: close"), "{head}");
 }
 
 /// A client of `/events` that has sent its request.
