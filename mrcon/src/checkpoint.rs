@@ -16,7 +16,7 @@ use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use mongodb::{Client, Collection};
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 /// How long one read or write of a checkpoint may take before it counts as failed.
@@ -36,6 +36,16 @@ pub struct Checkpoint {
     pub token: ResumeToken,
     /// The number of the last confirmed event; 0 before the first.
     pub seq: u64,
+    /// The time of the position: an event's on its server's clock, an idle one's on ours. `None`
+    /// where the event, or the version that saved it, does not tell.
+    pub at: Option<SystemTime>,
+}
+
+impl Checkpoint {
+    /// Whether both are the same place in the stream, whatever their times.
+    pub(crate) fn is_at(&self, other: &Checkpoint) -> bool {
+        self.seq == other.seq && self.token == other.token
+    }
 }
 
 /// What a run gets when it claims its checkpoint.
@@ -67,7 +77,7 @@ pub trait CheckpointStore: Send + Sync + 'static {
 }
 
 /// Checkpoints in a MongoDB collection, one document a connector:
-/// `{_id: {db, coll, stream}, epoch, seq, token, options, instance, saved_at}`.
+/// `{_id: {db, coll, stream}, epoch, seq, token, at, options, instance, saved_at}`.
 ///
 /// The document is updated in place and never deleted, so it also lives in a capped collection.
 #[derive(Debug, Clone)]
@@ -168,6 +178,11 @@ impl MongoCheckpoints {
             (Some(Bson::Document(token)), Some(seq)) => Some(Checkpoint {
                 token: stored_token(token).ok_or_else(|| corrupt("token", &self.id))?,
                 seq: number(seq).ok_or_else(|| corrupt("seq", &self.id))?,
+                // Only shown, so whatever it is, it does not keep the connector from running.
+                at: document
+                    .get_datetime("at")
+                    .ok()
+                    .map(|at| at.to_system_time()),
             }),
             (_, Some(_)) => return Err(corrupt("token", &self.id)),
             (Some(_), None) => return Err(corrupt("seq", &self.id)),
@@ -187,6 +202,7 @@ impl MongoCheckpoints {
         let values = doc! {
             "token": token_document(&checkpoint.token)?,
             "seq": checkpoint.seq as i64,
+            "at": checkpoint.at.map(DateTime::from_system_time),
             "options": &self.options,
             "saved_at": DateTime::now(),
         };

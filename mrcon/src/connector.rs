@@ -11,8 +11,9 @@ use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::OnInvalidate;
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ChangeEvent, ResumeToken};
-use crate::metrics::{ConnectorMetrics, Latencies};
+use crate::event::{ChangeEvent, Operation, ResumeToken};
+use crate::metrics::custom::CustomObserver;
+use crate::metrics::{ConnectorMetrics, Latencies, Stage, Tally};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
@@ -63,6 +64,7 @@ pub(crate) struct Parts<S, C> {
     pub(crate) settings: Settings,
     pub(crate) status: Arc<ConnectorStatus>,
     pub(crate) metrics: ConnectorMetrics,
+    pub(crate) custom: CustomObserver,
 }
 
 /// The configuration as far as the loop needs it.
@@ -82,6 +84,7 @@ pub(crate) struct Settings {
 struct Sent {
     batch: Arc<EventBatch>,
     index: usize,
+    operation: Operation,
     bytes: u64,
     published_at: Instant,
     /// When the server wrote it, if it says so.
@@ -116,6 +119,7 @@ pub(crate) struct Run<S, C> {
     blocked: bool,
     stream_ended: bool,
     latencies: Latencies,
+    tally: Tally,
 }
 
 impl<S: Sink, C: CheckpointStore> Run<S, C> {
@@ -143,6 +147,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             blocked: false,
             stream_ended: false,
             latencies: parts.metrics.latencies(),
+            tally: Tally::default(),
             parts,
         }
     }
@@ -157,6 +162,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.parts.status.enter(State::Running, None);
         let outcome = self.stream(stop).await;
         let outcome = self.finish(outcome).await;
+        // An event that ended the run may have been counted as read and no more.
+        self.count();
+        self.latencies.flush();
         self.parts.sink.close().await;
         (self.confirmed, outcome)
     }
@@ -216,9 +224,18 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         }
         if let Some((token, at)) = self.idle.take() {
             let seq = self.window.next_seq() - 1;
-            self.confirmed = Some(Checkpoint { token, seq });
-            self.parts.status.confirmed_at(at);
+            self.confirmed_up_to(Checkpoint {
+                token,
+                seq,
+                at: Some(at),
+            });
         }
+    }
+
+    fn confirmed_up_to(&mut self, position: Checkpoint) {
+        self.parts.status.confirmed_at(position.at);
+        self.parts.status.moved();
+        self.confirmed = Some(position);
     }
 
     fn can_publish(&self) -> bool {
@@ -238,7 +255,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             published += 1;
         }
         if published > 0 {
-            self.parts.metrics.published.inc_by(published as u64);
+            self.count();
             self.report();
         }
         Ok(())
@@ -255,7 +272,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 .with_source(error.to_string())
         };
         let event = ChangeEvent::parse(event).map_err(|error| malformed(&error))?;
-        self.parts.metrics.received(event.operation);
+        let operation = event.operation;
+        let read = event.raw.as_bytes().len() as u64;
+        self.tally.count(Stage::Received, operation, read);
         let message = self
             .parts
             .settings
@@ -268,9 +287,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.parts.status.progressed();
         }
         let bytes = message.body.len() as u64;
+        self.tally.count(Stage::Published, operation, bytes);
         let sent = Sent {
             batch: Arc::clone(&reading.batch),
             index: reading.next,
+            operation,
             bytes,
             published_at: now,
             written_at: event_time(&event),
@@ -329,10 +350,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     /// Moves the frontier over the contiguous confirmed prefix.
     fn advance(&mut self) -> Result<()> {
         let (now, clock) = (Instant::now(), SystemTime::now());
-        let (mut last, mut count, mut bytes) = (None, 0, 0);
+        let (mut last, mut count) = (None, 0);
         while let Some((seq, sent)) = self.window.pop_confirmed() {
             count += 1;
-            bytes += sent.bytes;
+            self.tally
+                .count(Stage::Confirmed, sent.operation, sent.bytes);
             self.latencies
                 .publish_confirm
                 .observe((now - sent.published_at).as_secs_f64());
@@ -341,6 +363,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 let took = clock.duration_since(written_at).unwrap_or_default();
                 self.latencies.end_to_end.observe(took.as_secs_f64());
             }
+            self.observe(&sent);
             last = Some((seq, sent));
         }
         let Some((seq, sent)) = last else {
@@ -349,24 +372,30 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let event = ChangeEvent::parse(sent.batch.event(sent.index)).map_err(|error| {
             Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
         })?;
-        self.confirmed = Some(Checkpoint {
-            token: ResumeToken::from(event.token),
-            seq,
-        });
-        if let Some(at) = sent.written_at {
-            self.parts.status.confirmed_at(at);
-        }
-        self.parts.metrics.confirmed_bytes.inc_by(bytes);
+        let token = ResumeToken::from(event.token);
+        let at = sent.written_at;
+        self.confirmed_up_to(Checkpoint { token, seq, at });
         self.last_progress = now;
         self.careful_confirms = self.careful_confirms.saturating_sub(count);
         self.parts.status.progressed();
-        self.parts.metrics.confirmed.inc_by(count);
+        self.count();
         self.take_idle();
         self.report();
         if seq - self.saved.as_ref().map_or(0, |saved| saved.seq) >= SAVE_EVERY {
             self.begin_save();
         }
         Ok(())
+    }
+
+    /// Business metrics look at the event once more; without them nobody does.
+    fn observe(&mut self, sent: &Sent) {
+        if self.parts.custom.is_empty() {
+            return;
+        }
+        // It was readable when it was published.
+        if let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) {
+            self.parts.custom.observe(&event);
+        }
     }
 
     fn note_blocked(&mut self) {
@@ -430,12 +459,14 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     fn begin_save(&mut self) {
-        if self.saving.is_some() || self.confirmed == self.saved {
-            return;
-        }
-        let Some(checkpoint) = self.confirmed.clone() else {
+        let Some(checkpoint) = &self.confirmed else {
             return;
         };
+        let is_saved = |saved: &Checkpoint| saved.is_at(checkpoint);
+        if self.saving.is_some() || self.saved.as_ref().is_some_and(is_saved) {
+            return;
+        }
+        let checkpoint = checkpoint.clone();
         let (store, epoch) = (Arc::clone(&self.parts.store), self.parts.epoch);
         self.last_save = Instant::now();
         self.saving = Some(Box::pin(async move {
@@ -449,9 +480,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.saving = None;
         match saved {
             Ok(()) => {
+                self.parts.status.saved_now(checkpoint.at);
                 self.saved = Some(checkpoint);
                 self.saves_fail_since = None;
-                self.parts.status.saved_now();
                 self.parts.metrics.checkpoint_saves.inc();
                 self.report();
                 Ok(())
@@ -465,6 +496,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 tracing::warn!(connector = %self.parts.status.name, cause = %error.chain(), "position not saved; delivery goes on");
                 if let Some(error_type) = error.policy().error_type {
                     self.parts.metrics.failed(error_type);
+                    self.parts.status.count_failure();
                 }
                 Ok(())
             }
@@ -546,6 +578,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.on_saved(checkpoint, Ok(()))?;
         }
         Ok(())
+    }
+
+    /// Makes what was counted visible.
+    fn count(&mut self) {
+        self.tally.flush(&self.parts.metrics, &self.parts.status);
     }
 
     fn report(&self) {

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp, spec::ElementType};
+use serde::{Deserialize, Serialize};
 
 use crate::elements::{Cursor, Malformed};
 
@@ -233,7 +234,8 @@ impl From<Malformed> for EventError {
 ///
 /// A message carries [`ChangeEvent::operation_type`] instead, which knows every operation that the
 /// server knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Operation {
     /// `insert`: a new document.
     Insert,

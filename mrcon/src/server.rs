@@ -10,7 +10,9 @@ mod entry;
 use crate::backoff::Backoff;
 use crate::config::ValidConfig;
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
+use crate::history::History;
 use crate::metrics::Metrics;
+use crate::oplog::Oplog;
 use crate::status::{ConnectorStatus, State};
 use crate::uri::{AmqpUri, MongoUri};
 use entry::{Ended, Entry, Legacy};
@@ -51,7 +53,8 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 ///     ..Config::default()
 /// };
 /// let config = config.validate().map_err(|problems| format!("{problems:?}"))?;
-/// let metrics = Metrics::register(&prometheus::Registry::new())?;
+/// let registry = prometheus::Registry::new();
+/// let metrics = Metrics::register(&registry)?.with_custom(&config, &registry)?;
 /// let server = Server::new(
 ///     config,
 ///     MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?,
@@ -71,6 +74,7 @@ pub struct Server {
     shutdown_timeout: Duration,
     metrics: Metrics,
     entries: Vec<Arc<Entry>>,
+    history: Arc<History>,
 }
 
 /// What the supervisor remembers of an entry between runs.
@@ -94,17 +98,23 @@ impl Server {
     ) -> Result<Server> {
         let client = connect(&mongodb, config.collections().len()).await?;
         let shutdown_timeout = config.server().shutdown_timeout;
-        let entries = config
+        let entries: Vec<Arc<Entry>> = config
             .collections()
             .iter()
             .map(|entry| Arc::new(Entry::new(entry, &client, shutdown_timeout, &metrics)))
             .collect();
+        let recorded = entries
+            .iter()
+            .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
+        let settings = &config.metrics().history;
+        let history = History::new(settings, &client, recorded.collect(), metrics.history());
         Ok(Server {
             client,
             rabbitmq,
             shutdown_timeout,
             metrics,
             entries,
+            history: Arc::new(history),
         })
     }
 
@@ -114,6 +124,16 @@ impl Server {
             .iter()
             .map(|connector| Arc::clone(&connector.status))
             .collect()
+    }
+
+    /// What the connectors have done, over restarts of the process.
+    pub fn history(&self) -> Arc<History> {
+        Arc::clone(&self.history)
+    }
+
+    /// What is known of MongoDB's oplog.
+    pub fn oplog(&self) -> Arc<Oplog> {
+        Arc::clone(self.metrics.oplog())
     }
 
     /// Runs every connector until `shutdown` is ready, then stops in order: nothing more is read,
@@ -133,12 +153,18 @@ impl Server {
             slots: self.entries.iter().map(|_| Slot::default()).collect(),
             unfinished: Vec::new(),
         };
-        supervisor.supervise(shutdown).await;
+        tokio::select! {
+            biased;
+            () = supervisor.supervise(shutdown) => {}
+            () = self.metrics.oplog().watch(&self.client) => {}
+            () = self.history.record() => {}
+        }
         let deadline = Instant::now() + self.shutdown_timeout;
         stop.cancel();
         supervisor.drain(deadline).await;
         let unfinished = std::mem::take(&mut supervisor.unfinished);
         drop(supervisor);
+        self.history.finish().await;
         // Closed while the runtime still runs: the driver's own tasks need it.
         let _ = timeout(CLIENT_SHUTDOWN, self.client.shutdown()).await;
         match unfinished.is_empty() {
@@ -262,6 +288,7 @@ impl Supervisor<'_> {
         };
         if let Some(error_type) = policy.error_type {
             connector.metrics.failed(error_type);
+            connector.status.count_failure();
         }
         note_connections(&connector.status, error);
         let halt = match policy.disposition {

@@ -3,9 +3,12 @@
 
 use crate::config::CollectionConfig;
 use crate::error::{Error, Policy};
+use crate::history::Totals;
+use crate::metrics::Stage;
+use crate::oplog::Oplog;
 use crate::rate::Rate;
 use std::sync::atomic::{AtomicI8, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -102,18 +105,29 @@ pub struct ConnectorStatus {
     pub max_unconfirmed: u64,
     /// Most body bytes in flight.
     pub max_unconfirmed_bytes: u64,
+    oplog: Arc<Oplog>,
     live: Mutex<Live>,
+    /// Events by stage since the process began; positions begin anew with each run, these do not.
+    events: [AtomicU64; Stage::COUNT],
+    confirmed_bytes: AtomicU64,
     received: AtomicU64,
     published: AtomicU64,
     confirmed: AtomicU64,
     saved: AtomicU64,
     unconfirmed_messages: AtomicU64,
     unconfirmed_bytes: AtomicU64,
+    failures: AtomicU64,
     restarts: AtomicU64,
     epoch: AtomicU64,
     /// Milliseconds since 1970 of the last confirmed position; `UNKNOWN` before it is known.
     confirmed_time: AtomicI64,
     saved_time: AtomicI64,
+    /// The time of the saved position itself.
+    saved_position_time: AtomicI64,
+    /// When the confirmed position last moved.
+    moved_time: AtomicI64,
+    mongodb_connects: AtomicU64,
+    rabbitmq_connects: AtomicU64,
     /// When there was last a confirm, or last nothing to confirm.
     progress_time: AtomicI64,
     /// Milliseconds for which a read has had no answer.
@@ -128,10 +142,39 @@ struct Live {
     since: SystemTime,
     detail: Option<String>,
     error: Option<LastError>,
-    rate: Rate,
+    rates: [Rate; RATES],
 }
 
 const UNKNOWN: i64 = i64::MIN;
+
+/// Events of each stage, and confirmed bytes.
+const RATES: usize = Stage::COUNT + 1;
+
+/// Averages over the last ten seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Rates {
+    /// Events read from MongoDB.
+    pub received_per_second: f64,
+    /// Messages handed to RabbitMQ.
+    pub published_per_second: f64,
+    /// Messages confirmed.
+    pub confirmed_per_second: f64,
+    /// Body bytes confirmed.
+    pub confirmed_bytes_per_second: f64,
+}
+
+/// Why a connector is not healthy.
+#[derive(Debug, Clone)]
+pub struct Complaint {
+    /// Its state in a word; `stalled` for one that runs and makes no progress.
+    pub state: &'static str,
+    /// Since when.
+    pub since: SystemTime,
+    /// What is wrong.
+    pub cause: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
 
 /// A copy of [`ConnectorStatus`] at one moment.
 #[derive(Debug, Clone)]
@@ -164,12 +207,20 @@ pub struct Snapshot {
     pub rabbitmq_up: Option<bool>,
     /// How long there has been something to deliver without any confirm.
     pub stalled_for: Duration,
-    /// Confirmed events per second over the last ten seconds.
-    pub confirmed_per_second: f64,
+    /// Since when the confirmed position has not moved; `None` before it first did.
+    pub progressed_at: Option<SystemTime>,
+    /// How long the saved position stays in the oplog; `None` where one of them is unknown.
+    pub time_to_history_loss: Option<Duration>,
+    /// Change streams opened again after the first.
+    pub mongodb_reconnects: u64,
+    /// Connections to RabbitMQ opened again after the first.
+    pub rabbitmq_reconnects: u64,
+    /// Events and bytes per second.
+    pub rates: Rates,
 }
 
 impl ConnectorStatus {
-    pub(crate) fn new(config: &CollectionConfig) -> Self {
+    pub(crate) fn new(config: &CollectionConfig, oplog: Arc<Oplog>) -> Self {
         let (database, collection) = (&config.watched.db_name, &config.watched.coll_name);
         let target = &config.rabbitmq.stream_name;
         let live = Live {
@@ -177,7 +228,7 @@ impl ConnectorStatus {
             since: SystemTime::now(),
             detail: None,
             error: None,
-            rate: Rate::default(),
+            rates: Default::default(),
         };
         ConnectorStatus {
             name: format!("{database}.{collection} -> {target}"),
@@ -186,17 +237,25 @@ impl ConnectorStatus {
             target: target.clone(),
             max_unconfirmed: config.rabbitmq.max_unconfirmed.into(),
             max_unconfirmed_bytes: config.rabbitmq.max_unconfirmed_bytes,
+            oplog,
             live: Mutex::new(live),
+            events: Default::default(),
+            confirmed_bytes: AtomicU64::new(0),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             saved: AtomicU64::new(0),
             unconfirmed_messages: AtomicU64::new(0),
             unconfirmed_bytes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             confirmed_time: AtomicI64::new(UNKNOWN),
             saved_time: AtomicI64::new(UNKNOWN),
+            saved_position_time: AtomicI64::new(UNKNOWN),
+            moved_time: AtomicI64::new(UNKNOWN),
+            mongodb_connects: AtomicU64::new(0),
+            rabbitmq_connects: AtomicU64::new(0),
             progress_time: AtomicI64::new(millis(SystemTime::now())),
             mongodb_silent: AtomicU64::new(0),
             mongodb_up: AtomicI8::new(-1),
@@ -222,14 +281,49 @@ impl ConnectorStatus {
             mongodb_up: flag(&self.mongodb_up),
             rabbitmq_up: flag(&self.rabbitmq_up),
             stalled_for: self.stalled_for(),
-            confirmed_per_second: live
-                .rate
-                .per_second(Instant::now(), self.confirmed.load(Ordering::Relaxed)),
+            progressed_at: self.progressed_at(),
+            time_to_history_loss: self.time_to_history_loss(),
+            mongodb_reconnects: again(&self.mongodb_connects),
+            rabbitmq_reconnects: again(&self.rabbitmq_connects),
+            rates: self.rates(&live),
         }
     }
 
+    fn rates(&self, live: &Live) -> Rates {
+        let (now, counts) = (Instant::now(), self.counts());
+        let rate = |index: usize| live.rates[index].per_second(now, counts[index]);
+        Rates {
+            received_per_second: rate(Stage::Received as usize),
+            published_per_second: rate(Stage::Published as usize),
+            confirmed_per_second: rate(Stage::Confirmed as usize),
+            confirmed_bytes_per_second: rate(Stage::COUNT),
+        }
+    }
+
+    fn counts(&self) -> [u64; RATES] {
+        let [received, published, confirmed] = self
+            .events
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed));
+        let bytes = self.confirmed_bytes.load(Ordering::Relaxed);
+        [received, published, confirmed, bytes]
+    }
+
     /// Why this connector is not healthy, on one line: state, since when, cause, remedy.
-    pub fn complaint(&self) -> Option<String> {
+    pub fn complaint_line(&self) -> Option<String> {
+        let complaint = self.complaint()?;
+        Some(format!(
+            "{}: {} since {}: {}; remedy: {}",
+            self.name,
+            complaint.state,
+            rfc3339(complaint.since),
+            complaint.cause,
+            complaint.remedy
+        ))
+    }
+
+    /// Why this connector is not healthy.
+    pub fn complaint(&self) -> Option<Complaint> {
         let snapshot = self.snapshot();
         let silent_for = Duration::from_millis(self.mongodb_silent.load(Ordering::Relaxed));
         let unconfirmed = snapshot.stalled_for >= STALLED_AFTER;
@@ -270,11 +364,12 @@ impl ConnectorStatus {
             "stalled" => SystemTime::now() - snapshot.stalled_for.max(silent_for),
             _ => snapshot.since,
         };
-        Some(format!(
-            "{}: {word} since {}: {cause}; remedy: {remedy}",
-            self.name,
-            rfc3339(since)
-        ))
+        Some(Complaint {
+            state: word,
+            since,
+            cause: cause.to_owned(),
+            remedy,
+        })
     }
 
     /// Whether both sides are connected.
@@ -315,6 +410,17 @@ impl ConnectorStatus {
 
     pub(crate) fn saved_at(&self) -> Option<SystemTime> {
         time(self.saved_time.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn progressed_at(&self) -> Option<SystemTime> {
+        time(self.moved_time.load(Ordering::Relaxed))
+    }
+
+    /// Both times are the MongoDB server's, but for an idle position, whose time is ours.
+    pub(crate) fn time_to_history_loss(&self) -> Option<Duration> {
+        let position = time(self.saved_position_time.load(Ordering::Relaxed))?;
+        let oldest = self.oplog.oldest()?;
+        Some(position.duration_since(oldest).unwrap_or_default())
     }
 
     pub(crate) fn state(&self) -> State {
@@ -358,8 +464,40 @@ impl ConnectorStatus {
 
     /// To be called about once a second while the connector runs.
     pub(crate) fn look_at_rate(&self) {
-        let confirmed = self.confirmed.load(Ordering::Relaxed);
-        self.live().rate.look(Instant::now(), confirmed);
+        let (now, counts) = (Instant::now(), self.counts());
+        let mut live = self.live();
+        for (rate, count) in live.rates.iter_mut().zip(counts) {
+            rate.look(now, count);
+        }
+    }
+
+    pub(crate) fn count(&self, stage: Stage, events: u64, bytes: u64) {
+        self.events[stage as usize].fetch_add(events, Ordering::Relaxed);
+        if stage == Stage::Confirmed {
+            self.confirmed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// What has happened since the process began.
+    pub(crate) fn totals(&self) -> Totals {
+        let [
+            events_received,
+            events_published,
+            events_confirmed,
+            bytes_confirmed,
+        ] = self.counts();
+        Totals {
+            events_received,
+            events_published,
+            events_confirmed,
+            bytes_confirmed,
+            failures: self.failures.load(Ordering::Relaxed),
+            restarts: self.restarts.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_restart(&self) {
@@ -414,13 +552,40 @@ impl ConnectorStatus {
             .store(millis(SystemTime::now()), Ordering::Relaxed);
     }
 
-    pub(crate) fn confirmed_at(&self, time: SystemTime) {
-        self.confirmed_time.store(millis(time), Ordering::Relaxed);
+    /// The confirmed position is the one of `time` now.
+    pub(crate) fn confirmed_at(&self, time: Option<SystemTime>) {
+        if let Some(time) = time {
+            self.confirmed_time.store(millis(time), Ordering::Relaxed);
+        }
     }
 
-    pub(crate) fn saved_now(&self) {
+    /// The confirmed position has just moved.
+    pub(crate) fn moved(&self) {
+        self.moved_time
+            .store(millis(SystemTime::now()), Ordering::Relaxed);
+    }
+
+    /// The position of `time` has just been made durable.
+    pub(crate) fn saved_now(&self, time: Option<SystemTime>) {
         self.saved_time
             .store(millis(SystemTime::now()), Ordering::Relaxed);
+        self.saved_position(time);
+    }
+
+    /// The position of `time` is durable.
+    pub(crate) fn saved_position(&self, time: Option<SystemTime>) {
+        let millis = time.map_or(UNKNOWN, millis);
+        self.saved_position_time.store(millis, Ordering::Relaxed);
+    }
+
+    /// A change stream was opened; whether it was not the first.
+    pub(crate) fn mongodb_connected(&self) -> bool {
+        self.mongodb_connects.fetch_add(1, Ordering::Relaxed) > 0
+    }
+
+    /// A connection to RabbitMQ was opened; whether it was not the first.
+    pub(crate) fn rabbitmq_connected(&self) -> bool {
+        self.rabbitmq_connects.fetch_add(1, Ordering::Relaxed) > 0
     }
 
     pub(crate) fn set_mongodb_up(&self, up: bool) {
@@ -442,6 +607,11 @@ fn flag(flag: &AtomicI8) -> Option<bool> {
         -1 => None,
         value => Some(value == 1),
     }
+}
+
+/// How often something was done again, of how often it was done.
+fn again(times: &AtomicU64) -> u64 {
+    times.load(Ordering::Relaxed).saturating_sub(1)
 }
 
 fn millis(time: SystemTime) -> i64 {

@@ -55,6 +55,27 @@ fn every_valid_file_is_accepted() {
     }
 }
 
+#[test]
+fn custom_metrics_are_not_what_the_file_says() {
+    use mrcon::event::Operation;
+
+    let config = valid("custom_metrics");
+    let [orders, revenue, price, size, score] = &config.metrics().custom[..] else {
+        panic!("five metrics");
+    };
+    assert_eq!(orders.operations, [Operation::Insert, Operation::Update]);
+    assert_eq!(orders.labels["kind"], "fullDocument._type");
+    assert_eq!(revenue.kind, CustomMetricType::Counter);
+    let path = CustomValue::Path("fullDocument.lines.price".into());
+    assert_eq!(revenue.value, Some(path));
+    assert_eq!(price.buckets, Some(vec![-1.0, 0.5, 1000.0]));
+    assert_eq!(size.buckets, None);
+    assert_eq!(score.operations[1], Operation::DropDatabase);
+    let history = &config.metrics().history;
+    assert_eq!(history.retention.as_secs(), 366 * 24 * 3600);
+    assert!(!valid("history_off").metrics().history.enabled);
+}
+
 /// Set `UPDATE_EXPECTED=1` to write the expected files anew, and read the difference.
 #[test]
 fn every_invalid_file_gives_exactly_its_lines() {
@@ -290,6 +311,7 @@ fn the_example_works_as_it_is() {
         [CollectionConfig::new("shop", "orders", "orders")]
     );
     assert_eq!(config.server(), &ServerConfig::default());
+    assert_eq!(config.metrics(), &MetricsConfig::default());
 }
 
 #[test]
@@ -304,6 +326,28 @@ fn each_key_of_the_example_shows_its_default() {
         [CollectionConfig::new("shop", "orders", "orders")]
     );
     assert_eq!(config.server(), &ServerConfig::default());
+    assert_eq!(config.metrics(), &MetricsConfig::default());
+}
+
+#[test]
+fn the_custom_metrics_of_the_example_are_refused_or_mean_something_else() {
+    let lines = example();
+    let shown = lines
+        .lines()
+        .skip_while(|line| !line.contains("- name: shop_orders_total"))
+        .map_while(|line| line.strip_prefix("  #   "));
+    let shown: String = shown.map(|line| format!("    {line}\n")).collect();
+    let text = lines.replace("  #custom: []", &format!("  custom:\n{shown}"));
+    let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
+    let [orders, price] = &config.metrics().custom[..] else {
+        panic!("{:?}", config.metrics());
+    };
+    let labels = |metric: &CustomMetric| metric.labels.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(labels(orders), ["kind", "status"]);
+    assert_eq!(orders.value, Some(CustomValue::One));
+    assert_eq!(orders.max_series, DEFAULT_MAX_SERIES);
+    assert_eq!(price.kind, CustomMetricType::Histogram);
+    assert_eq!(price.buckets, Some(vec![10.0, 100.0, 1000.0]));
 }
 
 /// Paths of all keys below `value`, such as `server.listen`.
@@ -404,6 +448,12 @@ const PIECES: &[&str] = &[
     "rabbitmq:",
     "resume_tokens:",
     "mask:",
+    "metrics:",
+    "custom:",
+    "labels: {",
+    "collection: shop.(",
+    "value: 1",
+    "buckets: [",
     "pipeline:",
     "db_name: shop",
     "coll_name: orders",

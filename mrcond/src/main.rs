@@ -2,12 +2,15 @@
 
 mod cli;
 mod http;
+mod process;
 mod telemetry;
 
 use cli::Command;
 use mrcon::config::ValidConfig;
 use mrcon::uri::{AmqpUri, MongoUri};
 use mrcon::{ErrorKind, Metrics, Server};
+use process::Process;
+use prometheus::Registry;
 use std::fmt::Display;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,8 +74,11 @@ fn run() -> Result<(), Failure> {
 
 async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Result<(), Failure> {
     let other = |error: &dyn Display| Failure::new(exit::OTHER, error);
-    let registry = telemetry::registry().map_err(|error| other(&error))?;
-    let metrics = Metrics::register(&registry).map_err(|error| other(&error))?;
+    let registry = Registry::new();
+    let process = Process::register(&registry).map_err(|error| other(&error))?;
+    let metrics = Metrics::register(&registry)
+        .and_then(|metrics| metrics.with_custom(&config, &registry))
+        .map_err(|error| other(&error))?;
     let listen = config.server().listen;
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
     let server = Server::new(config, mongodb, rabbitmq, metrics)
@@ -85,14 +91,13 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
             };
             Failure::new(code, error.chain())
         })?;
-    let http = http::serve(listen, http::State::new(registry, server.status()))
-        .await
-        .map_err(|error| {
-            Failure::new(
-                exit::OTHER,
-                format!("listen on {listen}: {error}; set server.listen to a free address"),
-            )
-        })?;
+    let state = http::State::new(registry, process, &server).map_err(|error| other(&error))?;
+    let http = http::serve(listen, state).await.map_err(|error| {
+        Failure::new(
+            exit::OTHER,
+            format!("listen on {listen}: {error}; set server.listen to a free address"),
+        )
+    })?;
     let outcome = server.run(termination()?).await;
     http.abort();
     outcome.map_err(|error| Failure::new(exit::OTHER, error.chain()))?;

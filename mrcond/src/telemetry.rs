@@ -1,8 +1,6 @@
-//! Logs, and the metrics of the process itself.
+//! Logs.
 
 use crate::{Failure, exit};
-use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntGauge, Opts, Registry};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -50,22 +48,4 @@ pub(crate) fn init(settings: &LogSettings) -> Result<(), Failure> {
         false => builder.try_init(),
     };
     outcome.map_err(|error| Failure::new(exit::OTHER, format!("start logging: {error}")))
-}
-
-/// A registry with what the process has to say of itself: `process_*` and `mrcon_build_info`.
-pub(crate) fn registry() -> prometheus::Result<Registry> {
-    let registry = Registry::new();
-    registry.register(Box::new(ProcessCollector::for_self()))?;
-    let info = IntGauge::with_opts(
-        Opts::new(
-            "mrcon_build_info",
-            "Always 1; the labels tell which build runs",
-        )
-        .const_label("version", env!("CARGO_PKG_VERSION"))
-        .const_label("revision", env!("MRCON_REVISION"))
-        .const_label("rustc", env!("MRCON_RUSTC")),
-    )?;
-    info.set(1);
-    registry.register(Box::new(info))?;
-    Ok(registry)
 }

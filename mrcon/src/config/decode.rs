@@ -261,6 +261,7 @@ fn in_yaml_words(expected: &str, rule: Option<String>) -> String {
         "a map" => "a mapping of keys",
         "a boolean" => "true or false",
         "u8" | "u32" | "u64" | "i64" => return rule.unwrap_or_else(|| "a whole number".to_owned()),
+        "f64" => "a number",
         "socket address" => return rule.unwrap_or_else(|| expected.to_owned()),
         structure if structure.starts_with("struct ") => "a mapping of keys",
         other => other,

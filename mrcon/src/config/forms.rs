@@ -1,5 +1,5 @@
 //! Values whose written form is not what serde derives: durations, `auto | true | false`, `now` or
-//! a point in time, two keys that may be `null`, and aggregation stages.
+//! a point in time, 1 or a path, two keys that may be `null`, and aggregation stages.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Error as _, Serialize, Serializer};
 
 use super::limits::{DEFAULT_TOKENS_COLL_CAPPED, DEFAULT_TOKENS_COLL_SIZE_IN_BYTES};
-use super::schema::{SplitLargeEvents, Start};
+use super::schema::{CustomValue, SplitLargeEvents, Start};
 
 /// Durations are written with a unit (`20s`, `500ms`, `2m`), so that no reader has to guess it.
 pub(super) mod duration {
@@ -142,6 +142,49 @@ impl<'de> Deserialize<'de> for Start {
                 bson::DateTime::parse_rfc3339_str(text)
                     .map(Start::At)
                     .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(FormVisitor)
+    }
+}
+
+impl Serialize for CustomValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One => serializer.serialize_u8(1),
+            Self::Path(path) => serializer.serialize_str(path),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CustomValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FormVisitor;
+
+        impl Visitor<'_> for FormVisitor {
+            type Value = CustomValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("1, or a path to a number such as fullDocument.price")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                match number {
+                    1 => Ok(CustomValue::One),
+                    other => Err(E::invalid_value(de::Unexpected::Unsigned(other), &self)),
+                }
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                match number {
+                    1 => Ok(CustomValue::One),
+                    other => Err(E::invalid_value(de::Unexpected::Signed(other), &self)),
+                }
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<Self::Value, E> {
+                Ok(CustomValue::Path(path.to_owned()))
             }
         }
 

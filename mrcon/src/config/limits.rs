@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::schema::{
-    Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost, OnInvalidate, OnUnroutable,
-    Protocol, QueueType, Snapshot, SplitLargeEvents, Start,
+    CustomMetricType, Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost, OnInvalidate,
+    OnUnroutable, Protocol, QueueType, Snapshot, SplitLargeEvents, Start,
 };
 
 /// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port
@@ -102,6 +102,34 @@ pub const DEFAULT_ON_UNROUTABLE: OnUnroutable = OnUnroutable::Halt;
 /// `format`: relaxed Extended JSON, the form that is easiest to read for consumers.
 pub const DEFAULT_FORMAT: Format = Format::Relaxed;
 
+/// `metrics.custom[].type`: counter. Most business metrics count documents.
+pub const DEFAULT_CUSTOM_METRIC_TYPE: CustomMetricType = CustomMetricType::Counter;
+
+/// `metrics.custom[].buckets`: powers of ten up to a million. Nothing is known about the number, so
+/// they only tell its size; whoever wants more names the bounds that matter.
+pub const DEFAULT_BUCKETS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
+
+/// `metrics.custom[].max_series`: 100, enough for a status, a type or a country, and few enough
+/// that a field with a value of its own in each document does no harm.
+pub const DEFAULT_MAX_SERIES: u32 = 100;
+
+/// `metrics.history.enabled`: true, so that totals and the page's curves survive a restart.
+pub const DEFAULT_HISTORY_ENABLED: bool = true;
+
+/// `metrics.history.db_name`: the database of the resume tokens, so that one permission covers both.
+pub const DEFAULT_HISTORY_DB_NAME: &str = DEFAULT_TOKENS_DB_NAME;
+
+/// `metrics.history.coll_name`: says what it holds.
+pub const DEFAULT_HISTORY_COLL_NAME: &str = "metrics_history";
+
+/// `metrics.history.resolution`: 10 s, fine enough to see an incident of a minute; one small write
+/// for all collections in that time.
+pub const DEFAULT_HISTORY_RESOLUTION: Duration = Duration::from_secs(10);
+
+/// `metrics.history.retention`: 7 days, so that today can be compared with the same day of last
+/// week. Longer is the business of Prometheus.
+pub const DEFAULT_HISTORY_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Largest configuration file, 1 MiB. A collection entry takes about 500 bytes, so this is room
 /// for two thousand of them; anything larger is not a configuration file.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -141,6 +169,47 @@ pub const MAX_STREAM_NAME_BYTES: usize = 255;
 /// pipelines have a handful.
 pub const MAX_PIPELINE_STAGES: usize = 100;
 
+/// Most custom metrics. Each costs every confirmed event of its collections some hundred
+/// nanoseconds; a hundred of them would already halve the throughput.
+pub const MAX_CUSTOM_METRICS: usize = 100;
+
+/// Longest name of a custom metric, and of a label, in bytes. Every line of a scrape repeats them.
+pub const MAX_METRIC_NAME_BYTES: usize = 128;
+
+/// Longest help text of a custom metric, in bytes: a sentence or two, not a manual.
+pub const MAX_HELP_BYTES: usize = 500;
+
+/// Longest `metrics.custom[].collection`, in bytes: room for a choice of four of MongoDB's longest
+/// names.
+pub const MAX_SELECTOR_BYTES: usize = 1024;
+
+/// Most labels of a custom metric. The number of series is the product of their values, so even
+/// ten of them rarely fit under any `max_series`.
+pub const MAX_CUSTOM_LABELS: usize = 10;
+
+/// Most parts of a path into a change event. MongoDB allows documents of 100 levels; real ones
+/// have a handful, and each part costs a search for each event.
+pub const MAX_PATH_PARTS: usize = 16;
+
+/// Longest path into a change event, in bytes.
+pub const MAX_PATH_BYTES: usize = 512;
+
+/// Most buckets of a custom histogram: every label combination has a series for each.
+pub const MAX_BUCKETS: usize = 50;
+
+/// Allowed `metrics.custom[].max_series`. Ten thousand series of one metric are a load for the
+/// Prometheus server; more is a mistake in the choice of labels.
+pub const MAX_SERIES_RANGE: RangeInclusive<u32> = 1..=10_000;
+
+/// Allowed `metrics.history.resolution`. MongoDB's time series collections have seconds at the
+/// finest; above an hour nothing can be seen.
+pub const HISTORY_RESOLUTION_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Allowed `metrics.history.retention`: from an hour, what the status page shows, to a leap year.
+pub const HISTORY_RETENTION_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(366 * 24 * 3600);
+
 /// What is allowed for a key whose values have limits, in the words that follow "must be".
 pub(super) fn allowed(key: &str) -> Option<String> {
     let words = match key {
@@ -149,6 +218,9 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         "save_interval" => durations(&SAVE_INTERVAL_RANGE),
         "max_unconfirmed" => numbers(&MAX_UNCONFIRMED_RANGE),
         "max_unconfirmed_bytes" => numbers(&MAX_UNCONFIRMED_BYTES_RANGE),
+        "max_series" => numbers(&MAX_SERIES_RANGE),
+        "resolution" => durations(&HISTORY_RESOLUTION_RANGE),
+        "retention" => "a duration with its unit, from 1h to 366days".to_owned(),
         "tokens_coll_size_in_bytes" => numbers(&CAPPED_SIZE_RANGE),
         _ => return None,
     };

@@ -39,14 +39,17 @@
 mod decode;
 mod forms;
 mod limits;
+mod metrics;
 mod pipeline;
 mod problem;
 mod rules;
 mod schema;
+mod selector;
 mod validate;
 mod yaml;
 
 pub use limits::*;
 pub use problem::Problem;
 pub use schema::*;
+pub(crate) use selector::Selector;
 pub use validate::ValidConfig;

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use super::limits::{self, *};
-use super::pipeline;
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
+use super::{metrics, pipeline};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -37,29 +37,36 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     }
     rules.no_duplicates(&config.collections, &collections);
     rules.tokens_are_not_watched(&config.collections, &collections);
+    let at = KeyPath::root().key("metrics");
+    metrics::check(&mut rules, config, &at);
     rules.problems
 }
 
 /// What the rules found so far.
 #[derive(Default)]
-struct Rules {
-    problems: Vec<Problem>,
+pub(super) struct Rules {
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Rules {
-    fn wrong(&mut self, key: KeyPath, what: impl Into<String>, allowed: impl Into<String>) {
+    pub(super) fn wrong(
+        &mut self,
+        key: KeyPath,
+        what: impl Into<String>,
+        allowed: impl Into<String>,
+    ) {
         self.problems.push(Problem::new(key, what).allowed(allowed));
     }
 
     /// A key whose text may be at fault.
-    fn text(&mut self, key: KeyPath, fault: Option<Fault>) {
+    pub(super) fn text(&mut self, key: KeyPath, fault: Option<Fault>) {
         if let Some(Fault { what, allowed }) = fault {
             self.wrong(key, what, allowed);
         }
     }
 
     /// A key whose value must be in a range.
-    fn range<T: PartialOrd>(
+    pub(super) fn range<T: PartialOrd>(
         &mut self,
         at: &KeyPath,
         key: &str,
@@ -273,18 +280,18 @@ impl Rules {
 }
 
 /// Database and collection that an entry watches, if both are given.
-fn namespace(entry: &CollectionConfig) -> Option<(&str, &str)> {
+pub(super) fn namespace(entry: &CollectionConfig) -> Option<(&str, &str)> {
     let (db_name, coll_name) = (&entry.watched.db_name, &entry.watched.coll_name);
     (!db_name.is_empty() && !coll_name.is_empty()).then_some((db_name, coll_name))
 }
 
 /// What is wrong with a name.
-struct Fault {
+pub(super) struct Fault {
     what: String,
     allowed: String,
 }
 
-fn fault(what: impl Into<String>, allowed: impl Into<String>) -> Option<Fault> {
+pub(super) fn fault(what: impl Into<String>, allowed: impl Into<String>) -> Option<Fault> {
     Some(Fault {
         what: what.into(),
         allowed: allowed.into(),
@@ -293,7 +300,7 @@ fn fault(what: impl Into<String>, allowed: impl Into<String>) -> Option<Fault> {
 
 /// MongoDB's rules for database names, those of Windows included, so that a configuration does not
 /// depend on where the server runs.
-fn db_name_fault(name: &str) -> Option<Fault> {
+pub(super) fn db_name_fault(name: &str) -> Option<Fault> {
     const FORBIDDEN: &str = "/\\. \"$*<>:|?";
     let allowed =
         format!("must be 1 to {MAX_DB_NAME_BYTES} bytes without spaces or any of /\\.\"$*<>:|?");
@@ -314,7 +321,7 @@ fn db_name_fault(name: &str) -> Option<Fault> {
 }
 
 /// MongoDB's rules for collection names.
-fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
+pub(super) fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
     if name.is_empty() {
         return fault(EMPTY, "give the name of a collection");
     }

@@ -4,6 +4,7 @@
 //! constants; the three names that only the user knows (`db_name`, `coll_name`, `stream_name`)
 //! default to empty, which [`Config::validate`] refuses.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forms::{capped, capped_size, duration, pipeline};
 use super::limits::*;
+use crate::event::Operation;
 use crate::uri::Secret;
 
 /// A configuration as written, not yet checked: see [`Config::validate`].
@@ -23,6 +25,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// One entry per connector: a MongoDB collection and the RabbitMQ queue that gets its events.
     pub collections: Vec<CollectionConfig>,
+    /// Metrics of the user's own, and the history of ours.
+    pub metrics: MetricsConfig,
 }
 
 /// `server`: settings of the process.
@@ -451,6 +455,123 @@ pub enum MaskAction {
     Mask,
     /// Replace the value by its HMAC-SHA-256.
     Hash,
+}
+
+/// `metrics`: metrics of the user's own, and the history of ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Business metrics, counted on confirmed events.
+    pub custom: Vec<CustomMetric>,
+    /// The store of totals and curves.
+    pub history: History,
+}
+
+/// `metrics.custom[]`: a metric made of what is in the events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CustomMetric {
+    /// Name in Prometheus. Required.
+    pub name: String,
+    /// What it means, in one line. Required.
+    pub help: String,
+    /// What kind of metric it is.
+    #[serde(rename = "type")]
+    pub kind: CustomMetricType,
+    /// Whose events count: the name of an entry, `db.coll`, or a regular expression that matches
+    /// the whole of such names. Required.
+    pub collection: String,
+    /// Which events count; empty: all.
+    pub operations: Vec<Operation>,
+    /// Label names, and the paths in the event at which their values stand.
+    pub labels: BTreeMap<String, String>,
+    /// What is counted: one for each event, or a number in it. Left out, a counter counts one; the
+    /// others need a path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<CustomValue>,
+    /// Upper bounds of a histogram's buckets; [`DEFAULT_BUCKETS`] if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Vec<f64>>,
+    /// Most series; what comes beyond has the value `other` in every label.
+    pub max_series: u32,
+}
+
+impl Default for CustomMetric {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            help: String::new(),
+            kind: DEFAULT_CUSTOM_METRIC_TYPE,
+            collection: String::new(),
+            operations: Vec::new(),
+            labels: BTreeMap::new(),
+            value: None,
+            buckets: None,
+            max_series: DEFAULT_MAX_SERIES,
+        }
+    }
+}
+
+/// `metrics.custom[].type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CustomMetricType {
+    /// Grows: by one for each event, or by the number at a path.
+    Counter,
+    /// Shows the last number.
+    Gauge,
+    /// Sorts numbers into buckets, and sums them.
+    Histogram,
+}
+
+/// `metrics.custom[].value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CustomValue {
+    /// One for each event.
+    One,
+    /// The number at this path in the event.
+    Path(String),
+}
+
+/// `metrics.history`: where totals and curves are kept over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct History {
+    /// Whether there is such a store.
+    pub enabled: bool,
+    /// Database of the store.
+    pub db_name: String,
+    /// Name of its time series collection.
+    pub coll_name: String,
+    /// Time between two points of a curve.
+    #[serde(with = "duration")]
+    pub resolution: Duration,
+    /// How long points are kept.
+    #[serde(with = "duration")]
+    pub retention: Duration,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            enabled: DEFAULT_HISTORY_ENABLED,
+            db_name: DEFAULT_HISTORY_DB_NAME.to_owned(),
+            coll_name: DEFAULT_HISTORY_COLL_NAME.to_owned(),
+            resolution: DEFAULT_HISTORY_RESOLUTION,
+            retention: DEFAULT_HISTORY_RETENTION,
+        }
+    }
+}
+
+impl CustomMetricType {
+    /// The word in the file, and Prometheus's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
 }
 
 impl QueueType {

@@ -3,7 +3,7 @@
 use super::decode::{Decoded, decode};
 use super::problem::Problem;
 use super::rules::check;
-use super::schema::{CollectionConfig, Config, ServerConfig};
+use super::schema::{CollectionConfig, Config, MetricsConfig, ServerConfig};
 use super::yaml::{self, Node};
 
 /// A configuration that satisfies every rule. It can be read, and is made only by
@@ -34,6 +34,11 @@ impl ValidConfig {
     /// The connectors, at least one.
     pub fn collections(&self) -> &[CollectionConfig] {
         &self.0.collections
+    }
+
+    /// Business metrics, and the history.
+    pub fn metrics(&self) -> &MetricsConfig {
+        &self.0.metrics
     }
 
     /// The configuration as it was before the check, to change and validate again.

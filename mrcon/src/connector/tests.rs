@@ -3,9 +3,10 @@
 
 use super::*;
 use crate::checkpoint::Claim;
-use crate::config::CollectionConfig;
+use crate::config::{CollectionConfig, Config};
 use crate::envelope::{Format, Message};
 use crate::metrics::Metrics;
+use crate::metrics::custom::{CustomMetrics, CustomNumber};
 use bson::doc;
 use prometheus::Registry;
 use std::sync::Mutex;
@@ -106,6 +107,7 @@ struct Options {
     start: u64,
     careful: bool,
     max_unconfirmed: u32,
+    custom: CustomObserver,
 }
 
 impl Default for Options {
@@ -114,6 +116,7 @@ impl Default for Options {
             start: 0,
             careful: false,
             max_unconfirmed: 100,
+            custom: CustomMetrics::default().for_collection("db", "coll"),
         }
     }
 }
@@ -129,10 +132,11 @@ fn stage(options: Options) -> Stage {
     let (published_sender, published) = watch::channel(Vec::new());
     let (saves_sender, saves) = watch::channel(Vec::new());
     let config = CollectionConfig::new("db", "coll", "queue");
-    let status = Arc::new(ConnectorStatus::new(&config));
+    let status = Arc::new(ConnectorStatus::new(&config, Arc::default()));
     let start = Checkpoint {
         token: token("start"),
         seq: options.start,
+        at: None,
     };
     let store = Arc::new(FakeStore {
         saves: saves_sender,
@@ -162,6 +166,7 @@ fn stage(options: Options) -> Stage {
         metrics: Metrics::register(&Registry::new())
             .unwrap()
             .connector(&status),
+        custom: options.custom,
     };
     let stop = CancellationToken::new();
     let run = tokio::spawn({
@@ -265,6 +270,27 @@ async fn position_is_saved_past_a_message_the_broker_owes() {
     stage.until_saved(10).await;
     stage.stop.cancel();
     assert_eq!(stage.end().await.0, Some(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn business_metric_counts_what_will_be_sent_again() {
+    let text = "metrics: {custom: [{name: ids_total, help: h, collection: db.coll, value: documentKey._id}]}";
+    let config = Config::from_yaml(text).unwrap().metrics.custom;
+    let metrics = CustomMetrics::register(&config, &Registry::new()).unwrap();
+    let mut stage = stage(Options {
+        custom: metrics.for_collection("db", "coll"),
+        ..Options::default()
+    });
+    stage.read(1, 5).await;
+    stage.until_published(5).await;
+    stage.confirm(2, true);
+    stage.confirm(4, false);
+    stage.until_saved(2).await;
+    stage.answers.send(Answer::Lose).ok();
+    assert_eq!(kind(&stage.end().await.1), ErrorKind::RabbitConnection);
+    // 1 + 2; 4 was confirmed, but 3 was not.
+    let counted = metrics.snapshot()[0].series[0].value;
+    assert_eq!(counted, CustomNumber::Value(3.0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -534,14 +560,18 @@ async fn silent_mongodb_looks_healthy() {
     let stage = stage(Options::default());
     stage.idle("now").await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.status.complaint(), None, "a short silence is nothing");
+    assert_eq!(
+        stage.status.complaint_line(),
+        None,
+        "a short silence is nothing"
+    );
     tokio::time::sleep(crate::status::STALLED_AFTER).await;
-    let complaint = stage.status.complaint().expect("a long one is");
+    let complaint = stage.status.complaint_line().expect("a long one is");
     assert!(
         complaint.contains("stalled") && complaint.contains("MongoDB does not answer"),
         "{complaint}"
     );
     stage.idle("later").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(stage.status.complaint(), None);
+    assert_eq!(stage.status.complaint_line(), None);
 }

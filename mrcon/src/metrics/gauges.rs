@@ -4,6 +4,7 @@
 //! shows, and a side is up when it is up for all of them.
 
 use super::LABELS;
+use crate::oplog::Oplog;
 use crate::status::{ConnectorStatus, State};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -20,7 +21,7 @@ struct Definition {
     join: fn(f64, f64) -> f64,
 }
 
-const DEFINITIONS: [Definition; 7] = [
+const DEFINITIONS: [Definition; 10] = [
     Definition {
         name: "mrcon_unconfirmed_messages",
         help: "Messages published and not yet confirmed",
@@ -52,6 +53,25 @@ const DEFINITIONS: [Definition; 7] = [
         join: f64::max,
     },
     Definition {
+        name: "mrcon_progress_age_seconds",
+        help: "Time since the confirmed position last moved, by an event or an idle token; absent before it first did",
+        read: |status| status.progressed_at().map(age),
+        join: f64::max,
+    },
+    Definition {
+        name: "mrcon_time_to_history_loss_seconds",
+        help: "How long the connector may stay stuck before its saved position leaves the oplog; absent while either is unknown",
+        read: |status| status.time_to_history_loss().map(|time| time.as_secs_f64()),
+        join: f64::min,
+    },
+    Definition {
+        name: "mrcon_snapshot_running",
+        help: "1 while a snapshot runs",
+        // Not built yet, so none ever runs.
+        read: |_| Some(0.0),
+        join: f64::max,
+    },
+    Definition {
         name: "mrcon_mongodb_up",
         help: "1 if MongoDB answered this connector last time, 0 if not; absent before the first try",
         read: |status| status.up().0.map(number),
@@ -70,6 +90,8 @@ const STATE_HELP: &str = "Connectors of the collection that are in this state";
 const BLOCKED: &str = "mrcon_rabbitmq_blocked";
 const BLOCKED_HELP: &str =
     "1 while RabbitMQ blocks a publishing connection of this process (memory or disk alarm)";
+const OPLOG_WINDOW: &str = "mrcon_oplog_window_seconds";
+const OPLOG_WINDOW_HELP: &str = "Time between the oldest entry of MongoDB's oplog and now; absent while MongoDB does not say (rights, a sharded cluster)";
 
 fn number(flag: bool) -> f64 {
     f64::from(u8::from(flag))
@@ -86,6 +108,7 @@ fn age(since: SystemTime) -> f64 {
 #[derive(Debug, Clone)]
 pub(super) struct ConnectorGauges {
     connectors: Arc<Mutex<Vec<Arc<ConnectorStatus>>>>,
+    oplog: Arc<Oplog>,
     descriptions: Vec<Desc>,
 }
 
@@ -105,12 +128,18 @@ impl ConnectorGauges {
             &[LABELS[0], LABELS[1], "state"],
         )?);
         descriptions.push(describe(BLOCKED, BLOCKED_HELP, &[])?);
+        descriptions.push(describe(OPLOG_WINDOW, OPLOG_WINDOW_HELP, &[])?);
         let gauges = ConnectorGauges {
             connectors: Arc::default(),
+            oplog: Arc::default(),
             descriptions,
         };
         registry.register(Box::new(gauges.clone()))?;
         Ok(gauges)
+    }
+
+    pub(super) fn oplog(&self) -> &Arc<Oplog> {
+        &self.oplog
     }
 
     pub(super) fn add(&self, status: Arc<ConnectorStatus>) {
@@ -138,6 +167,7 @@ impl Collector for ConnectorGauges {
         gauges
             .chain(states(&connectors))
             .chain(blocked(&connectors))
+            .chain(oplog_window(&self.oplog))
             .collect()
     }
 }
@@ -187,6 +217,12 @@ fn blocked(connectors: &[Arc<ConnectorStatus>]) -> Option<MetricFamily> {
             .iter()
             .any(|status| status.state() == State::Blocked),
     ));
+    family(&gauge)
+}
+
+fn oplog_window(oplog: &Oplog) -> Option<MetricFamily> {
+    let gauge = Gauge::new(OPLOG_WINDOW, OPLOG_WINDOW_HELP).ok()?;
+    gauge.set(oplog.window()?.as_secs_f64());
     family(&gauge)
 }
 

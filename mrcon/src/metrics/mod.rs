@@ -1,15 +1,23 @@
 //! Metrics for Prometheus, registered in one place.
 //!
-//! Counters and histograms are resolved once per connector, so counting is one atomic addition, and
-//! histograms are filled locally and flushed once a second. Gauges are not stored at all: they are
-//! read from [`ConnectorStatus`] when somebody scrapes (`gauges.rs`). Two connectors that watch the
-//! same collection share their series.
+//! Counters and histograms are resolved once per connector. What happens for each event is counted
+//! in plain integers of the run ([`Tally`]) and added to the counters once for every turn of the
+//! loop; histograms are filled locally and flushed once a second. So an event costs no atomic
+//! operation and no lock. Gauges are not stored at all: they are read from [`ConnectorStatus`] when
+//! somebody scrapes (`gauges.rs`). Two connectors that watch the same collection share their series.
 
+pub mod custom;
 mod gauges;
+mod keep;
+mod path;
+mod tally;
 
+use crate::config::ValidConfig;
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
+use crate::oplog::Oplog;
 use crate::status::ConnectorStatus;
+use custom::CustomMetrics;
 use gauges::ConnectorGauges;
 use prometheus::local::LocalHistogram;
 use prometheus::{
@@ -17,6 +25,7 @@ use prometheus::{
     Registry, Result,
 };
 use std::sync::Arc;
+pub(crate) use tally::{Stage, Tally};
 
 /// What every series of a connector is labelled with.
 const LABELS: [&str; 2] = ["collection", "database"];
@@ -28,6 +37,15 @@ const LATENCY_BUCKETS: [f64; 16] = [
     60.0,
 ];
 
+/// Why an event becomes a dead letter: values of the label `reason` of `mrcon_dead_letters_total`.
+const DEAD_LETTER_REASONS: [&str; 5] = [
+    "unreadable",
+    "unencodable",
+    "oversized",
+    "unroutable",
+    "refused",
+];
+
 /// Every metric of one [`Server`](crate::Server).
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -36,18 +54,30 @@ pub struct Metrics {
     tasks_started: IntCounter,
     task_restarts: IntCounterVec,
     task_failures: IntCounterVec,
-    events_received: IntCounterVec,
-    events_published: IntCounterVec,
-    events_confirmed: IntCounterVec,
-    event_bytes: IntCounterVec,
+    events: [IntCounterVec; Stage::COUNT],
+    bytes: [IntCounterVec; Stage::COUNT],
     publish_confirm: HistogramVec,
     end_to_end: HistogramVec,
     checkpoint_saves: IntCounterVec,
     messages_returned: IntCounterVec,
     messages_nacked: IntCounterVec,
-    mongodb_connects: IntCounterVec,
-    rabbitmq_connects: IntCounterVec,
+    mongodb_reconnects: IntCounterVec,
+    rabbitmq_reconnects: IntCounterVec,
+    dead_letters: IntCounterVec,
+    /// Gaps, split events, snapshot documents: there from the start, at 0.
+    rare: [IntCounterVec; 3],
+    configured: IntGauge,
+    history: HistoryMetrics,
     gauges: ConnectorGauges,
+    pub(crate) custom: CustomMetrics,
+}
+
+/// How the store of the history does.
+#[derive(Debug, Clone)]
+pub(crate) struct HistoryMetrics {
+    /// Without a series until it is set, since a history that is off is neither up nor down.
+    pub(crate) up: IntGaugeVec,
+    pub(crate) dropped: IntCounter,
 }
 
 /// The handles of one connector.
@@ -56,17 +86,15 @@ pub(crate) struct ConnectorMetrics {
     servers: IntGauge,
     restarts: Vec<IntCounter>,
     failures: Vec<IntCounter>,
-    received: Vec<IntCounter>,
-    pub(crate) published: IntCounter,
-    pub(crate) confirmed: IntCounter,
-    pub(crate) confirmed_bytes: IntCounter,
+    events: [Vec<IntCounter>; Stage::COUNT],
+    bytes: [Vec<IntCounter>; Stage::COUNT],
     publish_confirm: Histogram,
     end_to_end: Histogram,
     pub(crate) checkpoint_saves: IntCounter,
     pub(crate) returned: IntCounter,
     pub(crate) nacked: IntCounter,
-    pub(crate) mongodb_connects: IntCounter,
-    pub(crate) rabbitmq_connects: IntCounter,
+    pub(crate) mongodb_reconnects: IntCounter,
+    pub(crate) rabbitmq_reconnects: IntCounter,
 }
 
 /// Histograms of one run, filled without atomics.
@@ -86,7 +114,7 @@ impl Metrics {
             running_servers: new
                 .gauge("mrcon_running_servers_total", "Total number of running connector servers")?,
             collection_servers: new
-                .gauges("mrcon_collection_servers", "Number of connector servers per collection")?,
+                .gauges("mrcon_collection_servers", "Number of connector servers per collection", &LABELS)?,
             tasks_started: new
                 .counter("mrcon_tasks_started_total", "Total number of tasks started since server startup")?,
             task_restarts: new.counters(
@@ -99,26 +127,40 @@ impl Metrics {
                 "Total number of task failures per collection",
                 Some("error_type"),
             )?,
-            events_received: new.counters(
-                "mrcon_events_received_total",
-                "Change events read from MongoDB, by operation",
-                Some("operation"),
-            )?,
-            events_published: new.counters(
-                "mrcon_events_published_total",
-                "Messages handed to RabbitMQ, replays included",
-                None,
-            )?,
-            events_confirmed: new.counters(
-                "mrcon_events_confirmed_total",
-                "Messages that RabbitMQ confirmed, counted when every earlier one is confirmed too",
-                None,
-            )?,
-            event_bytes: new.counters(
-                "mrcon_event_bytes_total",
-                "Bytes of the bodies of confirmed messages",
-                None,
-            )?,
+            events: [
+                new.counters(
+                    "mrcon_events_received_total",
+                    "Change events read from MongoDB, by operation",
+                    Some("operation"),
+                )?,
+                new.counters(
+                    "mrcon_events_published_total",
+                    "Messages handed to RabbitMQ, replays included, by operation",
+                    Some("operation"),
+                )?,
+                new.counters(
+                    "mrcon_events_confirmed_total",
+                    "Messages that RabbitMQ confirmed, counted when every earlier one is confirmed too, by operation",
+                    Some("operation"),
+                )?,
+            ],
+            bytes: [
+                new.counters(
+                    "mrcon_received_bytes_total",
+                    "Bytes of BSON of the change events read from MongoDB, by operation",
+                    Some("operation"),
+                )?,
+                new.counters(
+                    "mrcon_published_bytes_total",
+                    "Bytes of the bodies of messages handed to RabbitMQ, replays included, by operation",
+                    Some("operation"),
+                )?,
+                new.counters(
+                    "mrcon_event_bytes_total",
+                    "Bytes of the bodies of confirmed messages, by operation",
+                    Some("operation"),
+                )?,
+            ],
             publish_confirm: new.histograms(
                 "mrcon_publish_confirm_seconds",
                 "Time from handing a message to RabbitMQ until it and every earlier one is confirmed",
@@ -142,18 +184,70 @@ impl Metrics {
                 "Messages that RabbitMQ refused (basic.nack)",
                 None,
             )?,
-            mongodb_connects: new.counters(
-                "mrcon_mongodb_connects_total",
-                "Change streams opened; every one after the first is a reconnect",
+            mongodb_reconnects: new.counters(
+                "mrcon_mongodb_reconnects_total",
+                "Change streams opened again after the first",
                 None,
             )?,
-            rabbitmq_connects: new.counters(
-                "mrcon_rabbitmq_connects_total",
-                "Connections to RabbitMQ opened; every one after the first is a reconnect",
+            rabbitmq_reconnects: new.counters(
+                "mrcon_rabbitmq_reconnects_total",
+                "Connections to RabbitMQ opened again after the first",
                 None,
             )?,
+            dead_letters: new.counters(
+                "mrcon_dead_letters_total",
+                "Events put aside because they cannot be delivered, by reason",
+                Some("reason"),
+            )?,
+            rare: [
+                new.counters(
+                    "mrcon_gaps_total",
+                    "Gaps: the saved position had left the oplog and reading went on after it",
+                    None,
+                )?,
+                new.counters(
+                    "mrcon_split_events_total",
+                    "Change events over 16 MiB that came in fragments and were put together",
+                    None,
+                )?,
+                new.counters(
+                    "mrcon_snapshot_documents_total",
+                    "Documents that snapshots have read",
+                    None,
+                )?,
+            ],
+            configured: new.gauge(
+                "mrcon_configured_connectors",
+                "Connectors in the configuration; those that run are mrcon_running_servers_total",
+            )?,
+            history: HistoryMetrics {
+                up: new.gauges(
+                    "mrcon_history_up",
+                    "1 if the store of the history answered last time, 0 if not; absent while history is off",
+                    &[],
+                )?,
+                dropped: new.counter(
+                    "mrcon_history_dropped_points_total",
+                    "Points of the history that memory could not keep until the store answered again",
+                )?,
+            },
             gauges: ConnectorGauges::register(registry)?,
+            custom: CustomMetrics::default(),
         })
+    }
+
+    /// Adds the business metrics of a configuration; without this they are not counted.
+    ///
+    /// # Errors
+    /// When `registry` already has a metric of such a name.
+    pub fn with_custom(mut self, config: &ValidConfig, registry: &Registry) -> Result<Metrics> {
+        self.custom = CustomMetrics::register(&config.metrics().custom, registry)?;
+        Ok(self)
+    }
+
+    /// The business metrics.
+    pub fn custom(&self) -> &CustomMetrics {
+        &self.custom
     }
 
     /// The handles of the connector behind `status`; every series is there from now on, at 0.
@@ -161,6 +255,14 @@ impl Metrics {
         self.gauges.add(Arc::clone(status));
         let labels = [status.collection.as_str(), status.database.as_str()];
         let one = |counters: &IntCounterVec| counters.with_label_values(&labels);
+        let by_operation = |counters: &IntCounterVec| {
+            each(counters, labels, Operation::ALL.map(Operation::as_str))
+        };
+        each(&self.dead_letters, labels, DEAD_LETTER_REASONS);
+        for counters in &self.rare {
+            one(counters);
+        }
+        self.configured.inc();
         ConnectorMetrics {
             servers: self.collection_servers.with_label_values(&labels),
             restarts: each(&self.task_restarts, labels, Reason::ALL.map(Reason::as_str)),
@@ -169,22 +271,25 @@ impl Metrics {
                 labels,
                 ErrorType::ALL.map(ErrorType::as_str),
             ),
-            received: each(
-                &self.events_received,
-                labels,
-                Operation::ALL.map(Operation::as_str),
-            ),
-            published: one(&self.events_published),
-            confirmed: one(&self.events_confirmed),
-            confirmed_bytes: one(&self.event_bytes),
+            events: self.events.each_ref().map(by_operation),
+            bytes: self.bytes.each_ref().map(by_operation),
             publish_confirm: self.publish_confirm.with_label_values(&labels),
             end_to_end: self.end_to_end.with_label_values(&labels),
             checkpoint_saves: one(&self.checkpoint_saves),
             returned: one(&self.messages_returned),
             nacked: one(&self.messages_nacked),
-            mongodb_connects: one(&self.mongodb_connects),
-            rabbitmq_connects: one(&self.rabbitmq_connects),
+            mongodb_reconnects: one(&self.mongodb_reconnects),
+            rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
         }
+    }
+
+    /// What is known of the oplog.
+    pub(crate) fn oplog(&self) -> &Arc<Oplog> {
+        self.gauges.oplog()
+    }
+
+    pub(crate) fn history(&self) -> HistoryMetrics {
+        self.history.clone()
     }
 
     /// A task joined the JoinSet.
@@ -208,10 +313,6 @@ impl ConnectorMetrics {
 
     pub(crate) fn failed(&self, error_type: ErrorType) {
         self.failures[error_type as usize].inc();
-    }
-
-    pub(crate) fn received(&self, operation: Operation) {
-        self.received[operation as usize].inc();
     }
 
     pub(crate) fn latencies(&self) -> Latencies {
@@ -253,8 +354,8 @@ impl Registration<'_> {
         Ok(gauge)
     }
 
-    fn gauges(&self, name: &str, help: &str) -> Result<IntGaugeVec> {
-        let gauges = IntGaugeVec::new(Opts::new(name, help), &LABELS)?;
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.registry.register(Box::new(gauges.clone()))?;
         Ok(gauges)
     }

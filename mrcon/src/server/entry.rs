@@ -9,6 +9,7 @@ use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{ErrorKind, Result};
 use crate::event::ResumeToken;
+use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::sink::Sink;
 use crate::sink::amqp::AmqpSink;
@@ -17,7 +18,7 @@ use crate::status::ConnectorStatus;
 use crate::uri::AmqpUri;
 use mongodb::Client;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ pub(super) struct Entry {
     pub(super) store: Arc<MongoCheckpoints>,
     pub(super) status: Arc<ConnectorStatus>,
     pub(super) metrics: ConnectorMetrics,
+    pub(super) custom: CustomObserver,
 }
 
 /// What a run leaves to the next one of the same process.
@@ -71,7 +73,7 @@ impl Entry {
         metrics: &Metrics,
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
-        let status = Arc::new(ConnectorStatus::new(config));
+        let status = Arc::new(ConnectorStatus::new(config, Arc::clone(metrics.oplog())));
         let settings = Settings {
             envelope: Envelope::new(format(config.format)),
             max_unconfirmed: rabbitmq.max_unconfirmed,
@@ -81,6 +83,9 @@ impl Entry {
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
         };
         let store = MongoCheckpoints::new(client, config, instance());
+        let custom = metrics
+            .custom
+            .for_collection(&watched.db_name, &watched.coll_name);
         let metrics = metrics.connector(&status);
         Entry {
             config: config.clone(),
@@ -88,6 +93,7 @@ impl Entry {
             store: Arc::new(store),
             status,
             metrics,
+            custom,
         }
     }
 
@@ -135,9 +141,9 @@ impl Entry {
         let sink = async {
             let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
             self.status.set_rabbitmq_up(sink.is_ok());
-            self.metrics
-                .rabbitmq_connects
-                .inc_by(u64::from(sink.is_ok()));
+            if sink.is_ok() && self.status.rabbitmq_connected() {
+                self.metrics.rabbitmq_reconnects.inc();
+            }
             sink
         };
         let source = async {
@@ -174,6 +180,7 @@ impl Entry {
             settings: self.settings.clone(),
             status: Arc::clone(&self.status),
             metrics: self.metrics.clone(),
+            custom: self.custom.clone(),
         })
     }
 
@@ -190,9 +197,18 @@ impl Entry {
         let own = legacy.confirmed.clone().filter(|_| ours_alone);
         let Claim { epoch, stored, .. } = claim;
         let start = own.or_else(|| stored.clone());
+        // So the lag is known, and grows, also while the rest cannot be opened.
+        if let Some(start) = &start {
+            self.status.confirmed_at(start.at);
+        }
+        if let Some(stored) = &stored {
+            self.status.saved_position(stored.at);
+        }
         let token = start.as_ref().map(|start| &start.token);
         let (source, begin) = Source::open(client, &self.config.watched, token).await?;
-        self.metrics.mongodb_connects.inc();
+        if self.status.mongodb_connected() {
+            self.metrics.mongodb_reconnects.inc();
+        }
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),
             None => {
@@ -213,9 +229,14 @@ impl Entry {
     async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
         tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
         let Some(token) = token else { return Ok(None) };
-        let start = Checkpoint { token, seq: 0 };
+        let start = Checkpoint {
+            token,
+            seq: 0,
+            at: Some(SystemTime::now()),
+        };
         self.store.save(epoch, &start).await?;
-        self.status.saved_now();
+        self.status.saved_now(start.at);
+        self.status.confirmed_at(start.at);
         self.metrics.checkpoint_saves.inc();
         Ok(Some(start))
     }

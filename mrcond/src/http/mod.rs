@@ -4,18 +4,25 @@
 //! or hostile client costs at most its own connection, and those are bounded in number, in header
 //! size and in time.
 
+mod history;
+mod requests;
 mod status;
 
+use crate::process::Process;
 use axum::extract::State as Extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use mrcon::Server;
+use mrcon::history::History;
+use mrcon::oplog::Oplog;
 use mrcon::status::ConnectorStatus;
 use prometheus::{Encoder, Registry, TextEncoder};
+use requests::Requests;
 use status::Status;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,21 +43,42 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 /// Pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the first scrape waits for the counters of an earlier process.
+const RESTORE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Every route; requests to anything else are counted as `other`.
+const ROUTES: [&str; 6] = [
+    "/health", "/livez", "/readyz", "/metrics", "/status", "/history",
+];
+
 /// What the handlers read.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     registry: Registry,
+    requests: Requests,
+    process: Process,
     connectors: Arc<[Arc<ConnectorStatus>]>,
+    history: Arc<History>,
+    oplog: Arc<Oplog>,
     started: SystemTime,
 }
 
 impl State {
-    pub(crate) fn new(registry: Registry, connectors: Vec<Arc<ConnectorStatus>>) -> State {
-        State {
+    /// Registers the metrics of the listener itself too.
+    pub(crate) fn new(
+        registry: Registry,
+        process: Process,
+        server: &Server,
+    ) -> prometheus::Result<State> {
+        Ok(State {
+            requests: Requests::register(&registry)?,
             registry,
-            connectors: connectors.into(),
+            process,
+            connectors: server.status().into(),
+            history: server.history(),
+            oplog: server.oplog(),
             started: SystemTime::now(),
-        }
+        })
     }
 }
 
@@ -67,12 +95,17 @@ fn router(state: State) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/history", get(history::history))
         .fallback(|| async {
             (
                 StatusCode::NOT_FOUND,
                 "not found; try /health, /status or /metrics\n",
             )
         })
+        .layer(middleware::from_fn_with_state(
+            state.requests.clone(),
+            requests::count,
+        ))
         .with_state(state)
 }
 
@@ -115,7 +148,7 @@ async fn health(Extract(state): Extract<State>) -> Response {
     let complaints: Vec<String> = state
         .connectors
         .iter()
-        .filter_map(|connector| connector.complaint())
+        .filter_map(|connector| connector.complaint_line())
         .collect();
     answer(&complaints)
 }
@@ -143,6 +176,7 @@ fn answer(complaints: &[String]) -> Response {
 }
 
 async fn metrics(Extract(state): Extract<State>) -> Response {
+    state.history.restored(RESTORE_LIMIT).await;
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&state.registry.gather(), &mut text) {

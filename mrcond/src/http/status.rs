@@ -1,6 +1,9 @@
 //! What `/status` says, as JSON.
 
 use super::State;
+use crate::process::Figures;
+use mrcon::history::History;
+use mrcon::status::State::Blocked;
 use mrcon::status::{ConnectorStatus, Snapshot, rfc3339};
 use serde::Serialize;
 
@@ -11,7 +14,45 @@ pub(super) struct Status {
     revision: &'static str,
     started_at: String,
     uptime_seconds: f64,
+    healthy: bool,
+    mongodb: MongoDb,
+    rabbitmq: RabbitMq,
+    process: Process,
+    history: HistoryStore,
     connectors: Vec<Connector>,
+}
+
+#[derive(Debug, Serialize)]
+struct MongoDb {
+    up: Option<bool>,
+    oplog_window_seconds: Option<f64>,
+    oplog_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct RabbitMq {
+    up: Option<bool>,
+    blocked: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Process {
+    cpu_seconds: f64,
+    resident_bytes: u64,
+    open_fds: u64,
+    max_fds: u64,
+    threads: u64,
+    tokio_workers: usize,
+    tokio_alive_tasks: usize,
+    tokio_busy_ratio: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct HistoryStore {
+    enabled: bool,
+    up: Option<bool>,
+    resolution_seconds: f64,
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -24,15 +65,31 @@ struct Connector {
     state_since: String,
     state_detail: Option<String>,
     healthy: bool,
+    complaint: Option<Complaint>,
     mongodb_up: Option<bool>,
     rabbitmq_up: Option<bool>,
+    mongodb_reconnects: u64,
+    rabbitmq_reconnects: u64,
     positions: Positions,
     lag_seconds: Option<f64>,
+    progress_age_seconds: Option<f64>,
+    time_to_history_loss_seconds: Option<f64>,
     checkpoint: Checkpoint,
     window: Window,
     rates: Rates,
+    totals: Totals,
     restarts: u64,
     last_error: Option<LastError>,
+    /// Of a running copy of the collection; there are none in this version.
+    snapshot: Option<()>,
+}
+
+#[derive(Debug, Serialize)]
+struct Complaint {
+    state: &'static str,
+    since: String,
+    cause: String,
+    remedy: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,7 +117,21 @@ struct Window {
 
 #[derive(Debug, Serialize)]
 struct Rates {
+    received_per_second: f64,
+    published_per_second: f64,
     confirmed_per_second: f64,
+    confirmed_bytes_per_second: f64,
+}
+
+/// Over all runs of the daemon, as far as the history knows.
+#[derive(Debug, Serialize)]
+struct Totals {
+    events_received: u64,
+    events_published: u64,
+    events_confirmed: u64,
+    bytes_confirmed: u64,
+    failures: u64,
+    restarts: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,21 +144,69 @@ struct LastError {
 
 impl Status {
     pub(super) fn of(state: &State) -> Status {
+        let connectors: Vec<Connector> = state
+            .connectors
+            .iter()
+            .enumerate()
+            .map(|(index, connector)| {
+                let totals = state.history.totals(index);
+                describe(connector, connector.snapshot(), totals)
+            })
+            .collect();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             revision: env!("MRCON_REVISION"),
             started_at: rfc3339(state.started),
             uptime_seconds: state.started.elapsed().unwrap_or_default().as_secs_f64(),
-            connectors: state
-                .connectors
-                .iter()
-                .map(|connector| describe(connector, connector.snapshot()))
-                .collect(),
+            healthy: connectors.iter().all(|connector| connector.healthy),
+            mongodb: MongoDb {
+                up: all_up(connectors.iter().map(|connector| connector.mongodb_up)),
+                oplog_window_seconds: state.oplog.window().map(|window| window.as_secs_f64()),
+                oplog_error: state.oplog.error(),
+            },
+            rabbitmq: RabbitMq {
+                up: all_up(connectors.iter().map(|connector| connector.rabbitmq_up)),
+                blocked: connectors
+                    .iter()
+                    .any(|connector| connector.state == Blocked.as_str()),
+            },
+            process: process(state.process.figures()),
+            history: history(&state.history),
+            connectors,
         }
     }
 }
 
-fn describe(status: &ConnectorStatus, now: Snapshot) -> Connector {
+/// Up for every connector that has tried; unknown before any has.
+fn all_up(sides: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    sides.flatten().reduce(|one, other| one && other)
+}
+
+fn process(figures: Figures) -> Process {
+    Process {
+        cpu_seconds: figures.cpu_seconds,
+        resident_bytes: figures.resident_bytes,
+        open_fds: figures.open_fds,
+        max_fds: figures.max_fds,
+        threads: figures.threads,
+        tokio_workers: figures.tokio_workers,
+        tokio_alive_tasks: figures.tokio_alive_tasks,
+        tokio_busy_ratio: figures.tokio_busy_ratio,
+    }
+}
+
+fn history(history: &History) -> HistoryStore {
+    let store = history.store_state();
+    HistoryStore {
+        enabled: history.has_store(),
+        up: store.up,
+        resolution_seconds: history.resolution().as_secs_f64(),
+        error: store.error,
+    }
+}
+
+fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Totals) -> Connector {
+    let complaint = status.complaint();
     Connector {
         name: status.name.clone(),
         database: status.database.clone(),
@@ -96,9 +215,17 @@ fn describe(status: &ConnectorStatus, now: Snapshot) -> Connector {
         state: now.state.as_str(),
         state_since: rfc3339(now.since),
         state_detail: now.detail,
-        healthy: status.complaint().is_none(),
+        healthy: complaint.is_none(),
+        complaint: complaint.map(|complaint| Complaint {
+            state: complaint.state,
+            since: rfc3339(complaint.since),
+            cause: complaint.cause,
+            remedy: complaint.remedy,
+        }),
         mongodb_up: now.mongodb_up,
         rabbitmq_up: now.rabbitmq_up,
+        mongodb_reconnects: now.mongodb_reconnects,
+        rabbitmq_reconnects: now.rabbitmq_reconnects,
         positions: Positions {
             received: now.positions.received,
             published: now.positions.published,
@@ -106,6 +233,10 @@ fn describe(status: &ConnectorStatus, now: Snapshot) -> Connector {
             saved: now.positions.saved,
         },
         lag_seconds: now.lag.map(|lag| lag.as_secs_f64()),
+        progress_age_seconds: now
+            .progressed_at
+            .map(|at| at.elapsed().unwrap_or_default().as_secs_f64()),
+        time_to_history_loss_seconds: now.time_to_history_loss.map(|time| time.as_secs_f64()),
         checkpoint: Checkpoint {
             epoch: now.epoch,
             seq: now.positions.saved,
@@ -118,7 +249,18 @@ fn describe(status: &ConnectorStatus, now: Snapshot) -> Connector {
             max_bytes: status.max_unconfirmed_bytes,
         },
         rates: Rates {
-            confirmed_per_second: now.confirmed_per_second,
+            received_per_second: now.rates.received_per_second,
+            published_per_second: now.rates.published_per_second,
+            confirmed_per_second: now.rates.confirmed_per_second,
+            confirmed_bytes_per_second: now.rates.confirmed_bytes_per_second,
+        },
+        totals: Totals {
+            events_received: totals.events_received,
+            events_published: totals.events_published,
+            events_confirmed: totals.events_confirmed,
+            bytes_confirmed: totals.bytes_confirmed,
+            failures: totals.failures,
+            restarts: totals.restarts,
         },
         restarts: now.restarts,
         last_error: now.last_error.map(|error| LastError {
@@ -127,5 +269,6 @@ fn describe(status: &ConnectorStatus, now: Snapshot) -> Connector {
             remedy: error.remedy,
             reason: error.policy.reason.as_str(),
         }),
+        snapshot: None,
     }
 }

@@ -131,18 +131,6 @@ async fn closed_connection_loses_events() {
     rig.clean().await;
 }
 
-async fn block(broker: &Broker) {
-    broker
-        .ctl(&["set_vm_memory_high_watermark", "0.00001"])
-        .await;
-}
-
-async fn unblock(broker: &Broker) {
-    broker
-        .ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"])
-        .await;
-}
-
 #[tokio::test]
 async fn blocked_broker_loses_events_or_has_them_sent_twice() {
     let broker = Broker::private().await;
@@ -153,7 +141,7 @@ async fn blocked_broker_loses_events_or_has_them_sent_twice() {
     let load = Load::start(&rig.collection(), 0, LOAD);
     for _ in 0..2 {
         daemon.goes_on(&entry.name()).await;
-        block(&broker).await;
+        broker.block().await;
         daemon
             .until(&entry.name(), "says that it is blocked", |connector| {
                 connector["state"] == "blocked"
@@ -169,7 +157,7 @@ async fn blocked_broker_loses_events_or_has_them_sent_twice() {
             "blocked is connected"
         );
         load.at_least(load.events() + 1000).await;
-        unblock(&broker).await;
+        broker.unblock().await;
         daemon.goes_on(&entry.name()).await;
         daemon.healthy().await;
     }
@@ -195,14 +183,14 @@ async fn blocked_broker_keeps_the_daemon_from_stopping() {
     let rig = Rig::on(&mongo, &broker, "blocked-stop").await;
     let entry = rig.entry();
     let config = Config {
-        entries: vec![entry.clone()],
         shutdown_timeout: Some("3s"),
+        ..Config::new(vec![entry.clone()])
     };
     let mut daemon = Daemon::spawn(&config, &rig.uris());
     daemon.ready().await;
     load::insert(&rig.collection(), 0, 10).await;
     daemon.confirmed(&entry.name(), 10).await;
-    block(&broker).await;
+    broker.block().await;
     load::insert(&rig.collection(), 10, 5000).await;
     daemon
         .until(&entry.name(), "says that it is blocked", |connector| {
@@ -212,7 +200,7 @@ async fn blocked_broker_keeps_the_daemon_from_stopping() {
     let ended = daemon.terminate().await;
     // What was in flight may not be delivered, so this is not an orderly stop, unless nothing was.
     assert!(ended.code.is_some(), "{:?}", ended.status);
-    unblock(&broker).await;
+    broker.unblock().await;
     let daemon = rig.start(from_ref(&entry)).await;
     let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
     assert!(verdict.replays <= 1, "{verdict:?}");
@@ -363,14 +351,14 @@ async fn daemon_started_against_a_blocked_broker_fails_or_loses_events() {
     let mongo = Mongo::shared().await;
     let rig = Rig::on(&mongo, &broker, "blocked-start").await;
     let entry = rig.entry();
-    block(&broker).await;
+    broker.block().await;
     let daemon = rig.spawn(from_ref(&entry));
     let load = Load::start(&rig.collection(), 0, LOAD);
     daemon
         .unhealthy(&[&entry.name(), "blocked", "remedy: "])
         .await;
     load.at_least(2000).await;
-    unblock(&broker).await;
+    broker.unblock().await;
     daemon.healthy().await;
     daemon.goes_on(&entry.name()).await;
     load.finish().await;

@@ -440,8 +440,8 @@ async fn stop_hangs_while_mongodb_is_down() {
     let rig = Rig::on(&mongo, &broker, "stop-without").await;
     let entry = rig.entry().with("resume_tokens.save_interval", "1h");
     let config = Config {
-        entries: vec![entry.clone()],
         shutdown_timeout: Some("5s"),
+        ..Config::new(vec![entry.clone()])
     };
     let mut daemon = Daemon::spawn(&config, &rig.uris());
     daemon.ready().await;

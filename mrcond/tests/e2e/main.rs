@@ -14,6 +14,8 @@ mod broker;
 mod cli;
 mod database;
 mod delivery;
+mod history;
+mod lag;
 mod restarts;
 mod secrets;
 mod supervision;

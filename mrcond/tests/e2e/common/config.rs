@@ -41,14 +41,33 @@ impl Entry {
 pub(crate) struct Config {
     pub(crate) entries: Vec<Entry>,
     pub(crate) shutdown_timeout: Option<&'static str>,
+    /// The section `metrics`.
+    pub(crate) metrics: Value,
 }
 
 impl Config {
+    /// The history goes where the first entry keeps its positions, so that one test does not see
+    /// that of another.
     pub(crate) fn new(entries: impl Into<Vec<Entry>>) -> Config {
+        let entries: Vec<Entry> = entries.into();
+        let home = entries
+            .first()
+            .map(|entry| &entry.0["resume_tokens"]["tokens_db_name"])
+            .filter(|name| name.is_string());
         Config {
-            entries: entries.into(),
+            metrics: home.map_or_else(|| json!({}), |home| json!({"history": {"db_name": home}})),
+            entries,
             shutdown_timeout: None,
         }
+    }
+
+    /// Sets a key of the section `metrics`, such as `history.resolution`.
+    pub(crate) fn with_metrics(mut self, path: &str, value: impl Into<Value>) -> Config {
+        let target = path
+            .split('.')
+            .fold(&mut self.metrics, |section, key| &mut section[key]);
+        *target = value.into();
+        self
     }
 
     /// The file's text. All JSON is YAML.
@@ -58,7 +77,7 @@ impl Config {
             server["shutdown_timeout"] = shutdown_timeout.into();
         }
         let entries: Vec<&Value> = self.entries.iter().map(|entry| &entry.0).collect();
-        let all = json!({"server": server, "collections": entries});
+        let all = json!({"server": server, "collections": entries, "metrics": self.metrics});
         serde_json::to_string_pretty(&all)
             .unwrap_or_else(|error| unreachable!("plain JSON: {error}"))
     }

@@ -112,6 +112,10 @@ impl Metrics {
             .unwrap_or_else(|| panic!("no metric {name}; there are {:?}", self.names()))
     }
 
+    pub(crate) fn family_or_none(&self, name: &str) -> Option<&Family> {
+        self.families.get(name)
+    }
+
     pub(crate) fn names(&self) -> Vec<&str> {
         self.families.keys().map(String::as_str).collect()
     }

@@ -153,6 +153,17 @@ impl Broker {
         .await;
     }
 
+    /// Raises a memory alarm.
+    pub(crate) async fn block(&self) {
+        self.ctl(&["set_vm_memory_high_watermark", "0.00001"]).await;
+    }
+
+    /// Ends the memory alarm.
+    pub(crate) async fn unblock(&self) {
+        self.ctl(&["set_vm_memory_high_watermark", "absolute", "2GB"])
+            .await;
+    }
+
     /// Runs `rabbitmqctl`.
     pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(&self.own().ctl);

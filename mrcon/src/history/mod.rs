@@ -1,0 +1,365 @@
+//! History: what every connector has done, kept over restarts.
+//!
+//! Every `resolution` (10 s) the important figures of each connector are noted in memory, the last
+//! 360 of them, and written to a MongoDB time-series collection. Totals in it count from the very
+//! first run of a connector: at the start the last ones are read, and counting goes on from there.
+//! What could not be written stays in memory and is written once the store answers again. Nothing
+//! here is waited for by a connector.
+//!
+//! **Counters of `/metrics`** go on too, but only after an orderly stop, whose last document says
+//! exactly where they stood. After a crash the store may be some seconds behind what Prometheus
+//! has seen already; a counter that begins a little lower looks to it like a reset, and all of it
+//! like growth. So after a crash they begin at 0, which Prometheus knows how to read.
+
+mod query;
+mod sample;
+mod store;
+
+pub use query::{Figure, MAX_STEPS, Query, Series};
+pub use sample::Totals;
+
+use crate::config::History as HistoryConfig;
+use crate::metrics::{ConnectorMetrics, HistoryMetrics};
+use crate::status::ConnectorStatus;
+use bson::{Document, doc};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use mongodb::Client;
+use query::Recorded;
+use sample::Sample;
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use store::{Last, Store};
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Samples of a connector that are kept in memory: an hour of them at the default resolution, in
+/// about 30 KiB.
+const KEPT_SAMPLES: usize = 360;
+/// Documents in one insert, so that catching up after an outage is done in bounded pieces.
+const INSERT_DOCUMENTS: usize = 2_000;
+/// Connectors whose last document is looked for at once at the start.
+const PARALLEL_READS: usize = 8;
+/// How long the last write of an orderly stop may take.
+const LAST_WRITE: Duration = Duration::from_secs(3);
+
+/// One connector.
+#[derive(Debug)]
+struct Track {
+    status: Arc<ConnectorStatus>,
+    metrics: ConnectorMetrics,
+    /// How its documents are marked: `{db, coll, target}`.
+    meta: Document,
+    /// Whether the counters of its collection are kept with it: the first one of each collection.
+    keeps_counters: bool,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    samples: VecDeque<Sample>,
+    /// How many of the newest ones are not in the store yet.
+    unsaved: usize,
+    /// What earlier processes have counted.
+    before: Totals,
+}
+
+/// The history of all connectors of a [`Server`](crate::Server).
+#[derive(Debug)]
+pub struct History {
+    settings: HistoryConfig,
+    store: Option<Store>,
+    tracks: Vec<Track>,
+    memory: Mutex<Vec<Memory>>,
+    state: Mutex<StoreState>,
+    /// True once counters have been taken over from an earlier process, or never will be.
+    restored: watch::Sender<bool>,
+    metrics: HistoryMetrics,
+}
+
+/// How the store does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreState {
+    /// Whether it answered last; `None` before the first try, and without a store.
+    pub up: Option<bool>,
+    /// What is wrong with it, on one line.
+    pub error: Option<String>,
+}
+
+/// An answer to a [`Query`].
+#[derive(Debug)]
+pub struct Answer {
+    /// Whether the store was asked, and answered; otherwise it is what memory has.
+    pub from_store: bool,
+    /// One for each collection and figure.
+    pub series: Vec<Series>,
+}
+
+impl History {
+    pub(crate) fn new(
+        settings: &HistoryConfig,
+        client: &Client,
+        connectors: Vec<(Arc<ConnectorStatus>, ConnectorMetrics)>,
+        metrics: HistoryMetrics,
+    ) -> History {
+        let mut tracks: Vec<Track> = Vec::new();
+        for (status, connector) in connectors {
+            let same = |track: &Track| {
+                track.status.database == status.database
+                    && track.status.collection == status.collection
+            };
+            tracks.push(Track {
+                meta: doc! {
+                    "db": &status.database, "coll": &status.collection, "target": &status.target,
+                },
+                keeps_counters: !tracks.iter().any(same),
+                metrics: connector,
+                status,
+            });
+        }
+        History {
+            store: settings.enabled.then(|| Store::new(client, settings)),
+            settings: settings.clone(),
+            memory: Mutex::new(tracks.iter().map(|_| Memory::default()).collect()),
+            tracks,
+            state: Mutex::default(),
+            restored: watch::Sender::new(!settings.enabled),
+            metrics,
+        }
+    }
+
+    /// Time between two samples.
+    pub fn resolution(&self) -> Duration {
+        self.settings.resolution
+    }
+
+    /// Whether there is a store; without one the last samples are in memory only.
+    pub fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// How the store does.
+    pub fn store_state(&self) -> StoreState {
+        self.state().clone()
+    }
+
+    /// What the connector `index` (in the order of the configuration) has done since its first run.
+    pub fn totals(&self, index: usize) -> Totals {
+        let before = self.memory()[index].before;
+        before + self.tracks[index].status.totals()
+    }
+
+    /// Waits until the counters of an earlier process have been taken over, but no longer than
+    /// `limit`: after that they begin at 0, so that nobody sees them jump.
+    pub async fn restored(&self, limit: Duration) {
+        let mut restored = self.restored.subscribe();
+        if timeout(limit, restored.wait_for(|done| *done))
+            .await
+            .is_err()
+        {
+            self.restored.send_replace(true);
+        }
+    }
+
+    /// Series of the past, from the store and from memory.
+    pub async fn query(&self, query: &Query) -> Answer {
+        let mut recorded = Recorded::default();
+        let mut from_store = false;
+        if let Some(store) = &self.store
+            && let Ok(found) = store.read(query).await
+        {
+            from_store = true;
+            for (collection, target, sample) in found {
+                recorded.add(query, &collection, &target, &sample);
+            }
+        }
+        for (track, memory) in self.tracks.iter().zip(self.memory().iter()) {
+            let collection = format!("{}.{}", track.status.database, track.status.collection);
+            let wanted = query
+                .collection
+                .as_ref()
+                .is_none_or(|name| *name == collection);
+            let first = query.step_of(query.from) - query.step_millis();
+            let samples = memory.samples.iter().filter(|_| wanted);
+            for sample in samples.filter(|sample| (first..query.to).contains(&sample.at)) {
+                recorded.add(query, &collection, &track.status.target, sample);
+            }
+        }
+        Answer {
+            from_store,
+            series: recorded.series(query),
+        }
+    }
+
+    /// Records, for ever.
+    pub(crate) async fn record(&self) {
+        let recorded = Notify::new();
+        tokio::join!(self.take_samples(&recorded), self.write_samples(&recorded));
+    }
+
+    async fn take_samples(&self, recorded: &Notify) {
+        let mut tick = interval(self.settings.resolution);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tick.tick().await;
+            self.take_sample();
+            recorded.notify_one();
+        }
+    }
+
+    /// Reads what earlier processes have counted, then writes whatever is not written yet.
+    async fn write_samples(&self, recorded: &Notify) {
+        let Some(store) = &self.store else {
+            return pending().await;
+        };
+        let mut loaded = false;
+        loop {
+            let outcome = self.write(store, &mut loaded).await;
+            self.restored.send_replace(true);
+            self.note(outcome);
+            recorded.notified().await;
+        }
+    }
+
+    async fn write(&self, store: &Store, loaded: &mut bool) -> Result<(), String> {
+        if !*loaded {
+            self.load(store).await?;
+            *loaded = true;
+        }
+        while let Some((documents, taken)) = self.unsaved() {
+            store.insert(&documents).await?;
+            for (memory, taken) in self.memory().iter_mut().zip(taken) {
+                memory.unsaved = memory.unsaved.saturating_sub(taken);
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&self, store: &Store) -> Result<(), String> {
+        store.prepare().await?;
+        let last: Vec<Last> = stream::iter(&self.tracks)
+            .map(|track| store.last(&track.meta))
+            .buffered(PARALLEL_READS)
+            .try_collect()
+            .await?;
+        for (memory, last) in self.memory().iter_mut().zip(&last) {
+            let before = last.sample.map(|sample| sample.totals).unwrap_or_default();
+            memory.before = before;
+            for sample in &mut memory.samples {
+                sample.totals = sample.totals + before;
+            }
+        }
+        self.restored.send_if_modified(|restored| {
+            if !*restored {
+                self.take_over(&last);
+            }
+            std::mem::replace(restored, true)
+        });
+        Ok(())
+    }
+
+    /// Counters of `/metrics` go on from where an orderly stop left them.
+    fn take_over(&self, last: &[Last]) {
+        let kept = self.tracks.iter().zip(last);
+        for (track, last) in kept.filter(|(track, _)| track.keeps_counters) {
+            if let Some(counters) = &last.counters {
+                track.metrics.import(counters);
+            }
+        }
+    }
+
+    fn take_sample(&self) {
+        let at = now();
+        for (track, memory) in self.tracks.iter().zip(self.memory().iter_mut()) {
+            if memory.samples.len() == KEPT_SAMPLES {
+                if memory.unsaved == KEPT_SAMPLES {
+                    memory.unsaved -= 1;
+                    self.metrics.dropped.inc_by(u64::from(self.has_store()));
+                }
+                memory.samples.pop_front();
+            }
+            memory.samples.push_back(Sample {
+                at,
+                totals: memory.before + track.status.totals(),
+                lag: track.status.lag().map(|lag| lag.as_secs_f64()),
+                unconfirmed: track.status.unconfirmed().0,
+            });
+            memory.unsaved += 1;
+        }
+    }
+
+    /// Documents of the oldest samples that are not in the store, and how many of each connector.
+    fn unsaved(&self) -> Option<(Vec<Document>, Vec<usize>)> {
+        let (mut documents, mut taken) = (Vec::new(), Vec::new());
+        for (track, memory) in self.tracks.iter().zip(self.memory().iter()) {
+            let room = INSERT_DOCUMENTS - documents.len();
+            let first = memory.samples.len() - memory.unsaved;
+            let samples = memory.samples.range(first..).take(room);
+            let before = documents.len();
+            documents.extend(samples.map(|sample| sample.document(&track.meta)));
+            taken.push(documents.len() - before);
+        }
+        (!documents.is_empty()).then_some((documents, taken))
+    }
+
+    /// The last sample of an orderly stop, with the counters as they stand.
+    pub(crate) async fn finish(&self) {
+        let Some(store) = &self.store else { return };
+        let written = timeout(LAST_WRITE, self.write_last(store)).await;
+        self.note(written.unwrap_or_else(|_| Err("MongoDB gave no answer in time".into())));
+    }
+
+    async fn write_last(&self, store: &Store) -> Result<(), String> {
+        // The totals of a process that never reached the store have nothing to be added to.
+        let mut loaded = self.state().up.is_some_and(|up| up);
+        self.write(store, &mut loaded).await?;
+        self.take_sample();
+        let mut last = Vec::new();
+        for (track, memory) in self.tracks.iter().zip(self.memory().iter_mut()) {
+            let Some(sample) = memory.samples.back() else {
+                continue;
+            };
+            let mut document = sample.document(&track.meta);
+            if track.keeps_counters {
+                document.insert("counters", track.metrics.export());
+            }
+            memory.unsaved = 0;
+            last.push(document);
+        }
+        store.insert(&last).await
+    }
+
+    fn note(&self, outcome: Result<(), String>) {
+        let mut state = self.state();
+        let (up, error) = (outcome.is_ok(), outcome.err());
+        self.metrics
+            .up
+            .with_label_values::<&str>(&[])
+            .set(up.into());
+        match (&error, state.up) {
+            (Some(cause), None | Some(true)) => {
+                tracing::warn!(%cause, "history is not written; it stays in memory until it can be");
+            }
+            (None, Some(false)) => tracing::info!("history is written again"),
+            (Some(_), Some(false)) | (None, None | Some(true)) => {}
+        }
+        *state = StoreState {
+            up: Some(up),
+            error,
+        };
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Vec<Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, StoreState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
