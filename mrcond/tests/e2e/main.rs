@@ -16,6 +16,7 @@ mod database;
 mod delivery;
 mod history;
 mod lag;
+mod monitoring;
 mod restarts;
 mod secrets;
 mod supervision;

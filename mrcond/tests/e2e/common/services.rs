@@ -38,6 +38,16 @@ pub(crate) async fn start(kind: &str, name: &str, arguments: &[&str]) -> Value {
         .unwrap_or_else(|error| panic!("dev/services.py printed {printed:?}: {error}"))
 }
 
+/// Stops an instance that is not needed any more, and removes what it has written.
+pub(crate) async fn remove(name: &str) {
+    services(&["stop", "--name", name, "--remove"]).await;
+}
+
+/// The folder of a program, downloaded if need be.
+pub(crate) async fn program(name: &str) -> PathBuf {
+    services(&["fetch", name]).await.trim_end().into()
+}
+
 async fn services(arguments: &[&str]) -> String {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../dev/services.py");
     let mut command = Command::new("python3");
