@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 
-from servers import instances, mongo, monitoring, programs, rabbit
+from servers import browser, instances, mongo, monitoring, programs, rabbit
 from servers.common import Problem, say
 
 KINDS = {"mongo": mongo, "rabbit": rabbit,
@@ -36,6 +36,7 @@ PROGRAMS = {
     "rabbit-3.10": lambda: programs.rabbitmq("3.10.8"),
     "prometheus": programs.prometheus,
     "alertmanager": programs.alertmanager,
+    "chromium": browser.chromium,
 }
 
 

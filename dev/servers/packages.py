@@ -196,12 +196,12 @@ class Apt:
     def update(self):
         self.run(["update", "-oAPT::Update::Error-Mode=any"])  # without it, no network is no error
 
-    def download(self, package):
-        """Downloads a package with everything it needs; a later call goes on where this ended."""
-        say("downloading %s of Debian %s" % (package, self.suite))
+    def download(self, *packages):
+        """Downloads packages with everything they need; a later call goes on where this ended."""
+        say("downloading %s of Debian %s" % (" and ".join(packages), self.suite))
         self.update()
         self.run(["autoclean"])  # packages that have been replaced by newer ones since
-        self.run(["install", "--download-only", "--yes", package])
+        self.run(["install", "--download-only", "--yes"] + list(packages))
 
     def unpack(self, wanted, to):
         """Unpacks the downloaded packages for whose file names `wanted` holds."""

@@ -4,7 +4,9 @@
 //! or hostile client costs at most its own connection, and those are bounded in number, in header
 //! size and in time.
 
+mod events;
 mod history;
+mod page;
 mod requests;
 mod status;
 
@@ -47,8 +49,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const RESTORE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Every route; requests to anything else are counted as `other`.
-const ROUTES: [&str; 6] = [
-    "/health", "/livez", "/readyz", "/metrics", "/status", "/history",
+const ROUTES: [&str; 9] = [
+    "/",
+    "/page/{file}",
+    "/health",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/status",
+    "/history",
+    "/events",
 ];
 
 /// What the handlers read.
@@ -102,11 +112,13 @@ fn router(state: State) -> Router {
                 "not found; try /health, /status or /metrics\n",
             )
         })
+        .with_state(state.clone())
+        .merge(page::routes())
+        .merge(events::routes(state.clone()))
         .layer(middleware::from_fn_with_state(
-            state.requests.clone(),
+            state.requests,
             requests::count,
         ))
-        .with_state(state)
 }
 
 async fn accept(listener: TcpListener, router: Router) {

@@ -249,7 +249,8 @@ async fn admin_path_answers_otherwise_than_documented() {
         ("/readyz", 200, "text/plain"),
         ("/metrics", 200, "text/plain; version=0.0.4"),
         ("/status", 200, "application/json"),
-        ("/", 404, "text/plain"),
+        ("/", 200, "text/html"),
+        ("/history", 200, "application/json"),
         ("/metrics/x", 404, "text/plain"),
     ];
     for (path, code, kind) in expected {
