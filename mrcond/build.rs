@@ -1,4 +1,5 @@
-//! Tells the binary which commit and compiler it comes from, for `--version` and `mrcon_build_info`.
+//! Tells the binary which commit and compiler it comes from, for `--version` and `mrcon_build_info`,
+//! and the tests whether the user wants them without a browser.
 
 use std::process::Command;
 
@@ -14,6 +15,19 @@ fn main() {
     );
     println!("cargo::rerun-if-changed=../.git/HEAD");
     println!("cargo::rerun-if-changed=../.git/logs/HEAD");
+    tests_without_browser();
+}
+
+/// `MRCON_WITHOUT_BROWSER=1` at build time marks the tests that need a browser as ignored, so that the
+/// summary of a test run counts them apart from those that passed.
+fn tests_without_browser() {
+    const VARIABLE: &str = "MRCON_WITHOUT_BROWSER";
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    println!("cargo::rustc-check-cfg=cfg(without_browser)");
+    if std::env::var(VARIABLE).is_ok_and(|value| value == "1") {
+        println!("cargo::rustc-cfg=without_browser");
+        println!("cargo::warning={VARIABLE}=1: the status page is not tested in a browser");
+    }
 }
 
 /// What a program prints first, or `unknown`: a source archive has no git.

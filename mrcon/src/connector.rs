@@ -363,7 +363,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 let took = clock.duration_since(written_at).unwrap_or_default();
                 self.latencies.end_to_end.observe(took.as_secs_f64());
             }
-            self.observe(&sent);
+            if !self.parts.custom.is_empty() {
+                let event = sent.batch.event(sent.index);
+                self.parts.custom.observe_raw(sent.operation, event);
+            }
             last = Some((seq, sent));
         }
         let Some((seq, sent)) = last else {
@@ -385,17 +388,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.begin_save();
         }
         Ok(())
-    }
-
-    /// Business metrics look at the event once more; without them nobody does.
-    fn observe(&mut self, sent: &Sent) {
-        if self.parts.custom.is_empty() {
-            return;
-        }
-        // It was readable when it was published.
-        if let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) {
-            self.parts.custom.observe(&event);
-        }
     }
 
     fn note_blocked(&mut self) {

@@ -98,10 +98,15 @@ impl Server {
     ) -> Result<Server> {
         let client = connect(&mongodb, config.collections().len()).await?;
         let shutdown_timeout = config.server().shutdown_timeout;
-        let entries: Vec<Arc<Entry>> = config
-            .collections()
+        let configured = config.collections();
+        let entries: Vec<Arc<Entry>> = configured
             .iter()
-            .map(|entry| Arc::new(Entry::new(entry, &client, shutdown_timeout, &metrics)))
+            .enumerate()
+            .map(|(index, entry)| {
+                let custom = metrics.custom.for_entry(configured, index);
+                let entry = Entry::new(entry, &client, shutdown_timeout, &metrics, custom);
+                Arc::new(entry)
+            })
             .collect();
         let recorded = entries
             .iter()

@@ -350,6 +350,26 @@ fn the_custom_metrics_of_the_example_are_refused_or_mean_something_else() {
     assert_eq!(price.buckets, Some(vec![10.0, 100.0, 1000.0]));
 }
 
+#[test]
+fn the_business_metrics_of_metrics_md_are_refused() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../METRICS.md");
+    let page = fs::read_to_string(path).unwrap();
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (metrics, _) = rest.split_once("```").unwrap();
+    let entry = |coll: &str| {
+        format!(
+            "  - watched: {{db_name: shop, coll_name: {coll}}}\n    rabbitmq: {{stream_name: q}}\n"
+        )
+    };
+    let text = format!(
+        "collections:\n{}{}{metrics}",
+        entry("orders"),
+        entry("articles")
+    );
+    let config = ValidConfig::from_yaml("METRICS.md", text.as_bytes()).unwrap();
+    assert_eq!(config.metrics().custom.len(), 4);
+}
+
 /// Paths of all keys below `value`, such as `server.listen`.
 fn keys_of(value: &serde_json::Value, at: &str, keys: &mut Vec<String>) {
     match value {

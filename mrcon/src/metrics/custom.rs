@@ -13,8 +13,9 @@ mod label;
 mod series;
 
 use super::path::Path;
-use crate::config::{CustomMetric, CustomMetricType, CustomValue, Selector};
+use crate::config::{CollectionConfig, CustomMetric, CustomMetricType, CustomValue, Selector};
 use crate::event::{ChangeEvent, Operation};
+use bson::RawDocument;
 use label::{Fit, append_label, append_numbers};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry, Result};
 use series::{END_OF_VALUE, Handle, Known, Series};
@@ -85,6 +86,23 @@ impl CustomMetrics {
             observed: observed.map(Observed::new).collect(),
             key: Vec::new(),
             numbers: Vec::new(),
+        }
+    }
+
+    /// The same for one of several connectors. A collection that goes to several queues counts once,
+    /// by the first of its connectors: an order is one order, however often it is delivered.
+    pub(crate) fn for_entry(&self, entries: &[CollectionConfig], index: usize) -> CustomObserver {
+        let name = |entry: &CollectionConfig| {
+            let watched = &entry.watched;
+            (watched.db_name.clone(), watched.coll_name.clone())
+        };
+        let (db, coll) = name(&entries[index]);
+        let counted = entries[..index]
+            .iter()
+            .any(|entry| name(entry) == (db.clone(), coll.clone()));
+        match counted {
+            true => CustomMetrics::default().for_collection(&db, &coll),
+            false => self.for_collection(&db, &coll),
         }
     }
 
@@ -200,8 +218,13 @@ impl CustomObserver {
 
     /// Counts an event, which has to be confirmed.
     pub fn observe(&mut self, event: &ChangeEvent<'_>) {
+        self.observe_raw(event.operation, event.raw);
+    }
+
+    /// Counts an event of which the operation is known, so that it need not be parsed again.
+    pub fn observe_raw(&mut self, operation: Operation, event: &RawDocument) {
         for Observed { metric, known } in &mut self.observed {
-            if metric.operations & bit(event.operation) == 0 {
+            if metric.operations & bit(operation) == 0 {
                 continue;
             }
             self.numbers.clear();
@@ -210,13 +233,13 @@ impl CustomObserver {
                 None => self.numbers.push(1.0),
                 Some(path) => {
                     let accepts = |number| metric.accepts(number);
-                    fit = append_numbers(&mut self.numbers, path, event.raw, accepts);
+                    fit = append_numbers(&mut self.numbers, path, event, accepts);
                 }
             }
             if !self.numbers.is_empty() {
                 self.key.clear();
                 for (_, path) in &metric.labels {
-                    if append_label(&mut self.key, path, event.raw) == Fit::Wrong {
+                    if append_label(&mut self.key, path, event) == Fit::Wrong {
                         fit = Fit::Wrong;
                     }
                     self.key.push(END_OF_VALUE);

@@ -2,8 +2,9 @@
 //!
 //! Paths mean what they mean in a MongoDB query. `a.b` is the field `b` of the document `a`; where
 //! `a` is an array, it is the field `b` of each document in it, and a number is also a position in
-//! it (`a.0`). An array at the end of a path stands for its elements. A path can so have no value,
-//! one, or many; they come in the order of the document.
+//! it (`a.0`). An array at the end of a path stands for its elements, unless it was reached by its
+//! position in another one. A path can so have no value, one, or many; they come in the order of
+//! the document.
 //!
 //! One thing is added: a field whose own name has dots matches as many parts of the path. The
 //! names in `updateDescription.updatedFields` are such.
@@ -109,7 +110,10 @@ impl<'a, F: FnMut(Value<'a>) -> bool> Search<F> {
             input.cstring()?;
             if let Some((_, rest)) = wanted.filter(|(wanted, _)| *wanted == position) {
                 let mut again = input;
-                self.below(&mut again, kind, rest)?;
+                match rest.is_empty() {
+                    true => self.leaf(&mut again, kind)?,
+                    false => self.below(&mut again, kind, rest)?,
+                }
             }
             match kind {
                 ElementType::EmbeddedDocument => self.fields(input.document()?, rest)?,
@@ -138,13 +142,17 @@ impl<'a, F: FnMut(Value<'a>) -> bool> Search<F> {
 }
 
 /// What is left of a path behind a field of this name, if the name begins the path.
+///
+/// Most names are others; their length or first byte tells without a comparison of all bytes.
+#[inline]
 fn after<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
-    let rest = path.strip_prefix(name)?;
-    match rest.split_first() {
-        None => Some(rest),
-        Some((b'.', rest)) => Some(rest),
-        Some(_) => None,
-    }
+    let rest = match path.get(name.len()) {
+        Some(b'.') => &path[name.len() + 1..],
+        None if path.len() == name.len() => &[],
+        Some(_) | None => return None,
+    };
+    let same = path.first() == name.first() && path.starts_with(name);
+    same.then_some(rest)
 }
 
 /// The position in an array that a path begins with, and what is left behind it. Positions are
@@ -231,7 +239,8 @@ mod tests {
         assert_eq!(found(&document, "a.3.0.b"), [4]);
         assert_eq!(found(&document, "n"), [5, 6, -1]);
         assert_eq!(found(&document, "n.1"), [6]);
-        assert_eq!(found(&document, "n.2"), [8]);
+        assert_eq!(found(&document, "n.2"), [-1]);
+        assert_eq!(found(&document, "n.2.0"), [8]);
         assert!(found(&document, "n.01").is_empty());
         assert!(found(&document, "n.3").is_empty());
         assert!(found(&document, "e").is_empty());
@@ -295,8 +304,10 @@ mod tests {
             }),
             (Bson::Array(items), [first, rest @ ..]) => {
                 for (index, item) in items.iter().enumerate() {
-                    if *first == index.to_string() {
-                        expected(item, rest, found);
+                    match *first == index.to_string() {
+                        true if rest.is_empty() => found.push(item.clone()),
+                        true => expected(item, rest, found),
+                        false => {}
                     }
                     if matches!(item, Bson::Document(_)) {
                         expected(item, path, found);

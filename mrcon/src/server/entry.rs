@@ -71,6 +71,7 @@ impl Entry {
         client: &Client,
         shutdown_timeout: Duration,
         metrics: &Metrics,
+        custom: CustomObserver,
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
         let status = Arc::new(ConnectorStatus::new(config, Arc::clone(metrics.oplog())));
@@ -83,9 +84,6 @@ impl Entry {
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
         };
         let store = MongoCheckpoints::new(client, config, instance());
-        let custom = metrics
-            .custom
-            .for_collection(&watched.db_name, &watched.coll_name);
         let metrics = metrics.connector(&status);
         Entry {
             config: config.clone(),

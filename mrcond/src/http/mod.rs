@@ -109,7 +109,7 @@ fn router(state: State) -> Router {
         .fallback(|| async {
             (
                 StatusCode::NOT_FOUND,
-                "not found; try /health, /status or /metrics\n",
+                "not found; try /, /health, /status or /metrics\n",
             )
         })
         .with_state(state.clone())

@@ -204,6 +204,7 @@ function drawHead() {
   const stale = age > STALE;
   const heard = received ? Date.now() - age : null;
   const link = !received ? "waiting" : stale ? "stale" : "live";
+  if (link === "stale" && at("live").dataset.link === "live") say(at("news"), "No answer from mrcond");
   set(at("live"), "data-link", link);
   set(document.body, "data-link", link);
   const trying = source?.readyState === EventSource.OPEN ? "stale" : "reconnecting, stale";

@@ -4,8 +4,6 @@ import { Chart, Series } from "./chart.js";
 import { Facts, Meter, icon, make, say, set, show } from "./dom.js";
 import { UNKNOWN, bytes, complaintOf, count, duration, figure, plural, stateOf, time } from "./words.js";
 
-/** Less than this until the history is lost is shown as a warning. */
-const HISTORY_NEAR = 6 * 3600;
 const STEPS = ["received", "published", "confirmed", "saved"];
 
 let numbered = 0;
@@ -128,8 +126,9 @@ export class Card {
     this.facts.put("RabbitMQ", ...side(connector.rabbitmq_up, connector.rabbitmq_reconnects));
     this.facts.put("Last progress", ago(connector.progress_age_seconds));
     const left = connector.time_to_history_loss_seconds;
-    const near = typeof left === "number" && left < HISTORY_NEAR;
-    this.safety.put("Until history is lost", duration(left), near ? "wait" : "", near ? "soon" : "");
+    // The lag is the part of the oplog that is used up.
+    const near = typeof left === "number" && connector.lag_seconds > left;
+    this.safety.put("Until history is lost", duration(left ?? undefined), near ? "wait" : "", near ? "over half is gone" : "");
     const saved = connector.checkpoint?.saved_at;
     this.safety.put("Position saved", saved ? ago(now - Date.parse(saved) / 1000) : UNKNOWN, "", `run ${count(connector.checkpoint?.epoch)}`);
     this.safety.put("Restarts", count(connector.restarts), "", "since the start");

@@ -34,9 +34,10 @@ export class Series {
 
   /** Takes points of the history store; what the page saw counts from where they end. */
   remember(points) {
-    this.stored = points.filter((point) => Array.isArray(point) && typeof point[0] === "number");
-    // The newest points may not be in the store yet, and are empty then.
-    while (this.stored.length && this.stored.at(-1)[1] === null) this.stored.pop();
+    // At the end are points that the store does not have yet, at the beginning those from before it.
+    const first = points.findIndex((point) => point[1] !== null);
+    const last = points.findLastIndex((point) => point[1] !== null);
+    this.stored = first < 0 ? [] : points.slice(first, last + 1);
     const end = this.stored.at(-1)?.[0] ?? -Infinity;
     this.seen = this.seen.filter((point) => point[0] > end);
   }

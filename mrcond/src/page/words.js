@@ -77,7 +77,7 @@ export const STATES = {
   stopped: { rank: 6, tone: "calm", icon: "M3 3h10v10H3z" },
   running: { rank: 7, tone: "good", icon: "M8 1a7 7 0 1 0 .01 0M4.5 8.5l2.5 2.5 4.5-5.5" },
 };
-const OTHER = { rank: 4, tone: "calm", icon: "M8 1a7 7 0 1 0 .01 0" };
+const OTHER = { rank: 4, tone: "calm", icon: "M8 1a7 7 0 1 0 .01 0M3.1 12.9l9.8-9.8" };
 
 export function stateOf(word) {
   return Object.hasOwn(STATES, word) ? STATES[word] : OTHER;

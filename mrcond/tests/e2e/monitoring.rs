@@ -1,18 +1,17 @@
 //! What is shipped for Prometheus, Alertmanager and Grafana, judged by the real programs.
 
-use crate::common::config::Entry;
-use crate::common::daemon::ConfigFile;
+use crate::common::config::{Config, Entry};
+use crate::common::daemon::{ConfigFile, Daemon};
 use crate::common::load::{self, Load};
 use crate::common::prometheus::{Monitor, deployed, text};
 use crate::common::promql::{self, Names};
 use crate::common::rig::Rig;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, SOON, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
-use std::slice::from_ref;
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -32,7 +31,8 @@ const EMPTY: [(&str, &str); 2] = [
 
 /// Runs `promtool` or `amtool`; whether it was content, and all that it said.
 async fn tool(program: &str, name: &str, arguments: &[&str], input: &str) -> (bool, String) {
-    let mut command = Command::new(services::program(program).await.join(name));
+    let folder = services::fetch(program).await;
+    let mut command = Command::new(Path::new(folder.trim_end()).join(name));
     let input = ConfigFile::new(input);
     let file = std::fs::File::open(input.path()).unwrap();
     command.args(arguments).stdin(Stdio::from(file));
@@ -266,8 +266,13 @@ async fn loaded_rules(prometheus: &Monitor) -> Vec<Value> {
 #[tokio::test]
 async fn query_names_a_metric_that_nobody_serves() {
     let rig = Rig::new("queries").await;
-    let entry = rig.entry();
-    let daemon = rig.start(from_ref(&entry)).await;
+    let collection = format!("{}.orders", rig.name);
+    let custom = json!([
+        {"name": "orders_total", "help": "Orders", "type": "counter", "collection": collection},
+    ]);
+    let config = Config::new([rig.entry()]).with_custom(custom);
+    let mut daemon = Daemon::spawn(&config, &rig.uris());
+    daemon.ready().await;
     let (content, said) = tool(
         "prometheus",
         "promtool",

@@ -152,6 +152,42 @@ fn a_connector_counts_for_a_metric_of_another_collection() {
 }
 
 #[test]
+fn a_collection_with_two_queues_counts_twice_or_not_at_all() {
+    let bench = Bench::orders("{name: a_total, help: h, collection: 'shop\\..*'}");
+    let entry = |coll: &str, queue: &str| CollectionConfig::new("shop", coll, queue);
+    let entries = [
+        entry("orders", "billing"),
+        entry("people", "billing"),
+        entry("orders", "audit"),
+    ];
+    let counts = [0, 1, 2].map(|index| !bench.metrics.for_entry(&entries, index).is_empty());
+    assert_eq!(counts, [true, true, false]);
+}
+
+#[test]
+fn metrics_md_says_something_else_of_the_two_counters() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../METRICS.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let ours = Bench::orders(BY_STATUS).registry.gather();
+    let ours = ours
+        .iter()
+        .filter(|family| family.name().starts_with("mrcon_"));
+    let rows: Vec<String> = ours
+        .map(|family| {
+            format!(
+                "| `{}` | counter | `metric` | {} |",
+                family.name(),
+                family.help()
+            )
+        })
+        .collect();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(page.contains(&row), "METRICS.md does not have {row}");
+    }
+}
+
+#[test]
 fn nothing_configured_shows_something() {
     let bench = Bench::new("", &["orders"]);
     assert!(bench.shown().is_empty() && bench.observers[0].is_empty());

@@ -70,6 +70,12 @@ impl Config {
         self
     }
 
+    /// With these business metrics.
+    pub(crate) fn with_custom(mut self, metrics: Value) -> Config {
+        self.metrics["custom"] = metrics;
+        self
+    }
+
     /// The file's text. All JSON is YAML.
     pub(crate) fn text(&self, listen: &str) -> String {
         let mut server = json!({"listen": listen});

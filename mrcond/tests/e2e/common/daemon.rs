@@ -356,11 +356,11 @@ impl Drop for Daemon {
     }
 }
 
-/// Ends the daemon if the process that runs the tests ends first, in whatever way.
-struct Watchdog(Option<ChildStdin>, Option<Child>);
+/// Ends a process if the one that runs the tests ends first, in whatever way.
+pub(crate) struct Watchdog(Option<ChildStdin>, Option<Child>);
 
 impl Watchdog {
-    fn of(pid: u32) -> Watchdog {
+    pub(crate) fn of(pid: u32) -> Watchdog {
         let mut command = Command::new("sh");
         // The end of the pipe without a line is the end of the tests' process.
         command.args([
@@ -378,7 +378,8 @@ impl Watchdog {
         Watchdog(child.stdin.take(), Some(child))
     }
 
-    fn dismiss(&mut self) {
+    /// To be called when the process has ended or is about to.
+    pub(crate) fn dismiss(&mut self) {
         use std::io::Write;
         if let Some(fd) = self.0.take().and_then(|stdin| stdin.into_owned_fd().ok()) {
             let _ = std::fs::File::from(fd).write_all(b"dismissed\n");

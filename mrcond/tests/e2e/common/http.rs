@@ -1,5 +1,6 @@
 //! The few lines of HTTP that a test needs.
 
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +38,46 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, Strin
             String::from_utf8_lossy(&bytes)
         )
     })
+}
+
+/// Sends a request with a JSON body, if any, to a server that keeps its connections open.
+pub(crate) async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Answer, String> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !is_whole(&answer) && stream.read_buf(&mut answer).await? > 0 {}
+        Ok::<_, std::io::Error>(answer)
+    };
+    let bytes = timeout(DEADLINE, exchange)
+        .await
+        .map_err(|_| format!("{method} {path}: no answer within {DEADLINE:?}"))?
+        .map_err(|error| format!("{method} {path}: {error}"))?;
+    parse(&bytes).ok_or_else(|| format!("{method} {path}: not HTTP"))
+}
+
+/// Whether an answer with a `Content-Length` has come to its end.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .and_then(|length| length.trim().parse().ok());
+    bytes.len() - end - 4 >= length.unwrap_or(0)
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {

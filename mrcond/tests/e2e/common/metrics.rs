@@ -129,6 +129,12 @@ impl Metrics {
         self.families.get(name)?.samples.get(&labels).copied()
     }
 
+    /// The upper bounds of a histogram without labels and the counts up to them, and the sum.
+    pub(crate) fn distribution(&self, name: &str) -> (Vec<(f64, f64)>, f64) {
+        let (family, none) = (self.family(name), Labels::new());
+        (family.buckets[&none].clone(), family.sums[&none])
+    }
+
     /// The sum over all series that have these labels among theirs.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let wanted = |series: &Labels| {

@@ -1,5 +1,6 @@
 //! What the tests are made of: servers, the daemon under test, and the oracles.
 
+pub(crate) mod browser;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod http;

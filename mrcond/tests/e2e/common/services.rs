@@ -43,9 +43,9 @@ pub(crate) async fn remove(name: &str) {
     services(&["stop", "--name", name, "--remove"]).await;
 }
 
-/// The folder of a program, downloaded if need be.
-pub(crate) async fn program(name: &str) -> PathBuf {
-    services(&["fetch", name]).await.trim_end().into()
+/// Where a program is that `dev/services.py` knows, as it prints it.
+pub(crate) async fn fetch(program: &str) -> String {
+    services(&["fetch", program]).await
 }
 
 async fn services(arguments: &[&str]) -> String {
