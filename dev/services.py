@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real MongoDB and RabbitMQ servers without root and without Docker; see README.md beside this."""
+"""Real servers without root and without Docker; see README.md beside this."""
 
 import argparse
 import contextlib
@@ -11,10 +11,11 @@ import shlex
 import signal
 import sys
 
-from servers import browser, instances, mongo, programs, rabbit
+from servers import browser, instances, mongo, monitoring, programs, rabbit
 from servers.common import Problem, say
 
-KINDS = {"mongo": mongo, "rabbit": rabbit}
+KINDS = {"mongo": mongo, "rabbit": rabbit,
+         "prometheus": monitoring.PROMETHEUS, "alertmanager": monitoring.ALERTMANAGER}
 
 # Ports next to the usual ones, so that servers already on the machine are not disturbed.
 DEVELOPMENT_MONGO = ("dev-mongo", {"mongo-0": 27117})
@@ -27,12 +28,14 @@ DEVELOPMENT_RABBIT = {
 DEVELOPMENT_NAMES = [DEVELOPMENT_MONGO[0]] + [name for name, _ in DEVELOPMENT_RABBIT.values()]
 
 # Settings that may change between two runs of an instance; the others are in its data.
-CHANGEABLE = {"extra", "cache_gb"}
+CHANGEABLE = {"extra", "cache_gb", "config"}
 
 PROGRAMS = {
     "mongo": programs.mongodb,
     "rabbit": lambda: programs.rabbitmq("4.0.5"),
     "rabbit-3.10": lambda: programs.rabbitmq("3.10.8"),
+    "prometheus": programs.prometheus,
+    "alertmanager": programs.alertmanager,
     "chromium": browser.chromium,
 }
 
@@ -101,6 +104,14 @@ def start_mongo(options):
 
 def start_rabbit(options):
     start("rabbit", options, {"version": options.version, "extra": options.set})
+
+
+def start_prometheus(options):
+    start("prometheus", options, monitoring.PROMETHEUS.settings(options.config))
+
+
+def start_alertmanager(options):
+    start("alertmanager", options, monitoring.ALERTMANAGER.settings(options.config))
 
 
 def start(kind, options, given):
@@ -212,9 +223,10 @@ def state_of(instance):
 
 
 def label(record):
-    chosen = record["settings"]
-    return record["kind"] + (" %s" % chosen["version"] if record["kind"] == "rabbit"
-                             else " %s x%d" % (programs.MONGODB_VERSION, chosen["members"]))
+    kind, chosen = record["kind"], record["settings"]
+    if kind == "mongo":
+        return "mongo %s x%d" % (programs.MONGODB_VERSION, chosen["members"])
+    return "rabbit " + chosen["version"] if kind == "rabbit" else kind
 
 
 def print_variables(variables, prefix=""):
@@ -234,7 +246,7 @@ def parser():
         added.set_defaults(function=function)
         return added
 
-    added = command(commands, "fetch", fetch, "download and unpack servers, start nothing")
+    added = command(commands, "fetch", fetch, "download and unpack servers, print their folders, start nothing")
     added.add_argument("programs", nargs="*", metavar="|".join(PROGRAMS))
     added = command(commands, "up", up, "start the development servers and print their URIs")
     added.add_argument("--rabbit", choices=DEVELOPMENT_RABBIT, default="4.0.5")
@@ -244,7 +256,7 @@ def parser():
     command(commands, "status", status, "print one line for each instance")
 
     kinds = commands.add_parser("start", help="start a private instance, print JSON")
-    kinds = kinds.add_subparsers(metavar="mongo|rabbit", required=True)
+    kinds = kinds.add_subparsers(metavar="|".join(KINDS), required=True)
     added = command(kinds, "mongo", start_mongo, "start a MongoDB replica set")
     common_arguments(added)
     added.add_argument("--members", type=int, choices=range(1, 8), metavar="N")
@@ -257,6 +269,11 @@ def parser():
     added.add_argument("--version", choices=DEVELOPMENT_RABBIT)
     added.add_argument("--set", action="append", metavar="KEY=VALUE",
                        help="a line for rabbitmq.conf; may be repeated")
+
+    for kind, function in (("prometheus", start_prometheus), ("alertmanager", start_alertmanager)):
+        added = command(kinds, kind, function, "start " + kind.capitalize())
+        common_arguments(added)
+        added.add_argument("--config", required=True, metavar="FILE", help="its configuration file")
 
     added = command(commands, "stop", stop, "stop an instance")
     added.add_argument("--name", required=True)

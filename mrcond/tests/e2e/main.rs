@@ -17,6 +17,7 @@ mod database;
 mod delivery;
 mod history;
 mod lag;
+mod monitoring;
 mod page;
 mod restarts;
 mod secrets;

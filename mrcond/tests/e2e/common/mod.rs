@@ -9,6 +9,8 @@ pub(crate) mod metrics;
 pub(crate) mod mongo;
 pub(crate) mod oracle;
 pub(crate) mod pool;
+pub(crate) mod prometheus;
+pub(crate) mod promql;
 pub(crate) mod rabbit;
 pub(crate) mod rig;
 pub(crate) mod services;

@@ -38,6 +38,11 @@ pub(crate) async fn start(kind: &str, name: &str, arguments: &[&str]) -> Value {
         .unwrap_or_else(|error| panic!("dev/services.py printed {printed:?}: {error}"))
 }
 
+/// Stops an instance that is not needed any more, and removes what it has written.
+pub(crate) async fn remove(name: &str) {
+    services(&["stop", "--name", name, "--remove"]).await;
+}
+
 /// Where a program is that `dev/services.py` knows, as it prints it.
 pub(crate) async fn fetch(program: &str) -> String {
     services(&["fetch", program]).await
