@@ -377,17 +377,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.blocked = reason.is_some();
         // The watchdog starts anew when the block is over.
         self.last_progress = Instant::now();
-        let name = &self.parts.status.name;
+        // The supervisor's journal tells it to the log.
         match reason {
             Some(reason) => {
-                tracing::warn!(connector = %name, reason, "RabbitMQ blocks publishers; delivery waits");
                 let detail = format!("RabbitMQ blocks publishers: {reason}");
                 self.parts.status.enter(State::Blocked, Some(&detail));
             }
-            None => {
-                tracing::info!(connector = %name, "RabbitMQ takes messages again");
-                self.parts.status.enter(State::Running, None);
-            }
+            None => self.parts.status.enter(State::Running, None),
         }
     }
 
@@ -462,7 +458,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 if since.elapsed() > UNSAVED_LIMIT {
                     return Err(error);
                 }
-                tracing::warn!(connector = %self.parts.status.name, cause = %error.chain(), "position not saved; delivery goes on");
+                self.parts.status.not_saved(error.chain());
                 if let Some(error_type) = error.policy().error_type {
                     self.parts.metrics.failed(error_type);
                 }

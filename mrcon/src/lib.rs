@@ -37,6 +37,7 @@ pub mod error;
 pub mod event;
 pub mod metrics;
 mod rate;
+pub mod repeats;
 mod server;
 pub mod sink;
 pub mod source;

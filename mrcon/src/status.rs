@@ -103,6 +103,7 @@ pub struct ConnectorStatus {
     /// Most body bytes in flight.
     pub max_unconfirmed_bytes: u64,
     live: Mutex<Live>,
+    unsaved: Mutex<Option<Unsaved>>,
     received: AtomicU64,
     published: AtomicU64,
     confirmed: AtomicU64,
@@ -129,6 +130,17 @@ struct Live {
     detail: Option<String>,
     error: Option<LastError>,
     rate: Rate,
+}
+
+/// Saves that failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Unsaved {
+    /// Why the last of them did.
+    pub(crate) cause: String,
+    /// When it did.
+    pub(crate) at: Instant,
+    /// Whether a position has been saved since.
+    pub(crate) over: bool,
 }
 
 const UNKNOWN: i64 = i64::MIN;
@@ -187,6 +199,7 @@ impl ConnectorStatus {
             max_unconfirmed: config.rabbitmq.max_unconfirmed.into(),
             max_unconfirmed_bytes: config.rabbitmq.max_unconfirmed_bytes,
             live: Mutex::new(live),
+            unsaved: Mutex::default(),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -321,6 +334,21 @@ impl ConnectorStatus {
         self.live().state
     }
 
+    /// What it is doing, and since when.
+    pub(crate) fn state_since(&self) -> (State, SystemTime) {
+        let live = self.live();
+        (live.state, live.since)
+    }
+
+    /// Saves that failed and were not forgotten.
+    pub(crate) fn unsaved(&self) -> Option<Unsaved> {
+        self.failed_saves().clone()
+    }
+
+    pub(crate) fn forget_unsaved(&self) {
+        *self.failed_saves() = None;
+    }
+
     pub(crate) fn stalled_for(&self) -> Duration {
         if self.unconfirmed_messages.load(Ordering::Relaxed) == 0 {
             return Duration::ZERO;
@@ -418,7 +446,18 @@ impl ConnectorStatus {
         self.confirmed_time.store(millis(time), Ordering::Relaxed);
     }
 
+    pub(crate) fn not_saved(&self, cause: String) {
+        *self.failed_saves() = Some(Unsaved {
+            cause,
+            at: Instant::now(),
+            over: false,
+        });
+    }
+
     pub(crate) fn saved_now(&self) {
+        if let Some(unsaved) = self.failed_saves().as_mut() {
+            unsaved.over = true;
+        }
         self.saved_time
             .store(millis(SystemTime::now()), Ordering::Relaxed);
     }
@@ -429,6 +468,10 @@ impl ConnectorStatus {
 
     pub(crate) fn set_rabbitmq_up(&self, up: bool) {
         self.rabbitmq_up.store(i8::from(up), Ordering::Relaxed);
+    }
+
+    fn failed_saves(&self) -> MutexGuard<'_, Option<Unsaved>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -14,6 +14,7 @@ mod broker;
 mod cli;
 mod database;
 mod delivery;
+mod logs;
 mod restarts;
 mod secrets;
 mod supervision;
