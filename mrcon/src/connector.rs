@@ -16,6 +16,7 @@ use crate::metrics::{ConnectorMetrics, Latencies};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
+use crate::trace::{Span, Times, Tracing};
 use crate::window::ConfirmWindow;
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -75,6 +76,8 @@ pub(crate) struct Settings {
     pub(crate) on_invalidate: OnInvalidate,
     /// How long a stop may wait for confirms (three quarters of it) and the last save.
     pub(crate) drain_deadline: Duration,
+    /// Where spans go; the envelope then puts a trace context on every message.
+    pub(crate) tracing: Option<Tracing>,
 }
 
 /// Where an event in flight stands.
@@ -86,6 +89,8 @@ struct Sent {
     published_at: Instant,
     /// When the server wrote it, if it says so.
     written_at: Option<SystemTime>,
+    /// Whether a span tells of it.
+    sampled: bool,
 }
 
 /// A batch that is being published.
@@ -274,6 +279,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             bytes,
             published_at: now,
             written_at: event_time(&event),
+            sampled: message.trace.is_some_and(|trace| trace.sampled),
         };
         self.window.push(sent, bytes);
         reading.next += 1;
@@ -341,6 +347,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 let took = clock.duration_since(written_at).unwrap_or_default();
                 self.latencies.end_to_end.observe(took.as_secs_f64());
             }
+            if sent.sampled {
+                self.tell_span(seq, &sent, now, clock);
+            }
             last = Some((seq, sent));
         }
         let Some((seq, sent)) = last else {
@@ -367,6 +376,30 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.begin_save();
         }
         Ok(())
+    }
+
+    /// Few events are sampled, so what a span needs is read again instead of kept for all.
+    fn tell_span(&self, seq: u64, sent: &Sent, now: Instant, clock: SystemTime) {
+        let Some(tracing) = &self.parts.settings.tracing else {
+            return;
+        };
+        let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) else {
+            return;
+        };
+        let times = Times {
+            received_at: sent.batch.received_at(),
+            published_at: clock - (now - sent.published_at),
+            confirmed_at: clock,
+        };
+        let status = &self.parts.status;
+        tracing.send(Span::of(
+            &event,
+            tracing.sampler,
+            status,
+            seq,
+            sent.bytes,
+            times,
+        ));
     }
 
     fn note_blocked(&mut self) {

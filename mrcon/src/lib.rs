@@ -42,6 +42,7 @@ mod server;
 pub mod sink;
 pub mod source;
 pub mod status;
+pub mod trace;
 pub mod uri;
 pub mod window;
 

@@ -13,6 +13,7 @@ use crate::config::ValidConfig;
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
 use crate::metrics::Metrics;
 use crate::status::{ConnectorStatus, State};
+use crate::trace::Tracing;
 use crate::uri::{AmqpUri, MongoUri, Verify};
 use entry::{Ended, Entry, Legacy};
 use futures_util::StreamExt;
@@ -113,6 +114,16 @@ impl Server {
             metrics,
             entries,
         })
+    }
+
+    /// Puts a trace context on every message, and tells of sampled events.
+    pub fn with_tracing(mut self, tracing: &Tracing) -> Server {
+        for entry in &mut self.entries {
+            Arc::get_mut(entry)
+                .unwrap_or_else(|| unreachable!("shared only by running tasks"))
+                .traced(tracing);
+        }
+        self
     }
 
     /// The live state of every connector, in the order of the configuration.

@@ -2,6 +2,8 @@
 
 mod cli;
 mod http;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod telemetry;
 
 use cli::Command;
@@ -85,6 +87,8 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
             };
             Failure::new(code, error.chain())
         })?;
+    #[cfg(feature = "otlp")]
+    let (server, export) = otlp::start(server, &registry);
     let http = http::serve(listen, http::State::new(registry, server.status()))
         .await
         .map_err(|error| {
@@ -95,6 +99,8 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
         })?;
     let outcome = server.run(termination()?).await;
     http.abort();
+    #[cfg(feature = "otlp")]
+    export.finish().await;
     outcome.map_err(|error| Failure::new(exit::OTHER, error.chain()))?;
     tracing::info!("mrcond stopped in order");
     Ok(())

@@ -14,6 +14,7 @@ use crate::sink::Sink;
 use crate::sink::amqp::AmqpSink;
 use crate::source::Source;
 use crate::status::{ConnectorStatus, State};
+use crate::trace::Tracing;
 use crate::uri::AmqpUri;
 use mongodb::Client;
 use std::sync::Arc;
@@ -82,6 +83,7 @@ impl Entry {
             save_interval: config.resume_tokens.save_interval,
             on_invalidate: watched.on_invalidate,
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
+            tracing: None,
         };
         let store = MongoCheckpoints::new(client, config, instance());
         let metrics = metrics.connector(&status);
@@ -92,6 +94,12 @@ impl Entry {
             status,
             metrics,
         }
+    }
+
+    pub(super) fn traced(&mut self, tracing: &Tracing) {
+        let envelope = self.settings.envelope.clone();
+        self.settings.envelope = envelope.traced(tracing.sampler);
+        self.settings.tracing = Some(tracing.clone());
     }
 
     /// One run, from connecting to both sides to the end.
