@@ -29,7 +29,9 @@ fn metrics_are_others_than_in_the_registry() {
     let waiting = IntGauge::new("waiting", "Waiting").unwrap();
     let buckets = HistogramOpts::new("seconds", "Time").buckets(vec![1.0, 2.0]);
     let seconds = Histogram::with_opts(buckets).unwrap();
-    [0.5, 0.7, 1.5, 9.0].map(|value| seconds.observe(value));
+    for value in [0.5, 0.7, 1.5, 9.0] {
+        seconds.observe(value);
+    }
     registry.register(Box::new(events)).unwrap();
     registry.register(Box::new(waiting)).unwrap();
     registry.register(Box::new(seconds)).unwrap();

@@ -15,6 +15,8 @@ mod cli;
 mod database;
 mod delivery;
 mod logs;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod restarts;
 mod secrets;
 mod supervision;

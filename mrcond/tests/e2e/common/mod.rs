@@ -7,6 +7,8 @@ pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod mongo;
 pub(crate) mod oracle;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 pub(crate) mod pool;
 pub(crate) mod rabbit;
 pub(crate) mod rig;
