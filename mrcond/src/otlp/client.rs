@@ -113,10 +113,13 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async move { sender.send_request(request).await };
-    // The connection ends with the sender, which ends with the answer.
-    let (answer, _) = tokio::join!(answer, connection);
-    Ok(answer?.status())
+    let answer = async move {
+        let answer = sender.send_request(request).await?;
+        Ok::<_, hyper::Error>(answer.status())
+    };
+    // The connection ends with the sender and the answer's unread body, both gone by then.
+    let (status, _) = tokio::join!(answer, connection);
+    Ok(status?)
 }
 
 fn tls(certificate: Option<&Path>) -> Result<TlsConnector, Fault> {
@@ -154,4 +157,140 @@ fn chain(fault: &(dyn Error + Send + Sync)) -> String {
         source = cause.source();
     }
     text.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use std::path::PathBuf;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+    fn file(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/tls")
+            .join(name)
+    }
+
+    fn client(url: &str, certificate: Option<PathBuf>) -> Client {
+        let target = Target {
+            url: url.parse().unwrap(),
+            headers: vec![],
+            timeout: Duration::from_millis(500),
+            certificate,
+        };
+        Client::new(target).unwrap()
+    }
+
+    async fn listen() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Reads one request and answers it.
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str) -> String {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\nbody") {
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0);
+        }
+        // With a body that nobody reads, and without closing.
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 20000\r\n\r\nbegin");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let _ = stream.read(&mut [0; 16]).await;
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn answer_is_taken_for_another() {
+        let answers = [
+            ("200 OK", None),
+            ("202 Accepted", None),
+            ("400 Bad Request", Some(false)),
+            ("401 Unauthorized", Some(false)),
+            ("429 Too Many Requests", Some(true)),
+            ("503 Service Unavailable", Some(true)),
+        ];
+        for (status, retryable) in answers {
+            let (listener, address) = listen().await;
+            let server = tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                answer(stream, status).await
+            });
+            let client = client(&format!("http://{address}/v1/traces?key=1"), None);
+            let posted = client.post(b"body".to_vec()).await;
+            assert_eq!(posted.err().map(|failure| failure.retryable), retryable);
+            let request = server.await.unwrap();
+            assert!(request.starts_with("POST /v1/traces?key=1 HTTP/1.1\r\n"));
+            assert!(request.contains("content-type: application/x-protobuf\r\n"));
+            assert!(request.contains(&format!("host: {address}\r\n")));
+        }
+    }
+
+    #[tokio::test]
+    async fn silent_or_missing_collector_is_waited_for() {
+        let (listener, address) = listen().await;
+        let url = format!("http://{address}/");
+        let failure = client(&url, None).post(vec![1]).await.unwrap_err();
+        assert!(
+            failure.retryable && failure.cause.contains("500 ms"),
+            "{failure:?}"
+        );
+        drop(listener);
+        let failure = client(&url, None).post(vec![1]).await.unwrap_err();
+        assert!(
+            failure.retryable && failure.cause.contains("refused"),
+            "{failure:?}"
+        );
+    }
+
+    async fn tls_server() -> (SocketAddr, JoinHandle<Option<String>>) {
+        let (listener, address) = listen().await;
+        let certificates = CertificateDer::pem_file_iter(file("localhost.pem"))
+            .unwrap()
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap();
+        let key = PrivateKeyDer::from_pem_file(file("localhost.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(certificates, key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = acceptor.accept(stream).await.ok()?;
+            Some(answer(stream, "200 OK").await)
+        });
+        (address, server)
+    }
+
+    #[tokio::test]
+    async fn collector_behind_tls_is_not_reached() {
+        for host in ["localhost", "127.0.0.1"] {
+            let (address, server) = tls_server().await;
+            let url = format!("https://{host}:{}/v1/metrics", address.port());
+            let client = client(&url, Some(file("ca.pem")));
+            client.post(b"body".to_vec()).await.unwrap();
+            assert!(server.await.unwrap().is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn collector_that_nobody_vouches_for_is_trusted() {
+        // Trusts another authority than the one that signed: an end certificate is none.
+        let (address, server) = tls_server().await;
+        let url = format!("https://localhost:{}/", address.port());
+        let client = client(&url, Some(file("localhost.pem")));
+        let failure = client.post(b"body".to_vec()).await.unwrap_err();
+        assert!(failure.cause.contains("certificate"), "{failure:?}");
+        assert_eq!(server.await.unwrap(), None);
+    }
 }
