@@ -17,6 +17,7 @@ help: ## show this list
 check: ## format, lints and documentation, as CI wants them
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p mrcond --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 audit: ## licences, bans and sources of all dependencies (builds cargo-deny the first time)

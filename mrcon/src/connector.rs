@@ -17,6 +17,7 @@ use crate::metrics::{ConnectorMetrics, Latencies, Stage, Tally};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
+use crate::trace::{Span, Times, Tracing};
 use crate::window::ConfirmWindow;
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -77,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) on_invalidate: OnInvalidate,
     /// How long a stop may wait for confirms (three quarters of it) and the last save.
     pub(crate) drain_deadline: Duration,
+    /// Where spans go; the envelope then puts a trace context on every message.
+    pub(crate) tracing: Option<Tracing>,
 }
 
 /// Where an event in flight stands.
@@ -89,6 +92,8 @@ struct Sent {
     published_at: Instant,
     /// When the server wrote it, if it says so.
     written_at: Option<SystemTime>,
+    /// Whether a span tells of it.
+    sampled: bool,
 }
 
 /// A batch that is being published.
@@ -295,6 +300,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             bytes,
             published_at: now,
             written_at: event_time(&event),
+            sampled: message.trace.is_some_and(|trace| trace.sampled),
         };
         self.window.push(sent, bytes);
         reading.next += 1;
@@ -367,6 +373,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 let event = sent.batch.event(sent.index);
                 self.parts.custom.observe_raw(sent.operation, event);
             }
+            if sent.sampled {
+                self.tell_span(seq, &sent, now, clock);
+            }
             last = Some((seq, sent));
         }
         let Some((seq, sent)) = last else {
@@ -390,6 +399,30 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         Ok(())
     }
 
+    /// Few events are sampled, so what a span needs is read again instead of kept for all.
+    fn tell_span(&self, seq: u64, sent: &Sent, now: Instant, clock: SystemTime) {
+        let Some(tracing) = &self.parts.settings.tracing else {
+            return;
+        };
+        let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) else {
+            return;
+        };
+        let times = Times {
+            received_at: sent.batch.received_at(),
+            published_at: clock - (now - sent.published_at),
+            confirmed_at: clock,
+        };
+        let status = &self.parts.status;
+        tracing.send(Span::of(
+            &event,
+            tracing.sampler,
+            status,
+            seq,
+            sent.bytes,
+            times,
+        ));
+    }
+
     fn note_blocked(&mut self) {
         let reason = self.parts.sink.blocked();
         if reason.is_some() == self.blocked {
@@ -398,17 +431,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.blocked = reason.is_some();
         // The watchdog starts anew when the block is over.
         self.last_progress = Instant::now();
-        let name = &self.parts.status.name;
+        // The supervisor's journal tells it to the log.
         match reason {
             Some(reason) => {
-                tracing::warn!(connector = %name, reason, "RabbitMQ blocks publishers; delivery waits");
                 let detail = format!("RabbitMQ blocks publishers: {reason}");
                 self.parts.status.enter(State::Blocked, Some(&detail));
             }
-            None => {
-                tracing::info!(connector = %name, "RabbitMQ takes messages again");
-                self.parts.status.enter(State::Running, None);
-            }
+            None => self.parts.status.enter(State::Running, None),
         }
     }
 
@@ -485,7 +514,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 if since.elapsed() > UNSAVED_LIMIT {
                     return Err(error);
                 }
-                tracing::warn!(connector = %self.parts.status.name, cause = %error.chain(), "position not saved; delivery goes on");
+                self.parts.status.not_saved(error.chain());
                 if let Some(error_type) = error.policy().error_type {
                     self.parts.metrics.failed(error_type);
                     self.parts.status.count_failure();

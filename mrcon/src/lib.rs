@@ -39,10 +39,12 @@ pub mod history;
 pub mod metrics;
 pub mod oplog;
 mod rate;
+pub mod repeats;
 mod server;
 pub mod sink;
 pub mod source;
 pub mod status;
+pub mod trace;
 pub mod uri;
 pub mod window;
 

@@ -6,6 +6,7 @@
 //! checkpoint and backoff.
 
 mod entry;
+mod journal;
 
 use crate::backoff::Backoff;
 use crate::config::ValidConfig;
@@ -15,10 +16,12 @@ use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
 use crate::status::{ConnectorStatus, State};
-use crate::uri::{AmqpUri, MongoUri};
+use crate::trace::Tracing;
+use crate::uri::{AmqpUri, MongoUri, Verify};
 use entry::{Ended, Entry, Legacy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use journal::{Failure, Journal};
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use std::collections::HashMap;
@@ -27,7 +30,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Connections beyond one for each open change stream: checkpoints, commands, monitoring.
@@ -38,6 +41,8 @@ const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs in a row without any confirm after which an unroutable message halts its connector. The
 /// first ones may heal it by declaring the queue again; with backoff they take about 8 s.
 const UNROUTABLE_ATTEMPTS: u32 = 5;
+/// How often the journal looks at the connectors.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the driver may take to close its connections.
 const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -98,6 +103,9 @@ impl Server {
         metrics: Metrics,
     ) -> Result<Server> {
         let client = connect(&mongodb, config.collections().len()).await?;
+        if rabbitmq.verify == Verify::None {
+            tracing::warn!(broker = %rabbitmq, "verify=verify_none: anyone in between can read and change the messages");
+        }
         let shutdown_timeout = config.server().shutdown_timeout;
         let configured = config.collections();
         let entries: Vec<Arc<Entry>> = configured
@@ -122,6 +130,16 @@ impl Server {
             entries,
             history: Arc::new(history),
         })
+    }
+
+    /// Puts a trace context on every message, and tells of sampled events.
+    pub fn with_tracing(mut self, tracing: &Tracing) -> Server {
+        for entry in &mut self.entries {
+            Arc::get_mut(entry)
+                .unwrap_or_else(|| unreachable!("shared only by running tasks"))
+                .traced(tracing);
+        }
+        self
     }
 
     /// The live state of every connector, in the order of the configuration.
@@ -162,6 +180,7 @@ impl Server {
             indexes: HashMap::new(),
             waiting: FuturesUnordered::new(),
             slots: self.entries.iter().map(|_| Slot::default()).collect(),
+            journal: Journal::default(),
             unfinished: Vec::new(),
         };
         tokio::select! {
@@ -226,6 +245,7 @@ struct Supervisor<'a> {
     /// Entries whose next run begins when the future is ready.
     waiting: FuturesUnordered<Waiting>,
     slots: Vec<Slot>,
+    journal: Journal,
     /// Entries that did not stop in order, with the reason.
     unfinished: Vec<String>,
 }
@@ -233,6 +253,8 @@ struct Supervisor<'a> {
 impl Supervisor<'_> {
     async fn supervise(&mut self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for index in 0..self.slots.len() {
             self.start(index);
         }
@@ -242,6 +264,7 @@ impl Supervisor<'_> {
                 () = &mut shutdown => return,
                 Some(joined) = self.tasks.join_next_with_id() => self.on_ended(joined),
                 Some(index) = self.waiting.next() => self.start(index),
+                _ = look.tick() => self.journal.look(&self.server.entries, Instant::now()),
             }
         }
     }
@@ -307,10 +330,13 @@ impl Supervisor<'_> {
             Disposition::RetryThenHalt => slot.fruitless >= UNROUTABLE_ATTEMPTS,
             Disposition::Halt => true,
         };
-        let name = &connector.status.name;
+        let failure = Failure {
+            error,
+            also: ended.also.as_deref(),
+        };
         if halt {
             connector.status.fail(State::Halted, error);
-            tracing::error!(connector = %name, cause = %error.chain(), remedy = policy.remedy, "connector halted");
+            self.journal.halted(index, &connector.status, &failure);
             return;
         }
         // What is no failure needs no pause.
@@ -322,10 +348,8 @@ impl Supervisor<'_> {
         connector.status.fail(State::Restarting, error);
         connector.status.count_restart();
         connector.metrics.restarted(policy.reason);
-        tracing::warn!(
-            connector = %name, cause = %error.chain(), remedy = policy.remedy,
-            reason = policy.reason.as_str(), delay_ms = delay.as_millis() as u64, "connector restarts"
-        );
+        self.journal
+            .restarts(index, &connector.status, &failure, delay);
         self.waiting.push(Box::pin(async move {
             tokio::time::sleep(delay).await;
             index
@@ -351,7 +375,7 @@ impl Supervisor<'_> {
         match outcome {
             Ok(()) => {
                 status.enter(State::Stopped, None);
-                tracing::info!(connector = %status.name, saved = status.positions().saved, "connector stopped");
+                journal::stopped(status);
             }
             Err(error) => self
                 .unfinished

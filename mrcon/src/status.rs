@@ -110,6 +110,7 @@ pub struct ConnectorStatus {
     /// Events by stage since the process began; positions begin anew with each run, these do not.
     events: [AtomicU64; Stage::COUNT],
     confirmed_bytes: AtomicU64,
+    unsaved: Mutex<Option<Unsaved>>,
     received: AtomicU64,
     published: AtomicU64,
     confirmed: AtomicU64,
@@ -143,6 +144,17 @@ struct Live {
     detail: Option<String>,
     error: Option<LastError>,
     rates: [Rate; RATES],
+}
+
+/// Saves that failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Unsaved {
+    /// Why the last of them did.
+    pub(crate) cause: String,
+    /// When it did.
+    pub(crate) at: Instant,
+    /// Whether a position has been saved since.
+    pub(crate) over: bool,
 }
 
 const UNKNOWN: i64 = i64::MIN;
@@ -241,6 +253,7 @@ impl ConnectorStatus {
             live: Mutex::new(live),
             events: Default::default(),
             confirmed_bytes: AtomicU64::new(0),
+            unsaved: Mutex::default(),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -427,6 +440,21 @@ impl ConnectorStatus {
         self.live().state
     }
 
+    /// What it is doing, and since when.
+    pub(crate) fn state_since(&self) -> (State, SystemTime) {
+        let live = self.live();
+        (live.state, live.since)
+    }
+
+    /// Saves that failed and were not forgotten.
+    pub(crate) fn unsaved(&self) -> Option<Unsaved> {
+        self.failed_saves().clone()
+    }
+
+    pub(crate) fn forget_unsaved(&self) {
+        *self.failed_saves() = None;
+    }
+
     pub(crate) fn stalled_for(&self) -> Duration {
         if self.unconfirmed_messages.load(Ordering::Relaxed) == 0 {
             return Duration::ZERO;
@@ -565,8 +593,19 @@ impl ConnectorStatus {
             .store(millis(SystemTime::now()), Ordering::Relaxed);
     }
 
+    pub(crate) fn not_saved(&self, cause: String) {
+        *self.failed_saves() = Some(Unsaved {
+            cause,
+            at: Instant::now(),
+            over: false,
+        });
+    }
+
     /// The position of `time` has just been made durable.
     pub(crate) fn saved_now(&self, time: Option<SystemTime>) {
+        if let Some(unsaved) = self.failed_saves().as_mut() {
+            unsaved.over = true;
+        }
         self.saved_time
             .store(millis(SystemTime::now()), Ordering::Relaxed);
         self.saved_position(time);
@@ -594,6 +633,10 @@ impl ConnectorStatus {
 
     pub(crate) fn set_rabbitmq_up(&self, up: bool) {
         self.rabbitmq_up.store(i8::from(up), Ordering::Relaxed);
+    }
+
+    fn failed_saves(&self) -> MutexGuard<'_, Option<Unsaved>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

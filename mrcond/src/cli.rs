@@ -20,6 +20,8 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
   PREFIX_RABBITMQ_URI_FILE file that holds the RabbitMQ URI, instead of the variable
   PREFIX_LOG               log filter, such as info, debug, mrcon=debug [default: info]
   PREFIX_LOG_FORMAT        text or json [default: text]
+  OTEL_...                 traces and metrics by OTLP, off until OTEL_EXPORTER_OTLP_ENDPOINT is set; also
+                           OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and more: see README
 
 Exit codes:
   0   finished, or stopped in order by SIGTERM or SIGINT

@@ -2,6 +2,8 @@
 
 mod cli;
 mod http;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod process;
 mod telemetry;
 
@@ -91,6 +93,8 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
             };
             Failure::new(code, error.chain())
         })?;
+    #[cfg(feature = "otlp")]
+    let (server, export) = otlp::start(server, &registry);
     let state = http::State::new(registry, process, &server).map_err(|error| other(&error))?;
     let http = http::serve(listen, state).await.map_err(|error| {
         Failure::new(
@@ -100,6 +104,8 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
     })?;
     let outcome = server.run(termination()?).await;
     http.abort();
+    #[cfg(feature = "otlp")]
+    export.finish().await;
     outcome.map_err(|error| Failure::new(exit::OTHER, error.chain()))?;
     tracing::info!("mrcond stopped in order");
     Ok(())

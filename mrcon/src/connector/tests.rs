@@ -161,6 +161,7 @@ fn stage(options: Options) -> Stage {
             save_interval: Duration::from_secs(1),
             on_invalidate: OnInvalidate::Continue,
             drain_deadline: Duration::from_secs(8),
+            tracing: None,
         },
         status: Arc::clone(&status),
         metrics: Metrics::register(&Registry::new())

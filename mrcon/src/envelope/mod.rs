@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::elements::Malformed;
 use crate::event::ChangeEvent;
+use crate::trace::{Sampler, TraceContext};
 
 mod binary;
 mod date;
@@ -39,6 +40,7 @@ pub enum Format {
 #[derive(Clone, Debug, Default)]
 pub struct Envelope {
     format: Format,
+    sampler: Option<Sampler>,
 }
 
 /// A change event, ready to publish.
@@ -67,6 +69,8 @@ pub struct Message<'a> {
     pub key: Option<String>,
     /// Text in the event was not UTF-8; U+FFFD stands in the body for the bytes that were not.
     pub lossy: bool,
+    /// Where the event stands in its trace, when tracing is on.
+    pub trace: Option<TraceContext>,
 }
 
 /// Shows no value of the document: messages may end up in a log.
@@ -86,7 +90,18 @@ impl fmt::Debug for Message<'_> {
 impl Envelope {
     /// An envelope of this format.
     pub fn new(format: Format) -> Self {
-        Self { format }
+        Self {
+            format,
+            sampler: None,
+        }
+    }
+
+    /// The same, with a trace context on every message.
+    pub fn traced(self, sampler: Sampler) -> Self {
+        Self {
+            sampler: Some(sampler),
+            ..self
+        }
     }
 
     /// Dresses one event.
@@ -99,10 +114,12 @@ impl Envelope {
         let mode = self.format.ext_json();
         let mut body = Vec::with_capacity(self.format.text_capacity(event.raw.as_bytes().len()));
         let written = write_document(&mut body, event.raw, mode)?;
+        let id = message_id(event);
         Ok(Message {
             body,
             content_type: "application/json",
-            id: message_id(event),
+            trace: self.sampler.map(|sampler| sampler.context(&id)),
+            id,
             timestamp: event.cluster_time.map(|time| u64::from(time.time)),
             operation: event.operation_type,
             db: event.db,
@@ -136,7 +153,7 @@ impl Format {
     }
 }
 
-fn message_id<'a>(event: &ChangeEvent<'a>) -> Cow<'a, str> {
+pub(crate) fn message_id<'a>(event: &ChangeEvent<'a>) -> Cow<'a, str> {
     match event.token_data {
         Some(data) if data.len() <= MAX_ID_BYTES => Cow::Borrowed(data),
         Some(data) => Cow::Owned(sha256_hex(data.as_bytes())),

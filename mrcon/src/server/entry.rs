@@ -7,14 +7,15 @@ use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
 use crate::config::{self, CollectionConfig};
 use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::sink::Sink;
 use crate::sink::amqp::AmqpSink;
 use crate::source::Source;
-use crate::status::ConnectorStatus;
+use crate::status::{ConnectorStatus, State};
+use crate::trace::Tracing;
 use crate::uri::AmqpUri;
 use mongodb::Client;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub(super) struct Ended {
     /// Whether any event was confirmed in it.
     pub(super) progressed: bool,
     pub(super) healthy: Duration,
+    /// What went wrong besides, on the other side.
+    pub(super) also: Option<String>,
     pub(super) outcome: Result<()>,
 }
 
@@ -60,6 +63,7 @@ impl Ended {
             legacy,
             progressed: false,
             healthy: Duration::ZERO,
+            also: None,
             outcome,
         }
     }
@@ -82,6 +86,7 @@ impl Entry {
             save_interval: config.resume_tokens.save_interval,
             on_invalidate: watched.on_invalidate,
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
+            tracing: None,
         };
         let store = MongoCheckpoints::new(client, config, instance());
         let metrics = metrics.connector(&status);
@@ -93,6 +98,12 @@ impl Entry {
             metrics,
             custom,
         }
+    }
+
+    pub(super) fn traced(&mut self, tracing: &Tracing) {
+        let envelope = self.settings.envelope.clone();
+        self.settings.envelope = envelope.traced(tracing.sampler);
+        self.settings.tracing = Some(tracing.clone());
     }
 
     /// One run, from connecting to both sides to the end.
@@ -110,10 +121,25 @@ impl Entry {
         };
         let parts = match opened {
             Ok(parts) => parts,
-            Err(error) => return Ended::before_it_ran(legacy, Err(error)),
+            Err(failure) => {
+                let ended = Ended::before_it_ran(legacy, Err(failure.error));
+                return Ended {
+                    also: failure.also,
+                    ..ended
+                };
+            }
         };
         let first = parts.start.as_ref().map_or(0, |start| start.seq);
-        tracing::info!(connector = %self.status.name, epoch = parts.epoch, seq = first, "connector runs");
+        let (epoch, seq) = (parts.epoch, first);
+        match self.status.state() {
+            State::Starting => {
+                tracing::info!(connector = %self.status.name, state = "running", epoch, seq, "connector runs");
+            }
+            // After a failure it has to prove itself before the journal says that it runs again.
+            _ => {
+                tracing::debug!(connector = %self.status.name, state = "running", epoch, seq, "connector runs")
+            }
+        }
         let began = Instant::now();
         let (confirmed, outcome) = Run::new(parts).run(&stop).await;
         let last = confirmed.as_ref().map_or(0, |confirmed| confirmed.seq);
@@ -124,6 +150,7 @@ impl Entry {
             legacy: Legacy { confirmed, careful },
             progressed: last > first,
             healthy: began.elapsed(),
+            also: None,
             outcome,
         }
     }
@@ -134,7 +161,7 @@ impl Entry {
         client: &Client,
         rabbitmq: &AmqpUri,
         legacy: &Legacy,
-    ) -> Result<Parts<AmqpSink, MongoCheckpoints>> {
+    ) -> Result<Parts<AmqpSink, MongoCheckpoints>, NotOpened> {
         let name = format!("mrcon {}", self.status.name);
         let sink = async {
             let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
@@ -157,14 +184,14 @@ impl Entry {
         let (source, sink) = match (source, sink) {
             (Ok(source), Ok(sink)) => (source, sink),
             (Err(error), Err(other)) => {
-                tracing::warn!(connector = %self.status.name, cause = %other.chain(), "RabbitMQ is not usable either");
-                return Err(error);
+                let also = Some(other.chain());
+                return Err(NotOpened { error, also });
             }
             (Err(error), Ok(sink)) => {
                 sink.close().await;
-                return Err(error);
+                return Err(NotOpened { error, also: None });
             }
-            (Ok(_), Err(error)) => return Err(error),
+            (Ok(_), Err(error)) => return Err(NotOpened { error, also: None }),
         };
         let next_seq = source.start.as_ref().map_or(0, |start| start.seq) + 1;
         Ok(Parts {
@@ -186,7 +213,7 @@ impl Entry {
         let claim = self.store.claim().await?;
         if claim.options_changed {
             tracing::warn!(
-                connector = %self.status.name,
+                connector = %self.status.name, state = self.status.state().as_str(),
                 "pipeline or image options have changed since the position was saved; events from there on follow the new ones"
             );
         }
@@ -225,7 +252,8 @@ impl Entry {
     /// The very first position, made durable before anything is published, and whether or not
     /// RabbitMQ can be reached: what happens from now on will be delivered, also after a crash.
     async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
-        tracing::info!(connector = %self.status.name, "no saved position: beginning from now");
+        let (status, state) = (&self.status, self.status.state().as_str());
+        tracing::info!(connector = %status.name, state, "no saved position: beginning from now");
         let Some(token) = token else { return Ok(None) };
         let start = Checkpoint {
             token,
@@ -246,6 +274,12 @@ fn format(format: config::Format) -> envelope::Format {
         config::Format::Canonical => envelope::Format::Canonical,
         other => unreachable!("{other:?} is refused by the validation"),
     }
+}
+
+/// Why a run could not begin; with both sides at fault, RabbitMQ's words besides.
+struct NotOpened {
+    error: Error,
+    also: Option<String>,
 }
 
 struct Opened {

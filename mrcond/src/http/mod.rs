@@ -23,6 +23,7 @@ use mrcon::Server;
 use mrcon::history::History;
 use mrcon::metrics::custom::CustomMetrics;
 use mrcon::oplog::Oplog;
+use mrcon::repeats::Streak;
 use mrcon::status::ConnectorStatus;
 use prometheus::{Encoder, Registry, TextEncoder};
 use requests::Requests;
@@ -33,7 +34,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Connections served at once; a Prometheus, a load balancer and a few people need a handful.
 const MAX_CONNECTIONS: usize = 64;
@@ -126,14 +127,24 @@ fn router(state: State) -> Router {
 
 async fn accept(listener: TcpListener, router: Router) {
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut failures = Streak::default();
     loop {
         let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
             return;
         };
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                if let Some(over) = failures.over(Instant::now()) {
+                    let (times, lasted_s) = (over.times, over.lasted.as_secs());
+                    tracing::info!(times, lasted_s, "HTTP connections are accepted again");
+                }
+                stream
+            }
             Err(error) => {
-                tracing::warn!(%error, "accept an HTTP connection");
+                if let Some(repeated) = failures.failed(Instant::now()) {
+                    let (times, lasted_s) = (repeated.times, repeated.lasted.as_secs());
+                    tracing::warn!(cause = %error, times, lasted_s, "accept an HTTP connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -8,7 +8,7 @@ use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE, Verdict};
 use crate::common::rabbit::{Broker, Collector};
 use crate::common::rig::Rig;
 use crate::common::truth::{Event, Watch, token_time};
-use crate::common::wait::{PATIENTLY, eventually};
+use crate::common::wait::{PATIENTLY, SOON, eventually};
 use bson::{Bson, Timestamp, doc};
 use serde_json::{Value, json};
 use std::slice::from_ref;
@@ -419,6 +419,16 @@ async fn position_that_cannot_be_saved_stops_the_delivery() {
             saved(connector) == 1010
         })
         .await;
+    eventually(SOON, "the log tells the end", async || {
+        let log = daemon.log();
+        match log.contains("positions are saved again") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
+    let told = daemon.log().matches("position not saved").count();
+    assert_eq!(told, 1, "each failed save is told: {}", daemon.log());
     assert_eq!(
         rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
         NOTHING_TWICE

@@ -17,7 +17,10 @@ mod database;
 mod delivery;
 mod history;
 mod lag;
+mod logs;
 mod monitoring;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod page;
 mod restarts;
 mod secrets;

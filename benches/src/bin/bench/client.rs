@@ -62,6 +62,7 @@ impl Client for Mrcon {
             coll: Some("orders"),
             key: Some(KEY.to_owned()),
             lossy: false,
+            trace: None,
         };
         self.0
             .publish(seq, &message)

@@ -154,6 +154,13 @@ fn put_headers(out: &mut BytesMut, seq: u64, message: &Message<'_>) {
     put_header_name(out, SEQ_HEADER);
     out.put_u8(b'l');
     out.put_i64(seq as i64);
+    if let Some(trace) = message.trace {
+        let text = trace.traceparent();
+        put_header_name(out, "traceparent");
+        out.put_u8(b'S');
+        out.put_u32(text.len() as u32);
+        out.extend_from_slice(&text);
+    }
     if message.lossy {
         put_header_name(out, "x-mrcon-lossy");
         out.put_u8(b't');
@@ -218,6 +225,7 @@ mod tests {
             coll: Some("orders"),
             key: Some("{\"_id\":1}".into()),
             lossy: false,
+            trace: None,
         }
     }
 
@@ -315,6 +323,23 @@ mod tests {
         let headers = header.properties.headers().as_ref().unwrap().inner();
         assert_eq!(headers.len(), 3);
         assert_eq!(headers["x-mrcon-lossy"], AMQPValue::Boolean(true));
+    }
+
+    #[test]
+    fn traceparent_is_missing_or_breaks_the_header() {
+        let trace = crate::trace::Sampler::ratio(1.0).context("8265");
+        let message = Message {
+            trace: Some(trace),
+            lossy: true,
+            ..message(vec![])
+        };
+        let AMQPFrame::Header(_, header) = &frames(&message, 4096)[1] else {
+            panic!()
+        };
+        let headers = header.properties.headers().as_ref().unwrap().inner();
+        assert_eq!(headers.len(), 7);
+        let text = format!("{trace:?}");
+        assert_eq!(headers["traceparent"], AMQPValue::LongString(text.into()));
     }
 
     #[test]

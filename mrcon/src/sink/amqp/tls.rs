@@ -48,12 +48,9 @@ fn client_config(uri: &AmqpUri) -> std::result::Result<ClientConfig, Failure> {
         .with_safe_default_protocol_versions()?;
     let builder = match uri.verify {
         Verify::Peer => builder.with_root_certificates(roots(uri.cacertfile.as_deref())?),
-        Verify::None => {
-            tracing::warn!(broker = %uri, "verify=verify_none: anyone in between can read and change the messages");
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        }
+        Verify::None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
     };
     Ok(match (&uri.certfile, &uri.keyfile) {
         (Some(certificate), Some(key)) => {

@@ -8,6 +8,8 @@ pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod mongo;
 pub(crate) mod oracle;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 pub(crate) mod pool;
 pub(crate) mod prometheus;
 pub(crate) mod promql;
