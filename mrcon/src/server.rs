@@ -88,7 +88,8 @@ pub struct Server {
 struct Slot {
     backoff: Backoff,
     legacy: Legacy,
-    fruitless: u32,
+    /// Runs in a row that ended with an unroutable message and confirmed nothing before it.
+    unroutable: u32,
 }
 
 impl Server {
@@ -315,10 +316,10 @@ impl Supervisor<'_> {
         let connector = &self.server.entries[index];
         let slot = &mut self.slots[index];
         let policy = error.policy();
-        slot.fruitless = if ended.progressed {
-            1
-        } else {
-            slot.fruitless + 1
+        slot.unroutable = match policy.disposition {
+            Disposition::RetryThenHalt if ended.progressed => 1,
+            Disposition::RetryThenHalt => slot.unroutable + 1,
+            Disposition::Retry | Disposition::Halt => 0,
         };
         if let Some(error_type) = policy.error_type {
             connector.metrics.failed(error_type);
@@ -327,7 +328,7 @@ impl Supervisor<'_> {
         note_connections(&connector.status, error);
         let halt = match policy.disposition {
             Disposition::Retry => false,
-            Disposition::RetryThenHalt => slot.fruitless >= UNROUTABLE_ATTEMPTS,
+            Disposition::RetryThenHalt => slot.unroutable >= UNROUTABLE_ATTEMPTS,
             Disposition::Halt => true,
         };
         let failure = Failure {
@@ -411,13 +412,10 @@ fn panicked(failure: JoinError) -> Ended {
 
 /// A side that failed a run is down until it answers again.
 fn note_connections(status: &ConnectorStatus, error: &Error) {
-    match error.kind() {
-        ErrorKind::MongoConnection | ErrorKind::MongoAuthentication => status.set_mongodb_up(false),
-        ErrorKind::RabbitConnection
-        | ErrorKind::RabbitAuthentication
-        | ErrorKind::ConfirmTimeout => {
-            status.set_rabbitmq_up(false);
-        }
-        _ => {}
+    if error.kind().means_no_mongodb() {
+        status.set_mongodb_up(false);
+    }
+    if error.kind().means_no_rabbitmq() {
+        status.set_rabbitmq_up(false);
     }
 }

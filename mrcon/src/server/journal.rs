@@ -190,6 +190,7 @@ fn trouble(status: &ConnectorStatus) -> (String, &'static str) {
 fn and_others(others: usize) -> String {
     match others {
         0 => String::new(),
+        1 => "; and one other connector".to_owned(),
         others => format!("; and {others} other connectors"),
     }
 }
