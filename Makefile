@@ -31,7 +31,7 @@ test-integration: ## only the end-to-end tests
 	$(CARGO) test --locked -p mrcond --tests
 
 test-metrics: ## check the metrics of a running mrcond as a user would (ADDRESS=host:port)
-	./test-metrics.sh $(ADDRESS)
+	@eval "$$($(SERVICES) env 2>/dev/null)"; ./test-metrics.sh $(ADDRESS)
 
 demo: ## servers, connector, and orders flowing; DEMO_EVENTS=1000 ends by itself
 	@$(CARGO) build --release --locked -p mrcond -p mrcon-bench

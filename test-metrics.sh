@@ -27,19 +27,15 @@ if ! metrics=$(curl -fsS --max-time 5 "http://$address/metrics"); then
 fi
 
 metric() { # metric NAME TYPE: HELP and TYPE lines and at least one series
-    check "$1 is a $2 with help and series" eval "has '^# HELP $1 .' && has '^# TYPE $1 $2\$' && has '^$1[{ ]'"
+    check "$1 is a $2 with help and series" eval "has '^# HELP $1 .' && has '^# TYPE $1 $2\$' && has '^$1(_bucket)?[{ ]'"
 }
-metric mrcon_running_servers_total gauge
-metric mrcon_collection_servers gauge
-metric mrcon_tasks_started_total counter
-metric mrcon_task_restarts_total counter
-metric mrcon_task_failures_total counter
-metric mrcon_events_received_total counter
-metric mrcon_events_published_total counter
-metric mrcon_events_confirmed_total counter
-metric mrcon_unconfirmed_messages gauge
-metric mrcon_mongodb_up gauge
-metric mrcon_rabbitmq_up gauge
+# The whole catalogue, from its page: rows are | `name` | type | labels | unit | meaning | example query |.
+while IFS='|' read -r _ name type _ _ meaning _; do
+    name=$(tr -d ' \140' <<<"$name") type=$(tr -d ' ' <<<"$type")
+    # Metrics whose meaning says when they are absent may be, if nothing of them is there.
+    if [[ $meaning == *absent* ]] && ! has "^# TYPE $name "; then continue; fi
+    metric "$name" "$type"
+done < <(sed -n '/^| name /,/^$/p' "$(dirname "$0")/METRICS.md" | grep '^| `')
 
 for reason in mongo_connection_failed rabbitmq_connection_failed publish_rejected publish_unroutable \
     history_lost invalidated task_panic unhandled_error; do
@@ -67,6 +63,15 @@ if command -v promtool >/dev/null; then
     complaints=$(promtool check metrics <<<"$metrics" 2>&1 | grep -v 'mrcon_running_servers_total' | grep .)
     check "promtool finds nothing but the name that is fixed ${complaints:+($complaints)}" test -z "$complaints"
 fi
+
+# Against MongoDB's and RabbitMQ's own counts, where that can be done (see the script).
+while read -r verdict text; do
+    case $verdict in
+    ok) ok "$text" ;;
+    FAIL) bad "$text" ;;
+    *) printf '%s  %s\n' "$verdict" "$text" ;;
+    esac
+done < <(python3 "$(dirname "$0")/dev/compare_metrics.py" "$address" || [ $? -eq 2 ] || echo "FAIL the comparison with MongoDB and RabbitMQ")
 
 printf '%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

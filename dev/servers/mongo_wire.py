@@ -4,11 +4,15 @@ One command over one connection: OP_MSG with one BSON document each way.
 https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/ and https://bsonspec.org
 """
 
+import collections
 import socket
 import struct
 
 OP_MSG = 2013
 TIMEOUT_SECONDS = 30
+
+
+Binary = collections.namedtuple("Binary", "subtype data")
 
 
 class CommandError(Exception):
@@ -60,6 +64,8 @@ def encode_value(value):
         return 0x02, struct.pack("<i", len(text)) + text
     if isinstance(value, dict):
         return 0x03, encode(value)
+    if isinstance(value, Binary):
+        return 0x05, struct.pack("<iB", len(value.data), value.subtype) + value.data
     if isinstance(value, list):
         return 0x04, encode({str(index): item for index, item in enumerate(value)})
     raise TypeError("no BSON for %r" % (value,))
@@ -93,7 +99,7 @@ def decode_value(kind, data, at):
         return decode(data[at:at + length]), at + length
     if kind == 0x04:
         return list(decode(data[at:at + length]).values()), at + length
-    if kind == 0x05:  # binary
-        return None, at + 5 + length
+    if kind == 0x05:
+        return Binary(data[at + 4], data[at + 5:at + 5 + length]), at + 5 + length
     sizes = {0x07: 12, 0x09: 8, 0x0A: 0, 0x11: 8}  # object id, date, null, timestamp
     return None, at + sizes[kind]

@@ -127,6 +127,7 @@ pub struct ConnectorStatus {
     saved_position_time: AtomicI64,
     /// When the confirmed position last moved.
     moved_time: AtomicI64,
+    /// How often each side came up, the first time included.
     mongodb_connects: AtomicU64,
     rabbitmq_connects: AtomicU64,
     /// When there was last a confirm, or last nothing to confirm.
@@ -223,9 +224,9 @@ pub struct Snapshot {
     pub progressed_at: Option<SystemTime>,
     /// How long the saved position stays in the oplog; `None` where one of them is unknown.
     pub time_to_history_loss: Option<Duration>,
-    /// Change streams opened again after the first.
+    /// How often MongoDB could be used again after it could not.
     pub mongodb_reconnects: u64,
-    /// Connections to RabbitMQ opened again after the first.
+    /// How often RabbitMQ could be used again after it could not.
     pub rabbitmq_reconnects: u64,
     /// Events and bytes per second.
     pub rates: Rates,
@@ -617,22 +618,14 @@ impl ConnectorStatus {
         self.saved_position_time.store(millis, Ordering::Relaxed);
     }
 
-    /// A change stream was opened; whether it was not the first.
-    pub(crate) fn mongodb_connected(&self) -> bool {
-        self.mongodb_connects.fetch_add(1, Ordering::Relaxed) > 0
+    /// Whether MongoDB can be used; returns whether it can again after it could not.
+    pub(crate) fn set_mongodb_up(&self, up: bool) -> bool {
+        comes_back(&self.mongodb_up, &self.mongodb_connects, up)
     }
 
-    /// A connection to RabbitMQ was opened; whether it was not the first.
-    pub(crate) fn rabbitmq_connected(&self) -> bool {
-        self.rabbitmq_connects.fetch_add(1, Ordering::Relaxed) > 0
-    }
-
-    pub(crate) fn set_mongodb_up(&self, up: bool) {
-        self.mongodb_up.store(i8::from(up), Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_rabbitmq_up(&self, up: bool) {
-        self.rabbitmq_up.store(i8::from(up), Ordering::Relaxed);
+    /// Whether RabbitMQ can be used; returns whether it can again after it could not.
+    pub(crate) fn set_rabbitmq_up(&self, up: bool) -> bool {
+        comes_back(&self.rabbitmq_up, &self.rabbitmq_connects, up)
     }
 
     fn failed_saves(&self) -> MutexGuard<'_, Option<Unsaved>> {
@@ -650,6 +643,12 @@ fn flag(flag: &AtomicI8) -> Option<bool> {
         -1 => None,
         value => Some(value == 1),
     }
+}
+
+/// Notes whether a side is up; whether it has just come back.
+fn comes_back(flag: &AtomicI8, connects: &AtomicU64, up: bool) -> bool {
+    let was_up = flag.swap(i8::from(up), Ordering::Relaxed) == 1;
+    up && !was_up && connects.fetch_add(1, Ordering::Relaxed) > 0
 }
 
 /// How often something was done again, of how often it was done.

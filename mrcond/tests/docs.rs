@@ -118,9 +118,14 @@ fn documented() -> BTreeMap<String, (Metric, Vec<String>)> {
         .take_while(|line| line.starts_with('|'));
     rows.map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [name, kind, labels, meaning] = cells[..] else {
-            panic!("not four cells: {row}")
+        let [name, kind, labels, unit, meaning, query] = cells[..] else {
+            panic!("not six cells: {row}")
         };
+        assert!(!unit.is_empty(), "no unit: {row}");
+        assert!(
+            query.contains(name.trim_matches('`')),
+            "the example query is about something else: {row}"
+        );
         let quoted = |text: &str| {
             text.split('`')
                 .skip(1)

@@ -369,6 +369,21 @@ impl ErrorKind {
     }
 }
 
+impl ErrorKind {
+    /// Whether MongoDB cannot be used at all. One that answers, if only with a refusal, is up.
+    pub(crate) const fn means_no_mongodb(self) -> bool {
+        matches!(self, Self::MongoConnection | Self::MongoAuthentication)
+    }
+
+    /// Whether RabbitMQ cannot be used at all. One that answers "no such queue" is up.
+    pub(crate) const fn means_no_rabbitmq(self) -> bool {
+        matches!(
+            self,
+            Self::RabbitConnection | Self::RabbitAuthentication | Self::ConfirmTimeout
+        )
+    }
+}
+
 impl Error {
     /// An error of `kind` that happened while doing `context` (a phrase such as `open the change stream`).
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
@@ -396,11 +411,6 @@ impl Error {
     /// What it means; see [`ErrorKind::policy`].
     pub fn policy(&self) -> Policy {
         self.kind.policy()
-    }
-
-    /// Whether MongoDB is at fault.
-    pub(crate) fn is_mongodb(&self) -> bool {
-        self.policy().error_type == Some(ErrorType::Mongo)
     }
 
     /// Whether RabbitMQ is at fault.

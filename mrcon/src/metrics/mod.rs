@@ -188,12 +188,12 @@ impl Metrics {
             )?,
             mongodb_reconnects: new.counters(
                 "mrcon_mongodb_reconnects_total",
-                "Change streams opened again after the first",
+                "Times that MongoDB could be used again after it could not",
                 None,
             )?,
             rabbitmq_reconnects: new.counters(
                 "mrcon_rabbitmq_reconnects_total",
-                "Connections to RabbitMQ opened again after the first",
+                "Times that RabbitMQ could be used again after it could not",
                 None,
             )?,
             dead_letters: new.counters(

@@ -165,19 +165,21 @@ impl Entry {
         let name = format!("mrcon {}", self.status.name);
         let sink = async {
             let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
-            self.status.set_rabbitmq_up(sink.is_ok());
-            if sink.is_ok() && self.status.rabbitmq_connected() {
+            let lost = |error: &Error| error.kind().means_no_rabbitmq();
+            if self.status.set_rabbitmq_up(!sink.as_ref().is_err_and(lost)) {
                 self.metrics.rabbitmq_reconnects.inc();
             }
             sink
         };
         let source = async {
             let source = self.open_source(client, legacy).await;
-            self.status.set_mongodb_up(
-                source
-                    .as_ref()
-                    .map_or_else(|error| !error.is_mongodb(), |_| true),
-            );
+            let lost = |error: &Error| error.kind().means_no_mongodb();
+            if self
+                .status
+                .set_mongodb_up(!source.as_ref().is_err_and(lost))
+            {
+                self.metrics.mongodb_reconnects.inc();
+            }
             source
         };
         let (source, sink) = tokio::join!(source, sink);
@@ -231,9 +233,6 @@ impl Entry {
         }
         let token = start.as_ref().map(|start| &start.token);
         let (source, begin) = Source::open(client, &self.config.watched, token).await?;
-        if self.status.mongodb_connected() {
-            self.metrics.mongodb_reconnects.inc();
-        }
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),
             None => {

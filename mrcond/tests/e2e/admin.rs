@@ -127,7 +127,10 @@ async fn series_is_missing_until_something_happens() {
         let plain =
             |name: &str| metrics.value(name, &[("collection", collection), ("database", "shop")]);
         assert!(plain("mrcon_collection_servers").is_some());
-        assert_eq!(plain("mrcon_events_confirmed_total"), Some(0.0));
+        assert_eq!(
+            of("mrcon_events_confirmed_total", ("operation", "insert")),
+            Some(0.0)
+        );
         assert_eq!(plain("mrcon_unconfirmed_messages"), Some(0.0));
         assert_eq!(
             plain("mrcon_replication_lag_seconds"),

@@ -10,6 +10,7 @@
 mod common;
 
 mod admin;
+mod agreement;
 mod broker;
 mod cli;
 mod custom;

@@ -64,6 +64,8 @@ collections:
     rabbitmq:
       stream_name: {QUEUE}
       queue_type: {}
+metrics:
+  history: {{db_name: {DATABASE}}}
 ",
             queue_type.as_str()
         )

@@ -69,7 +69,8 @@ impl Stage {
         say(format_args!(
             "  orders   {DATABASE}.{COLLECTION} -> queue {QUEUE}"
         ));
-        for page in ["status", "health", "metrics"] {
+        say(format_args!("  look at  http://{address}/ (status page)"));
+        for page in ["status", "health", "metrics", "history"] {
             say(format_args!("  {page:8} http://{address}/{page}"));
         }
         if let Some(url) = &servers.management_url {
@@ -100,6 +101,30 @@ collections:
     rabbitmq:
       stream_name: {QUEUE}
       queue_type: quorum
+metrics:
+  history:
+    db_name: {DATABASE}
+    resolution: 2s
+  custom:
+    - name: demo_orders_total
+      help: Orders placed, by country
+      type: counter
+      collection: {DATABASE}.{COLLECTION}
+      operations: [insert]
+      labels: {{country: fullDocument.customer.address.country}}
+    - name: demo_order_status_changes_total
+      help: Changes of an order's status, by the new one
+      type: counter
+      collection: {DATABASE}.{COLLECTION}
+      operations: [update]
+      labels: {{status: updateDescription.updatedFields.status}}
+    - name: demo_order_gross_euros
+      help: Gross total of an order placed
+      type: histogram
+      collection: {DATABASE}.{COLLECTION}
+      operations: [insert]
+      value: fullDocument.totals.gross
+      buckets: [50, 100, 150, 200, 250]
 "
     )
 }

@@ -175,7 +175,7 @@ fn metrics_md_says_something_else_of_the_two_counters() {
     let rows: Vec<String> = ours
         .map(|family| {
             format!(
-                "| `{}` | counter | `metric` | {} |",
+                "| `{}` | counter | `metric` | events | {} |",
                 family.name(),
                 family.help()
             )
