@@ -250,13 +250,8 @@ function drawTab(tone) {
 function drawFacts() {
   const { mongodb = {}, rabbitmq = {}, history } = newest;
   say(at("version"), [newest.version, newest.revision].filter(Boolean).join(" · "));
-  const up = (of, one) => one.up ?? side(of);
-  const mongo = up("mongodb_up", mongodb);
-  const rabbit = up("rabbitmq_up", rabbitmq);
-  const word = (value) => value === true ? "up" : value === false ? "down" : "not tried yet";
-  facts.put("MongoDB", word(mongo), mongo === false ? "bad" : mongo ? "good" : "");
-  facts.put("RabbitMQ", rabbitmq.blocked ? "blocked" : word(rabbit),
-    rabbitmq.blocked ? "wait" : rabbit === false ? "bad" : rabbit ? "good" : "", rabbitmq.blocked ? "takes no messages" : "");
+  facts.put("MongoDB", ...side("mongodb_up"));
+  facts.put("RabbitMQ", ...(rabbitmq.blocked ? ["blocked", "wait", "takes no messages"] : side("rabbitmq_up")));
   facts.put("Oplog window", duration(mongodb.oplog_window_seconds ?? undefined), "", mongodb.oplog_error ?? "");
   facts.put("Confirmed", `${figure(sum((connector) => connector.rates?.confirmed_per_second))}/s`, "", rateOfBytes());
   facts.put("In flight", count(sum((connector) => connector.window?.messages)), "", bytes(sum((connector) => connector.window?.bytes)));
@@ -271,10 +266,12 @@ function drawFacts() {
   say(at("note"), note(history));
 }
 
-/** Whether a side is up, from the connectors. */
+/** Whether a side is up: a word, a tone and a hint. Each connector has a connection of its own. */
 function side(key) {
   const all = (newest.connectors ?? []).map((connector) => connector[key]);
-  return all.includes(false) ? false : all.includes(true) ? true : null;
+  const [up, down] = [true, false].map((value) => all.filter((one) => one === value).length);
+  if (up && down) return ["up", "wait", `not for ${plural(down, "connector", "connectors")}`];
+  return down ? ["down", "bad"] : up ? ["up", "good"] : ["not tried yet"];
 }
 
 function rateOfBytes() {

@@ -102,11 +102,12 @@ export function verdict(words) {
   const of = (number) => total === 1 ? "The connector" : `${count(number)} of ${plural(total, "connector", "connectors")}`;
   const number = (...states) => words.filter((word) => states.includes(word)).length;
   const halted = number("halted");
-  const stuck = number("blocked", "stalled", "restarting");
+  const waits = ["stalled", "blocked", "restarting"];
+  const stuck = number(...waits);
   const starting = number("starting");
   const ending = number("draining", "stopped");
   if (halted) return { text: `${of(halted)} need${halted === 1 ? "s" : ""} you`, state: "halted" };
-  if (stuck) return { text: `${of(stuck)} ${stuck === 1 ? "does" : "do"} not deliver`, state: "stalled" };
+  if (stuck) return { text: `${of(stuck)} ${stuck === 1 ? "does" : "do"} not deliver`, state: waits.find((word) => number(word)) };
   if (ending) return { text: "mrcond is stopping", state: "draining" };
   if (starting) return { text: `${of(starting)} ${starting === 1 ? "is" : "are"} starting`, state: "starting" };
   if (total === 0) return { text: "There are no connectors", state: "stopped" };
