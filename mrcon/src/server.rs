@@ -12,6 +12,7 @@ use crate::config::ValidConfig;
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
 use crate::history::History;
 use crate::metrics::Metrics;
+use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
 use crate::status::{ConnectorStatus, State};
 use crate::uri::{AmqpUri, MongoUri};
@@ -134,6 +135,11 @@ impl Server {
     /// What the connectors have done, over restarts of the process.
     pub fn history(&self) -> Arc<History> {
         Arc::clone(&self.history)
+    }
+
+    /// The business metrics.
+    pub fn custom_metrics(&self) -> CustomMetrics {
+        self.metrics.custom().clone()
     }
 
     /// What is known of MongoDB's oplog.

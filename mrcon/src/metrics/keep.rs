@@ -1,34 +1,38 @@
 //! The counters of a connector as a document, to go on from after an orderly stop.
 
+use super::operations::ByOperation;
 use super::{ConnectorMetrics, Stage};
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
-use bson::{Document, doc};
+use bson::Document;
 use prometheus::IntCounter;
 
 /// Counters by the value of one label, or alone under an empty one.
 type Family<'a> = (&'static str, Vec<(&'static str, &'a IntCounter)>);
 
 impl ConnectorMetrics {
-    fn families(&self) -> Vec<Family<'_>> {
-        let operations = |counters| labelled(Operation::ALL.map(Operation::as_str), counters);
-        let [received, published, confirmed] =
-            [Stage::Received, Stage::Published, Stage::Confirmed].map(|stage| stage as usize);
-        vec![
-            ("events_received", operations(&self.events[received])),
-            ("events_published", operations(&self.events[published])),
-            ("events_confirmed", operations(&self.events[confirmed])),
-            ("bytes_received", operations(&self.bytes[received])),
-            ("bytes_published", operations(&self.bytes[published])),
-            ("bytes_confirmed", operations(&self.bytes[confirmed])),
+    fn by_operation(&self) -> [(&'static str, &ByOperation); 2 * Stage::COUNT] {
+        let [received, published, confirmed] = &self.events;
+        let [bytes_received, bytes_published, bytes_confirmed] = &self.bytes;
+        [
+            ("events_received", received),
+            ("events_published", published),
+            ("events_confirmed", confirmed),
+            ("bytes_received", bytes_received),
+            ("bytes_published", bytes_published),
+            ("bytes_confirmed", bytes_confirmed),
+        ]
+    }
+
+    fn others(&self) -> [Family<'_>; 7] {
+        let reasons = Reason::ALL.map(Reason::as_str);
+        let types = ErrorType::ALL.map(ErrorType::as_str);
+        [
             (
                 "restarts",
-                labelled(Reason::ALL.map(Reason::as_str), &self.restarts),
+                reasons.into_iter().zip(&self.restarts).collect(),
             ),
-            (
-                "failures",
-                labelled(ErrorType::ALL.map(ErrorType::as_str), &self.failures),
-            ),
+            ("failures", types.into_iter().zip(&self.failures).collect()),
             ("checkpoint_saves", vec![("", &self.checkpoint_saves)]),
             ("messages_returned", vec![("", &self.returned)]),
             ("messages_nacked", vec![("", &self.nacked)]),
@@ -40,38 +44,53 @@ impl ConnectorMetrics {
     /// Every counter that is not 0, by family and label value.
     pub(crate) fn export(&self) -> Document {
         let mut document = Document::new();
-        for (family, counters) in self.families() {
+        for (family, counters) in self.by_operation() {
+            put(&mut document, family, counters.counted());
+        }
+        for (family, counters) in self.others() {
             let counted = counters
                 .into_iter()
-                .filter(|(_, counter)| counter.get() > 0);
-            let values: Document = counted
-                .map(|(value, counter)| (value.to_owned(), (counter.get() as i64).into()))
-                .collect();
-            if !values.is_empty() {
-                document.insert(family, values);
-            }
+                .map(|(value, counter)| (value, counter.get()));
+            put(&mut document, family, counted);
         }
         document
     }
 
     /// Adds what an earlier process exported; what is not understood is left out.
     pub(crate) fn import(&self, document: &Document) {
-        for (family, counters) in self.families() {
-            let empty = doc! {};
-            let values = document.get_document(family).unwrap_or(&empty);
+        for (family, counters) in self.by_operation() {
+            for operation in Operation::ALL {
+                let count = kept(document, family, operation.as_str());
+                if count > 0 {
+                    counters.of(operation).inc_by(count);
+                }
+            }
+        }
+        for (family, counters) in self.others() {
             for (value, counter) in counters {
-                let kept = values.get_i64(value).unwrap_or(0);
-                counter.inc_by(u64::try_from(kept).unwrap_or(0));
+                counter.inc_by(kept(document, family, value));
             }
         }
     }
 }
 
-fn labelled<'a, const N: usize>(
-    values: [&'static str; N],
-    counters: &'a [IntCounter],
-) -> Vec<(&'static str, &'a IntCounter)> {
-    values.into_iter().zip(counters).collect()
+fn put(document: &mut Document, family: &str, counted: impl Iterator<Item = (&'static str, u64)>) {
+    let values: Document = counted
+        .filter(|(_, count)| *count > 0)
+        .map(|(value, count)| (value.to_owned(), (count as i64).into()))
+        .collect();
+    if !values.is_empty() {
+        document.insert(family, values);
+    }
+}
+
+fn kept(document: &Document, family: &str, value: &str) -> u64 {
+    let values = document.get_document(family);
+    let count = values.map(|values| values.get_i64(value).unwrap_or(0));
+    count
+        .ok()
+        .and_then(|count| u64::try_from(count).ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -80,6 +99,7 @@ mod tests {
     use crate::config::CollectionConfig;
     use crate::metrics::Metrics;
     use crate::status::ConnectorStatus;
+    use bson::doc;
     use prometheus::Registry;
     use std::sync::Arc;
 
@@ -93,9 +113,12 @@ mod tests {
     #[test]
     fn counter_is_forgotten_by_a_restart() {
         let connector = self::connector();
-        let families = connector.families();
-        let all: Vec<_> = families.iter().flat_map(|(_, counters)| counters).collect();
-        for (number, (_, counter)) in all.iter().enumerate() {
+        let operations = connector.by_operation().into_iter();
+        let operations = operations
+            .flat_map(|(_, counters)| Operation::ALL.map(|operation| counters.of(operation)));
+        let others = connector.others().into_iter();
+        let others = others.flat_map(|(_, counters)| counters.into_iter().map(|(_, one)| one));
+        for (number, counter) in operations.chain(others).enumerate() {
             counter.inc_by(number as u64);
         }
         let next = self::connector();
@@ -106,8 +129,8 @@ mod tests {
         next.checkpoint_saves.reset();
         next.checkpoint_saves.inc_by(saves);
         assert_eq!(next.export(), connector.export());
-        let last = all.len() as u64 - 1;
-        assert_eq!(next.rabbitmq_reconnects.get(), last);
+        let expected = 6 * Operation::ALL.len() + Reason::ALL.len() + ErrorType::ALL.len() + 4;
+        assert_eq!(next.rabbitmq_reconnects.get(), expected as u64);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 pub mod custom;
 mod gauges;
 mod keep;
+mod operations;
 mod path;
 mod tally;
 
@@ -19,6 +20,7 @@ use crate::oplog::Oplog;
 use crate::status::ConnectorStatus;
 use custom::CustomMetrics;
 use gauges::ConnectorGauges;
+use operations::ByOperation;
 use prometheus::local::LocalHistogram;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -86,8 +88,8 @@ pub(crate) struct ConnectorMetrics {
     servers: IntGauge,
     restarts: Vec<IntCounter>,
     failures: Vec<IntCounter>,
-    events: [Vec<IntCounter>; Stage::COUNT],
-    bytes: [Vec<IntCounter>; Stage::COUNT],
+    events: [ByOperation; Stage::COUNT],
+    bytes: [ByOperation; Stage::COUNT],
     publish_confirm: Histogram,
     end_to_end: Histogram,
     pub(crate) checkpoint_saves: IntCounter,
@@ -255,9 +257,9 @@ impl Metrics {
         self.gauges.add(Arc::clone(status));
         let labels = [status.collection.as_str(), status.database.as_str()];
         let one = |counters: &IntCounterVec| counters.with_label_values(&labels);
-        let by_operation = |counters: &IntCounterVec| {
-            each(counters, labels, Operation::ALL.map(Operation::as_str))
-        };
+        let by_operation = |counters| ByOperation::new(counters, labels);
+        let [received, ..] = &self.events;
+        each(received, labels, Operation::ALL.map(Operation::as_str));
         each(&self.dead_letters, labels, DEAD_LETTER_REASONS);
         for counters in &self.rare {
             one(counters);

@@ -48,11 +48,16 @@ impl Tally {
             let mut total = Count::default();
             let mut seen = std::mem::take(&mut self.seen[stage as usize]);
             while seen != 0 {
-                let operation = seen.trailing_zeros() as usize;
+                let operation = Operation::ALL[seen.trailing_zeros() as usize];
                 seen &= seen - 1;
-                let count = std::mem::take(&mut self.counts[stage as usize][operation]);
-                metrics.events[stage as usize][operation].inc_by(count.events);
-                metrics.bytes[stage as usize][operation].inc_by(count.bytes);
+                let count = &mut self.counts[stage as usize][operation as usize];
+                let count = std::mem::take(count);
+                metrics.events[stage as usize]
+                    .of(operation)
+                    .inc_by(count.events);
+                metrics.bytes[stage as usize]
+                    .of(operation)
+                    .inc_by(count.bytes);
                 total.events += count.events;
                 total.bytes += count.bytes;
             }

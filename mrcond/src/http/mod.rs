@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use mrcon::Server;
 use mrcon::history::History;
+use mrcon::metrics::custom::CustomMetrics;
 use mrcon::oplog::Oplog;
 use mrcon::status::ConnectorStatus;
 use prometheus::{Encoder, Registry, TextEncoder};
@@ -70,6 +71,7 @@ pub(crate) struct State {
     connectors: Arc<[Arc<ConnectorStatus>]>,
     history: Arc<History>,
     oplog: Arc<Oplog>,
+    custom: CustomMetrics,
     started: SystemTime,
 }
 
@@ -87,6 +89,7 @@ impl State {
             connectors: server.status().into(),
             history: server.history(),
             oplog: server.oplog(),
+            custom: server.custom_metrics(),
             started: SystemTime::now(),
         })
     }

@@ -52,6 +52,9 @@ fn answer(kind: &'static str, content: &'static str) -> Response {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
+        // A browser loads files over several connections at once; left open, those of a few pages
+        // would be all that there are.
+        (header::CONNECTION, "close"),
         // After an update of the daemon the page is the new one.
         (header::CACHE_CONTROL, "no-cache"),
     ];

@@ -2,10 +2,13 @@
 
 use super::State;
 use crate::process::Figures;
+use mrcon::config::CustomMetricType;
 use mrcon::history::History;
+use mrcon::metrics::custom::{CustomMetrics, CustomNumber};
 use mrcon::status::State::Blocked;
 use mrcon::status::{ConnectorStatus, Snapshot, rfc3339};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -19,6 +22,7 @@ pub(super) struct Status {
     rabbitmq: RabbitMq,
     process: Process,
     history: HistoryStore,
+    custom_metrics: Vec<CustomMetric>,
     connectors: Vec<Connector>,
 }
 
@@ -53,6 +57,29 @@ struct HistoryStore {
     up: Option<bool>,
     resolution_seconds: f64,
     error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CustomMetric {
+    name: String,
+    help: String,
+    r#type: CustomMetricType,
+    series: Vec<CustomSeries>,
+    more_series: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct CustomSeries {
+    labels: BTreeMap<String, String>,
+    #[serde(flatten)]
+    number: Number,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Number {
+    Value { value: f64 },
+    Distribution { count: u64, sum: f64 },
 }
 
 #[derive(Debug, Serialize)]
@@ -172,6 +199,7 @@ impl Status {
             },
             process: process(state.process.figures()),
             history: history(&state.history),
+            custom_metrics: custom(&state.custom),
             connectors,
         }
     }
@@ -202,6 +230,30 @@ fn history(history: &History) -> HistoryStore {
         up: store.up,
         resolution_seconds: history.resolution().as_secs_f64(),
         error: store.error,
+    }
+}
+
+fn custom(metrics: &CustomMetrics) -> Vec<CustomMetric> {
+    let snapshots = metrics.snapshot().into_iter();
+    let metrics = snapshots.map(|metric| CustomMetric {
+        name: metric.name,
+        help: metric.help,
+        r#type: metric.kind,
+        series: metric.series.into_iter().map(CustomSeries::from).collect(),
+        more_series: metric.more_series,
+    });
+    metrics.collect()
+}
+
+impl From<mrcon::metrics::custom::CustomSeries> for CustomSeries {
+    fn from(series: mrcon::metrics::custom::CustomSeries) -> CustomSeries {
+        CustomSeries {
+            labels: series.labels.into_iter().collect(),
+            number: match series.value {
+                CustomNumber::Value(value) => Number::Value { value },
+                CustomNumber::Distribution { count, sum } => Number::Distribution { count, sum },
+            },
+        }
     }
 }
 

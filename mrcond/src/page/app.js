@@ -6,9 +6,9 @@ import { Facts, icon, make, say, set, show } from "./dom.js";
 import { STATES, bytes, count, duration, figure, plural, stateOf, time, verdict } from "./words.js";
 
 /** Older news than this many milliseconds are called stale. */
-const STALE = 5000;
+const STALE = 6000;
 /** How often the page asks /status itself while there is no event stream. */
-const POLL = 5000;
+const POLL = 4000;
 /** Requests for history at once, and the pause after one that failed. */
 const HISTORY_REQUESTS = 2;
 const HISTORY_PAUSE = 30000;

@@ -7,11 +7,12 @@ use crate::common::browser::Browser;
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::Daemon;
 use crate::common::http;
-use crate::common::load::Load;
+use crate::common::load::{self, Load};
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
 use crate::common::wait::{SOON, eventually};
+use bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 use std::slice::from_ref;
 use std::time::Duration;
@@ -94,8 +95,10 @@ async fn page_is_large_or_may_load_from_elsewhere() {
     assert!(paths.len() > 5, "{paths:?}");
     assert!(total < MOST_BYTES, "{total} bytes");
     assert_eq!(daemon.get("/page/nothing.js").await.code, 404);
-    let answer = http::send(daemon.address, "POST", "/", None).await.unwrap();
-    assert_eq!(answer.code, 405);
+    let ask = async |method| http::send(daemon.address, method, "/", None).await.unwrap();
+    assert_eq!(ask("POST").await.code, 405);
+    let head = ask("GET").await.head;
+    assert!(head.contains("connection: close"), "{head}");
 }
 
 /// A client of `/events` that has sent its request.
@@ -284,6 +287,53 @@ async fn page_shows_a_failure_or_its_end_only_after_a_reload() {
         let own = url.starts_with(&home) || url.starts_with("data:");
         assert!(own, "a request to elsewhere: {url}");
     }
+    browser.close().await;
+    rig.clean().await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    without_browser,
+    ignore = "MRCON_WITHOUT_BROWSER is set: there is no browser"
+)]
+async fn curves_begin_anew_with_the_daemon() {
+    let rig = Rig::new("curves").await;
+    let entry = rig.entry();
+    let config = Config::new(from_ref(&entry)).with_metrics("history.resolution", "1s");
+    let mut daemon = Daemon::spawn(&config, &rig.uris());
+    daemon.ready().await;
+    load::insert(&rig.collection(), 0, 100).await;
+    daemon.confirmed(&entry.name(), 100).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    // What an earlier run has left in the store, half an hour ago.
+    let store = rig.client.database(&rig.tokens_database());
+    let store = store.collection::<Document>("metrics_history");
+    let newest = store.find_one(doc! {}).sort(doc! {"t": -1}).await.unwrap();
+    let mut old = newest.unwrap_or_else(|| panic!("the store is empty"));
+    let then = old.get_datetime("t").unwrap().timestamp_millis() - 30 * 60 * 1000;
+    old.remove("_id");
+    old.insert("t", DateTime::from_millis(then));
+    old.insert("lag_seconds", 42.0);
+    store.insert_one(old).await.unwrap();
+
+    let mut daemon = Daemon::spawn(&config, &rig.uris());
+    daemon.ready().await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", daemon.address)).await;
+    let lag = "document.querySelectorAll('.spark')[1].getAttribute('aria-label')";
+    browser
+        .until(
+            "the curve reaches back",
+            &format!("/^Lag, last (29|3[01]) min: .* highest 42 s$/.test({lag})"),
+        )
+        .await;
+    browser
+        .until(
+            "totals go on",
+            "document.body.innerText.includes('100 received')",
+        )
+        .await;
+    assert_eq!(faults(&browser).await, Vec::<Value>::new());
     browser.close().await;
     rig.clean().await;
 }
