@@ -94,10 +94,31 @@ fn tested_alerts(tests: &str) -> BTreeMap<&str, Vec<Vec<bool>>> {
     tested
 }
 
+/// What an alert must have besides a valid expression; `block` is its text.
+fn check_alert(name: &str, block: &str, runbook: &str, cases: &[Vec<bool>]) {
+    let severity = ["critical", "warning", "info"]
+        .iter()
+        .any(|word| block.contains(&format!("labels: {{severity: {word}}}")));
+    assert!(severity, "{name}: no severity");
+    let url = format!("runbook_url: docs/RUNBOOK.md#{}\n", name.to_lowercase());
+    for key in ["summary: ", "description: ", &url] {
+        assert_eq!(block.matches(key).count(), 1, "{name}: {key}");
+    }
+    let section = format!("\n## {name}\n");
+    assert!(runbook.contains(&section), "{name} is not in the runbook");
+    let resolves = |case: &Vec<bool>| case.windows(2).any(|steps| steps == [true, false]);
+    let silent = |case: &Vec<bool>| case.iter().all(|fires| !fires);
+    assert!(
+        cases.iter().any(resolves) && cases.iter().any(silent),
+        "{name}: not tested that it fires, ends, and does not fire just below: {cases:?}"
+    );
+}
+
 #[tokio::test]
-async fn shipped_file_is_refused_or_a_rule_is_untested() {
-    let config = deployed("prometheus/prometheus.yml").display().to_string();
-    let alertmanager = deployed("alertmanager/alertmanager.yml");
+async fn shipped_file_is_refused() {
+    let path = |file: &str| deployed(file).display().to_string();
+    let config = path("prometheus/prometheus.yml");
+    let alertmanager = path("alertmanager/alertmanager.yml");
     let (rules, tests) = (files("prometheus/rules"), files("prometheus/tests"));
     fn with<'a>(words: &[&'a str], files: &'a [String]) -> Vec<&'a str> {
         let files = files.iter().map(String::as_str);
@@ -106,34 +127,19 @@ async fn shipped_file_is_refused_or_a_rule_is_untested() {
     is_content("prometheus", "promtool", &["check", "config", &config]).await;
     is_content("prometheus", "promtool", &with(&["check", "rules"], &rules)).await;
     is_content("prometheus", "promtool", &with(&["test", "rules"], &tests)).await;
-    let alertmanager = alertmanager.display().to_string();
     is_content("alertmanager", "amtool", &["check-config", &alertmanager]).await;
+}
 
+#[test]
+fn rule_is_untested_or_has_no_runbook() {
     let (rules, tests) = (all_text("prometheus/rules"), all_text("prometheus/tests"));
     let runbook = text(&deployed("../docs/RUNBOOK.md"));
-    let tested = tested_alerts(&tests);
-    let alerts = blocks(&rules, "alert");
+    let (tested, alerts) = (tested_alerts(&tests), blocks(&rules, "alert"));
     for (name, block) in &alerts {
-        let of_group = block.split("- name: ").next().unwrap_or_default();
-        let url = format!("docs/RUNBOOK.md#{}", name.to_lowercase());
-        let severity = ["critical", "warning", "info"]
-            .iter()
-            .any(|word| of_group.contains(&format!("labels: {{severity: {word}}}")));
-        assert!(severity, "{name}: no severity");
-        for key in ["summary: ", "description: ", &format!("runbook_url: {url}")] {
-            assert_eq!(of_group.matches(key).count(), 1, "{name}: {key}");
-        }
-        assert!(
-            runbook.contains(&format!("\n## {name}\n")),
-            "{name} is not in the runbook"
-        );
+        // The next group begins with its name.
+        let block = block.split("- name: ").next().unwrap_or_default();
         let cases = tested.get(name).map_or(&[][..], Vec::as_slice);
-        let resolves = |case: &Vec<bool>| case.windows(2).any(|steps| steps == [true, false]);
-        let silent = |case: &Vec<bool>| case.iter().all(|fires| !fires);
-        assert!(
-            cases.iter().any(resolves) && cases.iter().any(silent),
-            "{name}: not tested that it fires, ends, and does not fire just below: {cases:?}"
-        );
+        check_alert(name, block, &runbook, cases);
     }
     for section in runbook.lines().filter_map(|line| line.strip_prefix("## ")) {
         let known = alerts.iter().any(|(name, _)| *name == section);
@@ -263,9 +269,19 @@ async fn loaded_rules(prometheus: &Monitor) -> Vec<Value> {
     .await
 }
 
-#[tokio::test]
-async fn query_names_a_metric_that_nobody_serves() {
-    let rig = Rig::new("queries").await;
+/// Scraped by `promtool`, as a user would before anything else.
+async fn check_metrics(daemon: &Daemon) {
+    let metrics = daemon.get("/metrics").await.body;
+    let (_, said) = tool("prometheus", "promtool", &["check", "metrics"], &metrics).await;
+    let complaints: Vec<&str> = said.lines().collect();
+    assert!(
+        matches!(complaints[..], [one] if one.starts_with("mrcon_running_servers_total ")),
+        "{said}"
+    );
+}
+
+/// A daemon whose every metric is there.
+async fn start_with_everything(rig: &Rig) -> Daemon {
     let collection = format!("{}.orders", rig.name);
     let custom = json!([
         {"name": "orders_total", "help": "Orders", "type": "counter", "collection": collection},
@@ -273,46 +289,34 @@ async fn query_names_a_metric_that_nobody_serves() {
     let config = Config::new([rig.entry()]).with_custom(custom);
     let mut daemon = Daemon::spawn(&config, &rig.uris());
     daemon.ready().await;
-    let (content, said) = tool(
-        "prometheus",
-        "promtool",
-        &["check", "metrics"],
-        &daemon.get("/metrics").await.body,
-    )
-    .await;
-    let complaints: Vec<&str> = said.lines().collect();
-    assert!(
-        matches!(complaints[..], [one] if one.starts_with("mrcon_running_servers_total ")),
-        "{content}: {said}"
-    );
+    daemon
+}
 
+#[tokio::test]
+async fn query_names_a_metric_that_nobody_serves() {
+    let rig = Rig::new("queries").await;
+    let daemon = start_with_everything(&rig).await;
+    check_metrics(&daemon).await;
     let load = Load::start(&rig.collection(), 0, LOAD);
     let nobody = "127.0.0.1:9".parse().unwrap();
     let prometheus = Monitor::prometheus(daemon.address, nobody).await;
-    let (documented, queries) = (documented(), dashboard_queries());
+
     let rules = loaded_rules(&prometheus).await;
-    let text = |rule: &Value, key: &str| rule[key].as_str().unwrap_or_default().to_owned();
-    let recorded: BTreeSet<String> = rules
-        .iter()
-        .filter(|rule| rule["type"] == "recording")
-        .map(|rule| text(rule, "name"))
-        .collect();
     let shipped = all_text("prometheus/rules");
     assert_eq!(rules.len(), shipped.matches(" expr: ").count());
+    let text = |rule: &Value, key: &str| rule[key].as_str().unwrap_or_default().to_owned();
+    let recording = rules.iter().filter(|rule| rule["type"] == "recording");
+    let recorded: BTreeSet<String> = recording.map(|rule| text(rule, "name")).collect();
+    let (documented, queries) = (documented(), dashboard_queries());
     let of_rules = rules
         .iter()
         .map(|rule| (text(rule, "name"), text(rule, "query")));
-    let complaints: Vec<String> = queries
-        .iter()
-        .cloned()
-        .chain(of_rules)
-        .flat_map(|(title, query)| {
-            let found = undocumented(&promql::names(&query), &documented, &recorded);
-            found
-                .into_iter()
-                .map(move |what| format!("{title}: {what} is not in METRICS.md"))
-        })
-        .collect();
+    let mut complaints = Vec::new();
+    for (title, query) in queries.iter().cloned().chain(of_rules) {
+        for what in undocumented(&promql::names(&query), &documented, &recorded) {
+            complaints.push(format!("{title}: {what} is not in METRICS.md"));
+        }
+    }
     assert!(complaints.is_empty(), "{complaints:#?}");
 
     for query in &recorded {
