@@ -268,22 +268,25 @@ impl Outage {
     }
 }
 
-/// What is equal in the errors of one cause: numbers differ from attempt to attempt, and the
-/// connector's own `names` from one connector to the next.
+/// What is equal in the errors of one cause: numbers differ from attempt to attempt, the
+/// connector's own `names` from one connector to the next, and the driver lists servers and labels in
+/// any order. So it is the sorted words; nobody reads it.
 pub(crate) fn essence(kind: &str, cause: &str, names: &[&str]) -> String {
     let mut text = cause.to_owned();
     for name in names.iter().filter(|name| !name.is_empty()) {
         text = text.replace(name, "@");
     }
-    let mut essence = format!("{kind} ");
-    for char in text.chars() {
-        match char.is_ascii_digit() {
-            true if essence.ends_with('#') => {}
-            true => essence.push('#'),
-            false => essence.push(char),
-        }
-    }
-    essence
+    let plain: String = text
+        .chars()
+        .map(|char| if char.is_ascii_digit() { '#' } else { char })
+        .collect();
+    let words = plain.split(|char: char| !char.is_alphabetic() && !"#@".contains(char));
+    let words: BTreeSet<&str> = words
+        .map(|word| if word.contains('#') { "#" } else { word })
+        .filter(|word| !word.is_empty())
+        .collect();
+    let words: Vec<&str> = words.into_iter().collect();
+    format!("{kind} {}", words.join(" "))
 }
 
 #[cfg(test)]

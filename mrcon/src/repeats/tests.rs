@@ -179,6 +179,13 @@ fn essence_differs_between_attempts_or_connectors() {
         of("publish event 17 to shop.orders: refused", &["shop.orders"]),
         of("publish event 4711 to shop.users: refused", &["shop.users"])
     );
+    assert_eq!(
+        of(r#"labels: {"Retryable", "Overloaded"}, on 10.0.0.1:1"#, &[]),
+        of(
+            r#"labels: {"Overloaded", "Retryable"}, on 10.0.0.27:23"#,
+            &[]
+        )
+    );
     assert_ne!(of("refused", &["shop.orders"]), of("reset", &[""]));
     assert_ne!(essence("Nacked", "no", &[]), essence("Mongo", "no", &[]));
 }
