@@ -38,6 +38,20 @@ impl std::fmt::Debug for RabbitText {
 }
 
 impl Servers {
+    /// Servers that are not there.
+    ///
+    /// # Errors
+    /// None that should happen: the address makes proper URIs.
+    pub fn nowhere(nobody: std::net::SocketAddr) -> Result<Servers> {
+        let rabbitmq = format!("amqp://{nobody}");
+        Ok(Servers {
+            mongodb: parsed(MONGO_URI, &format!("mongodb://{nobody}/"), MongoUri::parse)?,
+            rabbitmq: parsed(RABBITMQ_URI, &rabbitmq, AmqpUri::parse)?,
+            management_url: None,
+            rabbitmq_text: RabbitText(rabbitmq),
+        })
+    }
+
     /// The servers that the environment names.
     ///
     /// # Errors

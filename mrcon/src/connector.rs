@@ -152,7 +152,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             blocked: false,
             stream_ended: false,
             latencies: parts.metrics.latencies(),
-            tally: Tally::default(),
+            tally: parts.metrics.tally(),
             parts,
         }
     }
@@ -361,14 +361,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             count += 1;
             self.tally
                 .count(Stage::Confirmed, sent.operation, sent.bytes);
+            // The clocks of two machines differ: an event from our future took no time.
+            let took = |at| clock.duration_since(at).unwrap_or_default();
             self.latencies
-                .publish_confirm
-                .observe((now - sent.published_at).as_secs_f64());
-            if let Some(written_at) = sent.written_at {
-                // The clocks of two machines differ: an event from our future took no time.
-                let took = clock.duration_since(written_at).unwrap_or_default();
-                self.latencies.end_to_end.observe(took.as_secs_f64());
-            }
+                .observe(now - sent.published_at, sent.written_at.map(took));
             if !self.parts.custom.is_empty() {
                 let event = sent.batch.event(sent.index);
                 self.parts.custom.observe_raw(sent.operation, event);

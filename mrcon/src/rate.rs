@@ -35,9 +35,11 @@ impl Rate {
         self.looks.push_back((now, count));
     }
 
-    /// Counts per second since the oldest look. Without new looks it sinks, as it should.
+    /// Counts per second over the last ten; 0 when there was no look for so long.
     pub(crate) fn per_second(&self, now: Instant, count: u64) -> f64 {
-        let Some((at, from)) = self.looks.front() else {
+        let recent = |(at, _): &&(Instant, u64)| now.duration_since(*at) <= SPAN;
+        let oldest = self.looks.iter().find(recent).or(self.looks.back());
+        let Some((at, from)) = oldest else {
             return 0.0;
         };
         let elapsed = now.duration_since(*at).max(STEP).as_secs_f64();
@@ -64,10 +66,8 @@ mod tests {
         }
         let end = start + Duration::from_secs(60);
         assert!((rate.per_second(end, 2200) - 100.0).abs() < 1.0);
-        assert!(
-            rate.per_second(end + Duration::from_secs(90), 2200) < 11.0,
-            "no looks: it does not sink"
-        );
+        let stopped = rate.per_second(end + Duration::from_secs(90), 2200);
+        assert_eq!(stopped, 0.0, "nobody looks any more, and it goes on");
         assert!(rate.looks.len() <= 12, "looks pile up");
     }
 

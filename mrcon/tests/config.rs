@@ -354,7 +354,8 @@ fn the_custom_metrics_of_the_example_are_refused_or_mean_something_else() {
 fn the_business_metrics_of_metrics_md_are_refused() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../METRICS.md");
     let page = fs::read_to_string(path).unwrap();
-    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (_, section) = page.split_once("## Business metrics").unwrap();
+    let (_, rest) = section.split_once("```yaml\n").unwrap();
     let (metrics, _) = rest.split_once("```").unwrap();
     let entry = |coll: &str| {
         format!(

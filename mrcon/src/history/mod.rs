@@ -22,7 +22,7 @@ use crate::config::History as HistoryConfig;
 use crate::metrics::{ConnectorMetrics, HistoryMetrics};
 use crate::status::ConnectorStatus;
 use bson::{Document, doc};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::future::try_join_all;
 use mongodb::Client;
 use query::Recorded;
 use sample::Sample;
@@ -237,11 +237,11 @@ impl History {
 
     async fn load(&self, store: &Store) -> Result<(), String> {
         store.prepare().await?;
-        let last: Vec<Last> = stream::iter(&self.tracks)
-            .map(|track| store.last(&track.meta))
-            .buffered(PARALLEL_READS)
-            .try_collect()
-            .await?;
+        let mut last: Vec<Last> = Vec::with_capacity(self.tracks.len());
+        for tracks in self.tracks.chunks(PARALLEL_READS) {
+            let reads: Vec<_> = tracks.iter().map(|track| store.last(&track.meta)).collect();
+            last.extend(try_join_all(reads).await?);
+        }
         for (memory, last) in self.memory().iter_mut().zip(&last) {
             let before = last.sample.map(|sample| sample.totals).unwrap_or_default();
             memory.before = before;

@@ -27,6 +27,7 @@ use prometheus::{
     Registry, Result,
 };
 use std::sync::Arc;
+use std::time::Duration;
 pub(crate) use tally::{Stage, Tally};
 
 /// What every series of a connector is labelled with.
@@ -72,6 +73,7 @@ pub struct Metrics {
     history: HistoryMetrics,
     gauges: ConnectorGauges,
     pub(crate) custom: CustomMetrics,
+    counting: bool,
 }
 
 /// How the store of the history does.
@@ -90,6 +92,7 @@ pub(crate) struct ConnectorMetrics {
     failures: Vec<IntCounter>,
     events: [ByOperation; Stage::COUNT],
     bytes: [ByOperation; Stage::COUNT],
+    counting: bool,
     publish_confirm: Histogram,
     end_to_end: Histogram,
     pub(crate) checkpoint_saves: IntCounter,
@@ -101,8 +104,9 @@ pub(crate) struct ConnectorMetrics {
 
 /// Histograms of one run, filled without atomics.
 pub(crate) struct Latencies {
-    pub(crate) publish_confirm: LocalHistogram,
-    pub(crate) end_to_end: LocalHistogram,
+    counting: bool,
+    publish_confirm: LocalHistogram,
+    end_to_end: LocalHistogram,
 }
 
 impl Metrics {
@@ -235,6 +239,7 @@ impl Metrics {
             },
             gauges: ConnectorGauges::register(registry)?,
             custom: CustomMetrics::default(),
+            counting: true,
         })
     }
 
@@ -245,6 +250,13 @@ impl Metrics {
     pub fn with_custom(mut self, config: &ValidConfig, registry: &Registry) -> Result<Metrics> {
         self.custom = CustomMetrics::register(&config.metrics().custom, registry)?;
         Ok(self)
+    }
+
+    /// Leaves out what is counted for each event (events, bytes, latencies), so that its cost can be
+    /// measured. For benchmarks.
+    pub fn without_counting(mut self) -> Metrics {
+        self.counting = false;
+        self
     }
 
     /// The business metrics.
@@ -275,6 +287,7 @@ impl Metrics {
             ),
             events: self.events.each_ref().map(by_operation),
             bytes: self.bytes.each_ref().map(by_operation),
+            counting: self.counting,
             publish_confirm: self.publish_confirm.with_label_values(&labels),
             end_to_end: self.end_to_end.with_label_values(&labels),
             checkpoint_saves: one(&self.checkpoint_saves),
@@ -317,8 +330,13 @@ impl ConnectorMetrics {
         self.failures[error_type as usize].inc();
     }
 
+    pub(crate) fn tally(&self) -> Tally {
+        Tally::new(self.counting)
+    }
+
     pub(crate) fn latencies(&self) -> Latencies {
         Latencies {
+            counting: self.counting,
             publish_confirm: self.publish_confirm.local(),
             end_to_end: self.end_to_end.local(),
         }
@@ -326,6 +344,17 @@ impl ConnectorMetrics {
 }
 
 impl Latencies {
+    /// One message was confirmed: after how long, and how long after the write, if that is known.
+    pub(crate) fn observe(&self, confirm: Duration, end_to_end: Option<Duration>) {
+        if !self.counting {
+            return;
+        }
+        self.publish_confirm.observe(confirm.as_secs_f64());
+        if let Some(end_to_end) = end_to_end {
+            self.end_to_end.observe(end_to_end.as_secs_f64());
+        }
+    }
+
     /// Makes what was observed visible.
     pub(crate) fn flush(&self) {
         self.publish_confirm.flush();

@@ -27,15 +27,28 @@ struct Count {
 }
 
 /// Events and bytes by stage and operation since the last [`Tally::flush`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tally {
+    /// False in benchmarks only.
+    counting: bool,
     counts: [[Count; Operation::ALL.len()]; Stage::COUNT],
     /// A bit for each operation that has been counted, so that a flush looks at those only.
     seen: [u32; Stage::COUNT],
 }
 
 impl Tally {
+    pub(crate) fn new(counting: bool) -> Tally {
+        Tally {
+            counting,
+            counts: Default::default(),
+            seen: Default::default(),
+        }
+    }
+
     pub(crate) fn count(&mut self, stage: Stage, operation: Operation, bytes: u64) {
+        if !self.counting {
+            return;
+        }
         let count = &mut self.counts[stage as usize][operation as usize];
         count.events += 1;
         count.bytes += bytes;

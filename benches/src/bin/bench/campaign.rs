@@ -100,6 +100,8 @@ impl Campaign<'_> {
             window: Stage::target(QueueType::Classic).max_unconfirmed,
             series: collected.series(queues),
             judgements: collected.judgements(queues),
+            cost_of_counting: collected.cost_of_counting(queues),
+            scrape: crate::scrape::measure(&self.setup).await?,
         })
     }
 
@@ -160,6 +162,7 @@ impl Campaign<'_> {
         for queue in queues {
             plan.extend(Subject::WITH_QUEUE.map(|subject| (Some(*queue), subject)));
         }
+        plan.extend(Subject::COUNTING.map(|subject| (queues.first().copied(), subject)));
         // Back and forth: who comes first in one round comes last in the next.
         if round % 2 == 1 {
             plan.reverse();
@@ -191,6 +194,10 @@ impl Campaign<'_> {
             Subject::Mrcond => {
                 self.measure_daemon(queue_type, &prepared.checkpoints)
                     .await?
+            }
+            Subject::Counting | Subject::NotCounting => {
+                self.stage.restore(&prepared.checkpoints).await?;
+                self.measure_probe(queue_type, subject, prepared).await?
             }
             _ => self.measure_probe(queue_type, subject, prepared).await?,
         };

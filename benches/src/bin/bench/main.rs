@@ -13,6 +13,7 @@ mod probe;
 mod reader;
 mod report;
 mod results;
+mod scrape;
 mod stage;
 
 use campaign::Campaign;

@@ -8,16 +8,23 @@ use crate::meter::{Measured, Meter};
 use crate::results::Subject;
 use crate::stage::Stage;
 use crate::{queue_type, reader};
-use mrcon::config::{QueueType, RabbitMq};
+use mrcon::config::{QueueType, RabbitMq, ValidConfig};
 use mrcon::sink::{Outcome, Settlement};
 use mrcon::window::ConfirmWindow;
+use mrcon::{Metrics, Server};
+use mrcon_bench::daemon::free_address;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::say;
 use mrcon_bench::servers::Servers;
+use prometheus::Registry;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Events taken from the reader at once, so that the broker's answers are looked at in between.
 const TURN: usize = 64;
+/// How often the library's own position is looked at.
+const LOOK: Duration = Duration::from_millis(4);
 
 /// What to be.
 #[derive(Debug, Clone, clap::Args)]
@@ -65,6 +72,8 @@ impl Probe {
         match self.subject {
             Subject::Mrcond => Err(Failure::new("mrcond is not a probe", "run the benchmark")),
             Subject::Reader => self.read(servers).await,
+            Subject::Counting => self.library(servers, |metrics| metrics).await,
+            Subject::NotCounting => self.library(servers, Metrics::without_counting).await,
             Subject::Pipe => {
                 let client = Mrcon::connect(&servers.rabbitmq, &target).await?;
                 self.pump(client, self.events(servers).await?, &target)
@@ -95,6 +104,40 @@ impl Probe {
             meter.saw(count)?;
         }
         meter.finish(self.events)
+    }
+
+    /// mrcond's library, as it is configured for mrcond.
+    async fn library(&self, servers: &Servers, change: fn(Metrics) -> Metrics) -> Result<Measured> {
+        let fail =
+            |error: &dyn std::fmt::Display| Failure::because("library", error, "report this");
+        let text = Stage::config(free_address(false)?, self.queue_type);
+        let config = ValidConfig::from_yaml("bench", text.as_bytes())
+            .map_err(|problems| fail(&problems[0]))?;
+        let metrics = Metrics::register(&Registry::new()).map_err(|error| fail(&error))?;
+        let (mongodb, rabbitmq) = (servers.mongodb.clone(), servers.rabbitmq.clone());
+        let server = Server::new(config, mongodb, rabbitmq, change(metrics)).await;
+        let server = server.map_err(|error| fail(&error.chain()))?;
+        let connector = Arc::clone(&server.status()[0]);
+        let mut meter = Meter::of_this_process();
+        let (done, finished) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async {
+            let _ = finished.await;
+        }));
+        loop {
+            let confirmed = connector.snapshot().positions.confirmed;
+            meter.saw(confirmed)?;
+            if confirmed >= self.events {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let measured = meter.finish(self.events);
+        let _ = done.send(());
+        running
+            .await
+            .map_err(|error| fail(&error))?
+            .map_err(|error| fail(&error.chain()))?;
+        measured
     }
 
     async fn events(&self, servers: &Servers) -> Result<Events> {

@@ -1,7 +1,9 @@
 //! The table that people read, and the file that programs read.
 
 use crate::meter::Measured;
-use crate::results::{LEAST_RATIO, MOST_CPU_US, MOST_MIB, Results, Series, Subject};
+use crate::results::{
+    LEAST_RATIO, MOST_COUNTING, MOST_CPU_US, MOST_MIB, MOST_SCRAPE_MS, Results, Series, Subject,
+};
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::{grouped, say};
 use std::path::Path;
@@ -35,8 +37,8 @@ pub(crate) fn print(results: &Results) {
         say(row(series, results));
     }
     say("");
+    let word = |met| if met { "met" } else { "NOT MET" };
     for judgement in &results.judgements {
-        let word = |met| if met { "met" } else { "NOT MET" };
         say(format_args!(
             "{:8} {:.2} of the bare pipe (at least {LEAST_RATIO}): {}; {:.1} us of CPU (at most {MOST_CPU_US}): {}; {:.1} MiB (at most {MOST_MIB}): {}",
             judgement.queue,
@@ -48,6 +50,25 @@ pub(crate) fn print(results: &Results) {
             word(judgement.memory_met),
         ));
     }
+    if let Some(cost) = results.cost_of_counting {
+        say(format_args!(
+            "metrics  add {:.1} % of CPU time to an event (less than {:.0} %): {}",
+            cost * 100.0,
+            MOST_COUNTING * 100.0,
+            word(cost < MOST_COUNTING),
+        ));
+    }
+    let scrape = &results.scrape;
+    say(format_args!(
+        "scrape   {:.1} ms for {} connectors, {} lines, {} KiB (less than {MOST_SCRAPE_MS:.0} ms): {}; a bare answer of {} lines {:.1} ms",
+        scrape.median_ms,
+        scrape.connectors,
+        grouped(scrape.lines as u64),
+        grouped(scrape.bytes as u64 >> 10),
+        word(scrape.median_ms < MOST_SCRAPE_MS),
+        grouped(scrape.bare_lines as u64),
+        scrape.bare_ms,
+    ));
 }
 
 fn row(series: &Series, results: &Results) -> String {

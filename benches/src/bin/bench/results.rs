@@ -11,6 +11,10 @@ pub(crate) const LEAST_RATIO: f64 = 0.8;
 pub(crate) const MOST_CPU_US: f64 = 20.0;
 /// The most memory that mrcond may need, in MiB.
 pub(crate) const MOST_MIB: f64 = 64.0;
+/// The most that metrics may add to the CPU time of an event.
+pub(crate) const MOST_COUNTING: f64 = 0.02;
+/// The most time that a scrape of 200 connectors may take, in milliseconds.
+pub(crate) const MOST_SCRAPE_MS: f64 = 50.0;
 
 /// A program that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -18,6 +22,8 @@ pub(crate) const MOST_MIB: f64 = 64.0;
 #[clap(rename_all = "snake_case")]
 pub(crate) enum Subject {
     Mrcond,
+    Counting,
+    NotCounting,
     Pipe,
     Publisher,
     PipeAmqprs,
@@ -33,9 +39,15 @@ impl Subject {
         Subject::PipeAmqprs,
     ];
 
+    /// The library in a process of its own, with and without what it counts for each event: with
+    /// the first queue type only.
+    pub(crate) const COUNTING: [Subject; 2] = [Subject::Counting, Subject::NotCounting];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Subject::Mrcond => "mrcond",
+            Subject::Counting => "counting",
+            Subject::NotCounting => "not_counting",
             Subject::Pipe => "pipe",
             Subject::Publisher => "publisher",
             Subject::PipeAmqprs => "pipe_amqprs",
@@ -46,6 +58,8 @@ impl Subject {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Subject::Mrcond => "mrcond",
+            Subject::Counting => "library",
+            Subject::NotCounting => "  without metrics",
             Subject::Pipe => "bare pipe",
             Subject::Publisher => "  publisher alone",
             Subject::PipeAmqprs => "amqprs, no headers",
@@ -88,6 +102,20 @@ pub(crate) struct Results {
     pub(crate) window: u32,
     pub(crate) series: Vec<Series>,
     pub(crate) judgements: Vec<Judgement>,
+    /// The part by which metrics raise the CPU time of an event.
+    pub(crate) cost_of_counting: Option<f64>,
+    pub(crate) scrape: Scrape,
+}
+
+/// One scrape of many connectors, next to a bare answer of so many lines.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Scrape {
+    pub(crate) connectors: usize,
+    pub(crate) lines: usize,
+    pub(crate) bytes: usize,
+    pub(crate) median_ms: f64,
+    pub(crate) bare_lines: usize,
+    pub(crate) bare_ms: f64,
 }
 
 /// The rounds of each program, as they come in.
@@ -113,9 +141,10 @@ impl Collected {
 
     /// Every program once, queue type by queue type, the reader last.
     pub(crate) fn series(&self, queues: &[QueueType]) -> Vec<Series> {
-        let with_queue = queues
-            .iter()
-            .flat_map(|queue| Subject::WITH_QUEUE.map(|subject| (Some(*queue), subject)));
+        let with_queue = queues.iter().flat_map(|queue| {
+            let subjects = Subject::WITH_QUEUE.into_iter().chain(Subject::COUNTING);
+            subjects.map(|subject| (Some(*queue), subject))
+        });
         let all = with_queue.chain([(None, Subject::Reader)]);
         let series = all.filter_map(|(queue, subject)| {
             let rounds = self.rounds(queue, subject).to_vec();
@@ -135,6 +164,14 @@ impl Collected {
             .iter()
             .filter_map(|queue| self.judge(*queue))
             .collect()
+    }
+
+    /// What counting adds to the CPU time of an event: the median of the rounds' ratios.
+    pub(crate) fn cost_of_counting(&self, queues: &[QueueType]) -> Option<f64> {
+        let queue = queues.first().copied();
+        let counting = self.rounds(queue, Subject::Counting).iter();
+        let both = counting.zip(self.rounds(queue, Subject::NotCounting));
+        median(both.map(|(with, without)| with.cpu_us_per_event / without.cpu_us_per_event - 1.0))
     }
 
     fn judge(&self, queue: QueueType) -> Option<Judgement> {
@@ -166,7 +203,7 @@ fn median_of(rounds: &[Measured]) -> Option<Measured> {
     })
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;

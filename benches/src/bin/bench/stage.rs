@@ -14,6 +14,7 @@ use tokio::time::timeout;
 const DATABASE: &str = "mrcon_bench";
 const COLLECTION: &str = "orders";
 const TOKENS: &str = "resume_tokens";
+const HISTORY: &str = "metrics_history";
 pub(crate) const QUEUE: &str = "mrcon_bench.orders";
 /// Orders written with one command: about 750 KB, far from MongoDB's limit of 48 MB.
 const WRITE_BATCH: u64 = 1000;
@@ -65,7 +66,7 @@ collections:
       stream_name: {QUEUE}
       queue_type: {}
 metrics:
-  history: {{db_name: {DATABASE}}}
+  history: {{db_name: {DATABASE}, coll_name: {HISTORY}}}
 ",
             queue_type.as_str()
         )
@@ -157,6 +158,12 @@ metrics:
     /// Makes mrcond begin where it stood when `positions` were copied.
     pub(crate) async fn restore(&self, positions: &[Document]) -> Result<()> {
         let fail = mongodb_failed("set mrcond's position back");
+        // Totals of the run before, from which its counters would go on.
+        let history = self
+            .client
+            .database(DATABASE)
+            .collection::<Document>(HISTORY);
+        history.drop().await.map_err(&fail)?;
         let tokens = self.tokens();
         tokens.delete_many(doc! {}).await.map_err(&fail)?;
         let insert = tokens
