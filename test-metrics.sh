@@ -46,7 +46,7 @@ for error_type in mongo_error rabbitmq_error checkpoint_error encode_error task_
 done
 
 running=$(value mrcon_running_servers_total)
-configured=$(curl -fsS --max-time 5 "http://$address/status" | grep -o '"state":' | wc -l)
+configured=$(value mrcon_configured_connectors)
 check "running servers ($running) are the configured ones ($configured)" test "$running" = "$configured"
 check "running servers are the sum over collections" test "$running" = "$(value mrcon_collection_servers)"
 check "tasks started are at least the running ones" test "$(value mrcon_tasks_started_total)" -ge "$running"

@@ -11,6 +11,7 @@ mod gauges;
 mod keep;
 mod operations;
 mod path;
+mod rehearsal;
 mod tally;
 
 use crate::config::ValidConfig;

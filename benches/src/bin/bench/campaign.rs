@@ -100,7 +100,7 @@ impl Campaign<'_> {
             window: Stage::target(QueueType::Classic).max_unconfirmed,
             series: collected.series(queues),
             judgements: collected.judgements(queues),
-            cost_of_counting: collected.cost_of_counting(queues),
+            counting: collected.counting(queues, crate::meter::counting_alone()?),
             scrape: crate::scrape::measure(&self.setup).await?,
         })
     }

@@ -10,8 +10,11 @@
 //! asking costs next to nothing, and every few milliseconds at both ends. For the reader alone,
 //! which publishes nothing, received events count.
 
-use mrcon_bench::failure::Result;
+use crate::results::median;
+use mrcon::Metrics;
+use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::process::{cpu_time, peak_memory};
+use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
@@ -73,4 +76,20 @@ impl Meter {
             count,
         })
     }
+}
+
+/// CPU time of counting one event, in microseconds: the median of several rounds.
+pub(crate) fn counting_alone() -> Result<f64> {
+    const EVENTS: u64 = 5_000_000;
+    const ROUNDS: usize = 5;
+    let fail = |error| Failure::because("count", error, "report this");
+    let mut rounds = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let metrics = Metrics::register(&Registry::new()).map_err(fail)?;
+        let before = cpu_time(std::process::id())?;
+        metrics.rehearse(EVENTS);
+        let took = cpu_time(std::process::id())? - before;
+        rounds.push(took.as_secs_f64() * 1e6 / EVENTS as f64);
+    }
+    Ok(median(rounds.into_iter()).unwrap_or_default())
 }

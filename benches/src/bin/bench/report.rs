@@ -50,12 +50,15 @@ pub(crate) fn print(results: &Results) {
             word(judgement.memory_met),
         ));
     }
-    if let Some(cost) = results.cost_of_counting {
+    if let Some(counting) = &results.counting {
         say(format_args!(
-            "metrics  add {:.1} % of CPU time to an event (less than {:.0} %): {}",
-            cost * 100.0,
+            "metrics  {:.3} us of CPU an event, counted alone: {:.1} % of the library's (less than {:.0} %): {}; the library with them {:.1} us, without {:.1} us",
+            counting.us_per_event,
+            counting.part * 100.0,
             MOST_COUNTING * 100.0,
-            word(cost < MOST_COUNTING),
+            word(counting.part < MOST_COUNTING),
+            counting.with_us,
+            counting.without_us,
         ));
     }
     let scrape = &results.scrape;

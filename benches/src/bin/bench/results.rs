@@ -102,9 +102,21 @@ pub(crate) struct Results {
     pub(crate) window: u32,
     pub(crate) series: Vec<Series>,
     pub(crate) judgements: Vec<Judgement>,
-    /// The part by which metrics raise the CPU time of an event.
-    pub(crate) cost_of_counting: Option<f64>,
+    pub(crate) counting: Option<Counting>,
     pub(crate) scrape: Scrape,
+}
+
+/// What metrics add to an event, in microseconds of CPU time.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Counting {
+    /// Of the counting alone, over many events.
+    pub(crate) us_per_event: f64,
+    /// Of the whole library, with it and without it. Between two runs these differ by more than
+    /// counting takes, so the first number is the one to judge by.
+    pub(crate) with_us: f64,
+    pub(crate) without_us: f64,
+    /// The first number as a part of the second.
+    pub(crate) part: f64,
 }
 
 /// One scrape of many connectors, next to a bare answer of so many lines.
@@ -166,12 +178,19 @@ impl Collected {
             .collect()
     }
 
-    /// What counting adds to the CPU time of an event: the median of the rounds' ratios.
-    pub(crate) fn cost_of_counting(&self, queues: &[QueueType]) -> Option<f64> {
-        let queue = queues.first().copied();
-        let counting = self.rounds(queue, Subject::Counting).iter();
-        let both = counting.zip(self.rounds(queue, Subject::NotCounting));
-        median(both.map(|(with, without)| with.cpu_us_per_event / without.cpu_us_per_event - 1.0))
+    /// What counting costs, next to the CPU time of an event with and without it.
+    pub(crate) fn counting(&self, queues: &[QueueType], us_per_event: f64) -> Option<Counting> {
+        let cpu = |subject| {
+            let measured = median_of(self.rounds(queues.first().copied(), subject))?;
+            Some(measured.cpu_us_per_event)
+        };
+        let (with_us, without_us) = (cpu(Subject::Counting)?, cpu(Subject::NotCounting)?);
+        Some(Counting {
+            us_per_event,
+            with_us,
+            without_us,
+            part: us_per_event / with_us,
+        })
     }
 
     fn judge(&self, queue: QueueType) -> Option<Judgement> {
