@@ -31,7 +31,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::{Last, Store};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Samples of a connector that are kept in memory: an hour of them at the default resolution, in
@@ -41,6 +41,8 @@ const KEPT_SAMPLES: usize = 360;
 const INSERT_DOCUMENTS: usize = 2_000;
 /// Connectors whose last document is looked for at once at the start.
 const PARALLEL_READS: usize = 8;
+/// Questions that the store is asked at once; others wait. One over days reads a lot.
+const PARALLEL_QUERIES: usize = 2;
 /// How long the last write of an orderly stop may take.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
@@ -74,6 +76,7 @@ pub struct History {
     state: Mutex<StoreState>,
     /// True once counters have been taken over from an earlier process, or never will be.
     restored: watch::Sender<bool>,
+    queries: Semaphore,
     metrics: HistoryMetrics,
 }
 
@@ -124,6 +127,7 @@ impl History {
             tracks,
             state: Mutex::default(),
             restored: watch::Sender::new(!settings.enabled),
+            queries: Semaphore::new(PARALLEL_QUERIES),
             metrics,
         }
     }
@@ -166,6 +170,7 @@ impl History {
         let mut recorded = Recorded::default();
         let mut from_store = false;
         if let Some(store) = &self.store
+            && let Ok(_turn) = self.queries.acquire().await
             && let Ok(found) = store.read(query).await
         {
             from_store = true;

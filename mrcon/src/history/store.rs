@@ -125,7 +125,12 @@ impl Store {
         let pipeline = [match_stage(query), group_stage(query)];
         within_deadline(async {
             let mut found = Vec::new();
-            let mut cursor = self.collection.aggregate(pipeline).await?;
+            // The server gives up when we do: a question about years is not to keep it busy.
+            let mut cursor = self
+                .collection
+                .aggregate(pipeline)
+                .max_time(DEADLINE)
+                .await?;
             while let Some(document) = cursor.try_next().await? {
                 found.extend(understand(&document));
             }

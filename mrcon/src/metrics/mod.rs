@@ -1,7 +1,7 @@
 //! Metrics for Prometheus, registered in one place.
 //!
 //! Counters and histograms are resolved once per connector. What happens for each event is counted
-//! in plain integers of the run ([`Tally`]) and added to the counters once for every turn of the
+//! in plain integers of the run (`tally.rs`) and added to the counters once for every turn of the
 //! loop; histograms are filled locally and flushed once a second. So an event costs no atomic
 //! operation and no lock. Gauges are not stored at all: they are read from [`ConnectorStatus`] when
 //! somebody scrapes (`gauges.rs`). Two connectors that watch the same collection share their series.

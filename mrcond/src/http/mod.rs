@@ -48,7 +48,7 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the first scrape waits for the counters of an earlier process.
-const RESTORE_LIMIT: Duration = Duration::from_secs(3);
+const RESTORE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Every route; requests to anything else are counted as `other`.
 const ROUTES: [&str; 9] = [

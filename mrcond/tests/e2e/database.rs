@@ -3,6 +3,7 @@
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::{Daemon, confirmed};
 use crate::common::load::{self, Load};
+use crate::common::metrics::Metrics;
 use crate::common::mongo::{self, Mongo};
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE, Verdict};
 use crate::common::rabbit::{Broker, Collector};
@@ -484,6 +485,33 @@ async fn stop_hangs_while_mongodb_is_down() {
     rig.clean().await;
 }
 
+/// Without the right to it the oplog window is absent and said to be; with it, it is there.
+async fn oplog_window_needs_a_right(rig: &Rig, daemon: &Daemon) {
+    const WINDOW: &str = "mrcon_oplog_window_seconds";
+    let told = eventually(SOON, "/status says what is missing", async || {
+        let status = daemon.status().await;
+        let error = status["mongodb"]["oplog_error"].as_str();
+        error.map(str::to_owned).ok_or_else(|| status.to_string())
+    })
+    .await;
+    assert!(told.contains("serverStatus"), "{told}");
+    let metrics = daemon.metrics().await;
+    assert!(
+        metrics.family_or_none(WINDOW).is_none(),
+        "a window that nobody knows"
+    );
+    let admin = rig.client.database("admin");
+    let privilege = doc! {"resource": {"cluster": true}, "actions": ["serverStatus"]};
+    let role = doc! {"createRole": "oplogWindow", "privileges": [privilege], "roles": []};
+    admin.run_command(role).await.unwrap();
+    let grant = doc! {"grantRolesToUser": "shop", "roles": ["oplogWindow"]};
+    admin.run_command(grant).await.unwrap();
+    let known = |metrics: &Metrics| metrics.family_or_none(WINDOW).is_some();
+    daemon
+        .until_metrics("the oplog window is known", known)
+        .await;
+}
+
 #[tokio::test]
 async fn missing_right_is_not_named_or_ends_the_connector_for_good() {
     let (mongo, broker) = tokio::join!(Mongo::with_users(), Broker::shared());
@@ -512,6 +540,7 @@ async fn missing_right_is_not_named_or_ends_the_connector_for_good() {
     daemon.healthy().await;
     load::insert(&rig.collection(), 0, 10).await;
     daemon.confirmed(&entry.name(), 10).await;
+    oplog_window_needs_a_right(&rig, &daemon).await;
     // Taken away while it runs, and given back.
     admin
         .run_command(

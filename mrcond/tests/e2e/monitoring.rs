@@ -3,8 +3,10 @@
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::{ConfigFile, Daemon};
 use crate::common::load::{self, Load};
+use crate::common::mongo::Mongo;
 use crate::common::prometheus::{Monitor, deployed, text};
 use crate::common::promql::{self, Names};
+use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, SOON, eventually};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
+use std::slice::from_ref;
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -349,9 +352,59 @@ async fn alerts(alertmanager: &Monitor, collection: &str) -> Result<BTreeSet<Str
         .collect())
 }
 
+/// The alert that every broken connector raises, whatever breaks it.
+const NOT_RUNNING: &str = "MrconConnectorNotRunning";
+
+async fn raised(alertmanager: &Monitor, collection: &str) {
+    eventually(
+        PATIENTLY,
+        "the alert reaches Alertmanager",
+        async || match alerts(alertmanager, collection).await? {
+            found if found.contains(NOT_RUNNING) => Ok(()),
+            found => Err(format!("{found:?}")),
+        },
+    )
+    .await;
+}
+
+async fn over(alertmanager: &Monitor, collection: &str) {
+    eventually(PATIENTLY, "the alert is over", async || {
+        match alerts(alertmanager, collection).await? {
+            found if found.contains(NOT_RUNNING) => Err(format!("{found:?}")),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn outage_of_a_server_raises_no_alert_or_one_that_stays() {
+    let (mut mongo, mut broker) = tokio::join!(Mongo::private(), Broker::private());
+    let rig = Rig::on(&mongo, &broker, "outage").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    let alertmanager = Monitor::alertmanager().await;
+    let prometheus = Monitor::prometheus(daemon.address, alertmanager.address).await;
+    prometheus
+        .finds(r#"mrcon_connector_state{state="running"} == 1"#)
+        .await;
+    broker.kill().await;
+    raised(&alertmanager, "orders").await;
+    broker.restart().await;
+    daemon.healthy().await;
+    over(&alertmanager, "orders").await;
+    mongo.kill().await;
+    raised(&alertmanager, "orders").await;
+    mongo.restart().await;
+    daemon.healthy().await;
+    over(&alertmanager, "orders").await;
+    prometheus.stop().await;
+    alertmanager.stop().await;
+    rig.clean().await;
+}
+
 #[tokio::test]
 async fn broken_connector_raises_no_alert_or_one_that_stays() {
-    const ALERT: &str = "MrconConnectorNotRunning";
     let rig = Rig::new("alerts").await;
     let queue = |name: &str| format!("{}-{name}", rig.name);
     let entry = |name: &str| -> Entry { rig.entry_for(name, &queue(name)) };
@@ -366,28 +419,12 @@ async fn broken_connector_raises_no_alert_or_one_that_stays() {
 
     rig.broker.delete(&queue("bad")).await;
     load::insert(&rig.collection_named("bad"), 0, 10).await;
-    eventually(PATIENTLY, "the alert reaches Alertmanager", async || {
-        let found = alerts(&alertmanager, "bad").await?;
-        if found.contains(ALERT) {
-            Ok(())
-        } else {
-            Err(format!("{found:?}"))
-        }
-    })
-    .await;
+    raised(&alertmanager, "bad").await;
     daemon.unhealthy(&[&bad.name(), "remedy: "]).await;
 
     rig.broker.declare(&queue("bad"), &[]).await;
     daemon.confirmed(&bad.name(), 10).await;
-    eventually(PATIENTLY, "the alert is over", async || {
-        let found = alerts(&alertmanager, "bad").await?;
-        if found.contains(ALERT) {
-            Err(format!("{found:?}"))
-        } else {
-            Ok(())
-        }
-    })
-    .await;
+    over(&alertmanager, "bad").await;
     let about_good = format!(
         r#"ALERTS{{alertstate="firing", collection="good", database="{}"}}"#,
         rig.name
