@@ -9,10 +9,12 @@ use bson::{Bson, Document, Timestamp, doc};
 use mongodb::Client;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{sleep, timeout};
 
 /// The window moves by seconds in a second, and alerts on it look at minutes.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
+/// How soon it is asked again what it does not permit, or does not have: MongoDB logs each refusal.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 /// How long one answer may take.
 const POLL_DEADLINE: Duration = Duration::from_secs(10);
 /// The sections of `serverStatus` that come by themselves and cost something to collect.
@@ -58,6 +60,26 @@ struct Span {
     now: SystemTime,
 }
 
+/// Why it is unknown.
+#[derive(Debug)]
+struct Trouble {
+    text: String,
+    /// Whether somebody has to change something.
+    lasts: bool,
+}
+
+impl Trouble {
+    fn passing(text: impl Into<String>) -> Trouble {
+        let (text, lasts) = (text.into(), false);
+        Trouble { text, lasts }
+    }
+
+    fn lasting(text: impl Into<String>) -> Trouble {
+        let (text, lasts) = (text.into(), true);
+        Trouble { text, lasts }
+    }
+}
+
 impl Oplog {
     /// Time between the oldest entry and now; `None` while it is unknown.
     pub fn window(&self) -> Option<Duration> {
@@ -77,18 +99,20 @@ impl Oplog {
 
     /// Asks again and again, for ever.
     pub(crate) async fn watch(&self, client: &Client) {
-        let mut tick = interval(POLL_INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
             let answer = timeout(POLL_DEADLINE, ask(client))
                 .await
-                .unwrap_or_else(|_| Err("MongoDB does not answer".into()));
+                .unwrap_or_else(|_| Err(Trouble::passing("MongoDB does not answer")));
+            let refused = answer.as_ref().is_err_and(|trouble| trouble.lasts);
             self.note(answer);
+            match refused {
+                true => sleep(REFUSED_INTERVAL).await,
+                false => sleep(POLL_INTERVAL).await,
+            }
         }
     }
 
-    fn note(&self, answer: Result<Span, String>) {
+    fn note(&self, answer: Result<Span, Trouble>) {
         let mut known = self.known();
         match answer {
             Ok(span) => {
@@ -97,13 +121,13 @@ impl Oplog {
                     error: None,
                 }
             }
-            Err(error) => {
+            Err(trouble) => {
                 if known.error.is_none() {
-                    tracing::info!(cause = %error, "the oplog window is unknown");
+                    tracing::info!(cause = %trouble.text, "the oplog window is unknown");
                 }
                 *known = Known {
                     span: None,
-                    error: Some(error),
+                    error: Some(trouble.text),
                 };
             }
         }
@@ -115,7 +139,7 @@ impl Oplog {
     }
 }
 
-async fn ask(client: &Client) -> Result<Span, String> {
+async fn ask(client: &Client) -> Result<Span, Trouble> {
     match server_status(client).await {
         Ok(status) => understand(&status),
         Err(error) if is_unauthorized(&error) => match first_entry(client).await {
@@ -123,11 +147,10 @@ async fn ask(client: &Client) -> Result<Span, String> {
                 oldest,
                 now: SystemTime::now(),
             }),
-            Ok(None) => Err("local.oplog.rs is empty".into()),
-            Err(error) if is_unauthorized(&error) => Err(
-                "not permitted; grant the MongoDB user the action serverStatus on the cluster, or find on local.oplog.rs"
-                    .into(),
-            ),
+            Ok(None) => Err(Trouble::lasting("local.oplog.rs is empty")),
+            Err(error) if is_unauthorized(&error) => Err(Trouble::lasting(
+                "not permitted; grant the MongoDB user the action serverStatus on the cluster, or find on local.oplog.rs",
+            )),
             Err(error) => Err(tell(&error)),
         },
         Err(error) => Err(tell(&error)),
@@ -140,11 +163,11 @@ async fn server_status(client: &Client) -> mongodb::error::Result<Document> {
     client.database("admin").run_command(command).await
 }
 
-fn understand(status: &Document) -> Result<Span, String> {
+fn understand(status: &Document) -> Result<Span, Trouble> {
     let oldest = status
         .get_document("oplog")
         .and_then(|oplog| oplog.get_timestamp("earliestOptime"))
-        .map_err(|_| "this server has no oplog of its own (a mongos)")?;
+        .map_err(|_| Trouble::lasting("this server has no oplog of its own (a mongos)"))?;
     let now = status
         .get_datetime("localTime")
         .map_or_else(|_| SystemTime::now(), |now| now.to_system_time());
@@ -173,12 +196,13 @@ fn is_unauthorized(error: &mongodb::error::Error) -> bool {
 }
 
 /// A server's error by its code and name; anything else is the way to it, which has its own state.
-fn tell(error: &mongodb::error::Error) -> String {
+fn tell(error: &mongodb::error::Error) -> Trouble {
     match error.kind.as_ref() {
         mongodb::error::ErrorKind::Command(command) => {
-            format!("MongoDB refuses: {} ({})", command.code_name, command.code)
+            let (name, code) = (&command.code_name, command.code);
+            Trouble::passing(format!("MongoDB refuses: {name} ({code})"))
         }
-        _ => "MongoDB cannot be reached".into(),
+        _ => Trouble::passing("MongoDB cannot be reached"),
     }
 }
 
@@ -214,7 +238,7 @@ mod tests {
             now: SystemTime::now(),
         }));
         assert!(oplog.window().is_some() && oplog.error().is_none());
-        oplog.note(Err("MongoDB does not answer".into()));
+        oplog.note(Err(Trouble::passing("MongoDB does not answer")));
         assert_eq!((oplog.window(), oplog.oldest()), (None, None));
     }
 }

@@ -18,6 +18,7 @@ mod store;
 pub use query::{Figure, MAX_STEPS, Query, Series};
 pub use sample::Totals;
 
+use crate::backoff::Backoff;
 use crate::config::History as HistoryConfig;
 use crate::metrics::{ConnectorMetrics, HistoryMetrics};
 use crate::status::ConnectorStatus;
@@ -28,11 +29,12 @@ use query::Recorded;
 use sample::Sample;
 use std::collections::VecDeque;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::{Last, Store};
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Samples of a connector that are kept in memory: an hour of them at the default resolution, in
 /// about 30 KiB.
@@ -74,6 +76,8 @@ pub struct History {
     tracks: Vec<Track>,
     memory: Mutex<Vec<Memory>>,
     state: Mutex<StoreState>,
+    /// Whether it is known what earlier processes have counted.
+    loaded: AtomicBool,
     /// True once counters have been taken over from an earlier process, or never will be.
     restored: watch::Sender<bool>,
     queries: Semaphore,
@@ -126,6 +130,7 @@ impl History {
             memory: Mutex::new(tracks.iter().map(|_| Memory::default()).collect()),
             tracks,
             state: Mutex::default(),
+            loaded: AtomicBool::new(false),
             restored: watch::Sender::new(!settings.enabled),
             queries: Semaphore::new(PARALLEL_QUERIES),
             metrics,
@@ -217,19 +222,24 @@ impl History {
         let Some(store) = &self.store else {
             return pending().await;
         };
-        let mut loaded = false;
+        let mut backoff = Backoff::default();
         loop {
-            let outcome = self.write(store, &mut loaded).await;
+            let outcome = self.write(store).await;
             self.restored.send_replace(true);
+            let failed = outcome.is_err();
             self.note(outcome);
+            match failed {
+                false => backoff = Backoff::default(),
+                // So that a missing right is not asked for, and logged by MongoDB, every time.
+                true => sleep(backoff.next_delay(Duration::ZERO)).await,
+            }
             recorded.notified().await;
         }
     }
 
-    async fn write(&self, store: &Store, loaded: &mut bool) -> Result<(), String> {
-        if !*loaded {
+    async fn write(&self, store: &Store) -> Result<(), String> {
+        if !self.loaded.load(Ordering::Relaxed) {
             self.load(store).await?;
-            *loaded = true;
         }
         while let Some((documents, taken)) = self.unsaved() {
             store.insert(&documents).await?;
@@ -247,7 +257,14 @@ impl History {
             let reads: Vec<_> = tracks.iter().map(|track| store.last(&track.meta)).collect();
             last.extend(try_join_all(reads).await?);
         }
-        for (memory, last) in self.memory().iter_mut().zip(&last) {
+        self.go_on_from(&last);
+        Ok(())
+    }
+
+    /// Takes over what earlier processes have counted.
+    fn go_on_from(&self, last: &[Last]) {
+        self.loaded.store(true, Ordering::Relaxed);
+        for (memory, last) in self.memory().iter_mut().zip(last) {
             let before = last.sample.map(|sample| sample.totals).unwrap_or_default();
             memory.before = before;
             for sample in &mut memory.samples {
@@ -256,11 +273,10 @@ impl History {
         }
         self.restored.send_if_modified(|restored| {
             if !*restored {
-                self.take_over(&last);
+                self.take_over(last);
             }
-            std::mem::replace(restored, true)
+            !std::mem::replace(restored, true)
         });
-        Ok(())
     }
 
     /// Counters of `/metrics` go on from where an orderly stop left them.
@@ -315,9 +331,7 @@ impl History {
     }
 
     async fn write_last(&self, store: &Store) -> Result<(), String> {
-        // The totals of a process that never reached the store have nothing to be added to.
-        let mut loaded = self.state().up.is_some_and(|up| up);
-        self.write(store, &mut loaded).await?;
+        self.write(store).await?;
         self.take_sample();
         let mut last = Vec::new();
         for (track, memory) in self.tracks.iter().zip(self.memory().iter_mut()) {
@@ -368,3 +382,6 @@ fn now() -> i64 {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)
 }
+
+#[cfg(test)]
+mod tests;
