@@ -104,10 +104,15 @@ impl Browser {
 
     /// Waits until a JavaScript expression is true.
     pub(crate) async fn until(&self, what: &str, condition: &str) {
-        eventually(SOON, what, async || {
-            match self.value(condition).await == json!(true) {
-                true => Ok(()),
-                false => Err(self.text("document.body.innerText").await),
+        // What it looks at may not be there yet: that is an answer too.
+        let condition = format!(
+            "(() => {{ try {{ return {condition} }} catch (error) {{ return String(error) }} }})()"
+        );
+        eventually(SOON, what, async || match self.value(&condition).await {
+            Value::Bool(true) => Ok(()),
+            other => {
+                let shown = self.text("document.body.innerText").await;
+                Err(format!("{other}: {shown}"))
             }
         })
         .await;
