@@ -16,7 +16,7 @@ const RESERVED_PREFIXES: [&str; 5] = ["mrcon_", "process_", "scrape_", "go_", "p
 /// Names that Prometheus gives to its own series.
 const RESERVED_NAMES: [&str; 3] = ["up", "ALERTS", "ALERTS_FOR_STATE"];
 
-/// What Prometheus appends to the name of a histogram: a metric of such a name could collide.
+/// What Prometheus appends to the name of a histogram: no other metric may have such a name.
 const HISTOGRAM_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 /// The fields of change events, as far as a path into them makes sense.
@@ -52,10 +52,9 @@ fn custom_metrics(rules: &mut Rules, config: &Config, at: &KeyPath) {
         let allowed = format!("at most {MAX_CUSTOM_METRICS} are allowed");
         rules.wrong(at.clone(), what, allowed);
     }
-    let mut names = HashMap::new();
     for (index, metric) in metrics.iter().enumerate() {
         let at = at.index(index);
-        rules.text(at.key("name"), name_fault(&metric.name, metric.kind));
+        rules.text(at.key("name"), name_fault(&metric.name));
         rules.text(at.key("help"), help_fault(&metric.help));
         collection(rules, config, &metric.collection, &at.key("collection"));
         let free = adds_fields(config, metric);
@@ -64,12 +63,26 @@ fn custom_metrics(rules: &mut Rules, config: &Config, at: &KeyPath) {
         rules.text(at.key("buckets"), buckets_fault(metric));
         let series = metric.max_series;
         rules.range(&at, "max_series", &series, &MAX_SERIES_RANGE, series);
-        let first = *names.entry(&metric.name).or_insert(index);
+    }
+    taken_names(rules, metrics, at);
+}
+
+/// Names that two metrics have, or a metric and a part of a histogram.
+fn taken_names(rules: &mut Rules, metrics: &[CustomMetric], at: &KeyPath) {
+    let mut names: HashMap<String, usize> = HashMap::new();
+    for (index, metric) in metrics.iter().enumerate() {
+        if metric.kind == CustomMetricType::Histogram {
+            for suffix in HISTOGRAM_SUFFIXES {
+                names.insert(format!("{}{suffix}", metric.name), index);
+            }
+        }
+    }
+    for (index, metric) in metrics.iter().enumerate() {
+        let first = *names.entry(metric.name.clone()).or_insert(index);
         if first != index && !metric.name.is_empty() {
-            let other = KeyPath::root().key("metrics").key("custom").index(first);
             rules.problems.push(
-                Problem::new(at.key("name"), "is already the name of")
-                    .with_other(other)
+                Problem::new(at.index(index).key("name"), "is already the name of")
+                    .with_other(at.index(first))
                     .allowed("each metric needs a name of its own"),
             );
         }
@@ -82,8 +95,8 @@ fn is_identifier(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The rules of Prometheus and of `promtool check metrics`, and ours.
-fn name_fault(name: &str, kind: CustomMetricType) -> Option<Fault> {
+/// The rules of Prometheus, and ours. What a name should end in is a convention, and left to `promtool`.
+fn name_fault(name: &str) -> Option<Fault> {
     if name.is_empty() {
         return fault(EMPTY, "give a name such as shop_orders_total");
     }
@@ -103,22 +116,7 @@ fn name_fault(name: &str, kind: CustomMetricType) -> Option<Fault> {
     if RESERVED_NAMES.contains(&name) {
         return fault(is(), "must not be a name that Prometheus uses itself");
     }
-    if let Some(suffix) = HISTOGRAM_SUFFIXES.iter().find(|s| name.ends_with(**s)) {
-        let what = format!("ends in `{suffix}`, as the parts of a histogram do");
-        return fault(what, "must end in something else");
-    }
-    match (kind, name.ends_with("_total")) {
-        (CustomMetricType::Counter, false) => {
-            let allowed = format!("the name of a counter ends in _total: {name}_total");
-            fault(is(), allowed)
-        }
-        (CustomMetricType::Gauge | CustomMetricType::Histogram, true) => {
-            let allowed = format!("only a counter may end in _total, not a {}", kind.as_str());
-            fault(is(), allowed)
-        }
-        (CustomMetricType::Counter, true)
-        | (CustomMetricType::Gauge | CustomMetricType::Histogram, false) => None,
-    }
+    None
 }
 
 fn help_fault(help: &str) -> Option<Fault> {
@@ -282,13 +280,6 @@ fn path_fault(path: &str, free: bool) -> Option<Fault> {
 
 fn buckets_fault(metric: &CustomMetric) -> Option<Fault> {
     let buckets = metric.buckets.as_ref()?;
-    match metric.kind {
-        CustomMetricType::Histogram => {}
-        CustomMetricType::Counter | CustomMetricType::Gauge => {
-            let what = format!("does not belong to a {}", metric.kind.as_str());
-            return fault(what, "leave it out, or set type to histogram");
-        }
-    }
     if buckets.is_empty() || buckets.len() > MAX_BUCKETS {
         let what = format!("has {} bounds", buckets.len());
         return fault(what, format!("must have 1 to {MAX_BUCKETS}"));

@@ -478,8 +478,8 @@ pub struct CustomMetric {
     /// What kind of metric it is.
     #[serde(rename = "type")]
     pub kind: CustomMetricType,
-    /// Whose events count: the name of an entry, `db.coll`, or a regular expression that matches
-    /// the whole of such names. Required.
+    /// Whose events count: the name of an entry, `db.coll`, or a regular expression that is found
+    /// in such names. Required.
     pub collection: String,
     /// Which events count; empty: all.
     pub operations: Vec<Operation>,

@@ -68,6 +68,27 @@ async fn stored(rig: &Rig) -> Option<i64> {
     largest.get_i64("events_confirmed").ok()
 }
 
+/// The store is a time-series collection whose points go after the configured 7 days.
+async fn expires(rig: &Rig) {
+    let tokens = rig.client.database(&rig.tokens_database());
+    let list = doc! {"listCollections": 1, "filter": {"name": "metrics_history"}};
+    let listed = tokens.run_command(list).await.unwrap();
+    let batch = listed.get_document("cursor").unwrap();
+    let store = batch.get_array("firstBatch").unwrap()[0]
+        .as_document()
+        .unwrap();
+    assert_eq!(store.get_str("type").ok(), Some("timeseries"), "{store}");
+    let options = store.get_document("options").unwrap();
+    let seconds = options
+        .get("expireAfterSeconds")
+        .and_then(|after| match after {
+            bson::Bson::Int64(seconds) => Some(*seconds),
+            bson::Bson::Int32(seconds) => Some(i64::from(*seconds)),
+            _ => None,
+        });
+    assert_eq!(seconds, Some(7 * 24 * 3600), "{store}");
+}
+
 async fn total(daemon: &Daemon, entry: &Entry) -> u64 {
     let connector = daemon.connector(&entry.name()).await;
     connector["totals"]["events_confirmed"].as_u64().unwrap()
@@ -118,6 +139,7 @@ async fn totals_begin_anew_after_a_restart() {
     );
     let (_, rates) = points(&rig, &daemon, "events_per_second").await;
     assert!(rates.iter().any(|rate| *rate > 0.0), "{rates:?}");
+    expires(&rig).await;
     rig.clean().await;
 }
 
