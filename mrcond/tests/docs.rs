@@ -239,3 +239,37 @@ fn makefile_lacks_a_target_that_the_readme_names() {
         }
     }
 }
+
+#[test]
+fn metrics_md_has_another_alert_than_the_rules() {
+    let (page, rules) = (
+        document("METRICS.md"),
+        document("deploy/prometheus/rules/mrcon.alerts.yml"),
+    );
+    let examples = page.lines().filter_map(|line| {
+        let (name, rest) = line
+            .trim()
+            .strip_prefix("- {alert: ")?
+            .split_once(", expr: \"")?;
+        let (expression, rest) = rest.rsplit_once('"')?;
+        let duration = rest
+            .strip_prefix(", for: ")
+            .map(|rest| rest.trim_end_matches('}'));
+        Some((name, expression.replace("\\\"", "\""), duration))
+    });
+    let examples: Vec<_> = examples.collect();
+    assert_eq!(examples.len(), 5);
+    for (name, expression, duration) in examples {
+        let (_, rule) = rules
+            .split_once(&format!("- alert: {name}\n"))
+            .unwrap_or_else(|| panic!("no alert {name}"));
+        let rule = rule.split("- alert: ").next().unwrap();
+        assert!(
+            rule.contains(&format!("expr: {expression}\n")),
+            "{name}: {expression}"
+        );
+        let lasts = duration.map(|duration| format!("for: {duration}\n"));
+        assert_eq!(rule.contains("for: "), lasts.is_some(), "{name}");
+        assert!(lasts.is_none_or(|lasts| rule.contains(&lasts)), "{name}");
+    }
+}
