@@ -9,7 +9,7 @@
 //! never taken for a missing one, since that would begin "from now" in silence.
 
 use crate::config::{CollectionConfig, ResumeTokens, Watched};
-use crate::error::mongo::Phase;
+use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
@@ -128,7 +128,7 @@ impl MongoCheckpoints {
             .size(self.settings.tokens_coll_size_in_bytes)
             .await;
         match created {
-            Err(error) if code(&error) != Some(NAMESPACE_EXISTS) => Err(Error::mongo(
+            Err(error) if server_code(&error) != Some(NAMESPACE_EXISTS) => Err(Error::mongo(
                 Phase::Checkpoint,
                 "create the capped resume token collection",
                 error,
@@ -153,7 +153,7 @@ impl MongoCheckpoints {
             .upsert(true)
             .return_document(ReturnDocument::Before)
             .await
-            .map_err(|error| match code(&error) {
+            .map_err(|error| match server_code(&error) {
                 Some(TYPE_MISMATCH) => corrupt("epoch", &self.id),
                 _ => Error::mongo(Phase::Checkpoint, "claim the resume token document", error),
             })?;
@@ -302,13 +302,6 @@ fn number(value: &Bson) -> Option<u64> {
         Bson::Double(number) if number.fract() == 0.0 && (0.0..9e15).contains(number) => {
             Some(*number as u64)
         }
-        _ => None,
-    }
-}
-
-fn code(error: &mongodb::error::Error) -> Option<i32> {
-    match error.kind.as_ref() {
-        mongodb::error::ErrorKind::Command(command) => Some(command.code),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 //! user who has `find` on `local.oplog.rs` instead will do. Where neither is granted, or on a
 //! sharded cluster, whose oplogs are behind the mongos, the answer is "unknown", never a guess.
 
+use crate::error::mongo::server_code;
 use bson::{Bson, Document, Timestamp, doc};
 use mongodb::Client;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -192,7 +193,7 @@ fn time(timestamp: Timestamp) -> SystemTime {
 }
 
 fn is_unauthorized(error: &mongodb::error::Error) -> bool {
-    matches!(error.kind.as_ref(), mongodb::error::ErrorKind::Command(command) if command.code == UNAUTHORIZED)
+    server_code(error) == Some(UNAUTHORIZED)
 }
 
 /// A server's error by its code and name; anything else is the way to it, which has its own state.

@@ -106,12 +106,17 @@ fn is_about_the_watch(code: i32) -> bool {
     matches!(code, 2 | 9 | 14 | 20 | 26 | 59 | 72 | 73 | 115 | 166 | 303) || code >= 15_000
 }
 
-fn server_code(error: &DriverError) -> Option<i32> {
+/// The server's code for what went wrong, if it is the server that says so.
+pub(crate) fn server_code(error: &DriverError) -> Option<i32> {
     use mongodb::error::WriteFailure;
     match error.kind.as_ref() {
         DriverErrorKind::Command(CommandError { code, .. }) => Some(*code),
         DriverErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
         DriverErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
+        DriverErrorKind::InsertMany(failed) => {
+            let errors = failed.write_errors.as_deref().unwrap_or_default();
+            errors.first().map(|error| error.code)
+        }
         _ => None,
     }
 }

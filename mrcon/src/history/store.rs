@@ -7,6 +7,7 @@
 use super::query::Query;
 use super::sample::Sample;
 use crate::config::History as HistoryConfig;
+use crate::error::mongo::server_code;
 use bson::{Bson, DateTime, Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::{
@@ -73,7 +74,7 @@ impl Store {
             .build();
         let name = &self.settings.coll_name;
         match database.create_collection(name).with_options(options).await {
-            Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => {
+            Err(error) if server_code(&error) == Some(NAMESPACE_EXISTS) => {
                 let seconds = self.settings.retention.as_secs() as i64;
                 let change = doc! {"collMod": name, "expireAfterSeconds": seconds};
                 // Without the right to change it, it stays as it is, which is no reason to record nothing.
@@ -197,22 +198,9 @@ async fn within_deadline<T>(
 
 /// A server's error by its code and name; texts may quote documents.
 fn tell(error: &mongodb::error::Error) -> String {
-    match code(error) {
+    match server_code(error) {
         Some(13) => "not permitted; grant the MongoDB user find, insert, createCollection, createIndex and collMod on the history collection, or set metrics.history.enabled: false".into(),
         Some(code) => format!("MongoDB refuses with error code {code}; time-series collections need MongoDB 5.0"),
         None => "MongoDB cannot be reached".into(),
-    }
-}
-
-fn code(error: &mongodb::error::Error) -> Option<i32> {
-    use mongodb::error::ErrorKind;
-    match error.kind.as_ref() {
-        ErrorKind::Command(command) => Some(command.code),
-        ErrorKind::InsertMany(failed) => failed
-            .write_errors
-            .as_ref()
-            .and_then(|errors| errors.first())
-            .map(|error| error.code),
-        _ => None,
     }
 }

@@ -2,10 +2,10 @@
 
 use super::watch::with_deadline;
 use crate::config::Watched;
-use crate::error::mongo::Phase;
+use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, Result};
 use bson::{Document, doc};
-use mongodb::error::{Error as DriverError, ErrorKind as DriverErrorKind};
+use mongodb::error::Error as DriverError;
 use mongodb::{Client, Database};
 
 /// `NamespaceNotFound`: nobody has written to the collection yet.
@@ -28,12 +28,14 @@ pub(super) async fn enable(client: &Client, watched: &Watched) -> Result<()> {
         doc! {"collMod": &watched.coll_name, "changeStreamPreAndPostImages": images.clone()};
     let create = doc! {"create": &watched.coll_name, "changeStreamPreAndPostImages": images};
     let outcome = match run(&database, modify.clone()).await? {
-        Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => match run(&database, create)
-            .await?
-        {
-            Err(error) if code(&error) == Some(NAMESPACE_EXISTS) => run(&database, modify).await?,
-            outcome => outcome,
-        },
+        Err(error) if server_code(&error) == Some(NAMESPACE_NOT_FOUND) => {
+            match run(&database, create).await? {
+                Err(error) if server_code(&error) == Some(NAMESPACE_EXISTS) => {
+                    run(&database, modify).await?
+                }
+                outcome => outcome,
+            }
+        }
         outcome => outcome,
     };
     outcome.map_err(|error| {
@@ -78,11 +80,4 @@ async fn are_enabled(database: &Database, collection: &str) -> bool {
             .ok()
     };
     enabled().unwrap_or(false)
-}
-
-fn code(error: &DriverError) -> Option<i32> {
-    match error.kind.as_ref() {
-        DriverErrorKind::Command(command) => Some(command.code),
-        _ => None,
-    }
 }
