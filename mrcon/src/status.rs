@@ -19,6 +19,10 @@ use tokio::time::Instant;
 /// answers at least once a second, if only that there is nothing new.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
 
+/// What to do about a resource alarm.
+pub(crate) const BLOCKED_REMEDY: &str =
+    "free memory or disk on the RabbitMQ node; the connector goes on by itself";
+
 /// What a connector is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -220,6 +224,8 @@ pub struct Snapshot {
     pub rabbitmq_up: Option<bool>,
     /// How long there has been something to deliver without any confirm.
     pub stalled_for: Duration,
+    /// How long MongoDB has owed an answer to a read.
+    pub mongodb_silent: Duration,
     /// Since when the confirmed position has not moved; `None` before it first did.
     pub progressed_at: Option<SystemTime>,
     /// How long the saved position stays in the oplog; `None` where one of them is unknown.
@@ -230,6 +236,55 @@ pub struct Snapshot {
     pub rabbitmq_reconnects: u64,
     /// Events and bytes per second.
     pub rates: Rates,
+}
+
+impl Snapshot {
+    /// Why this connector is not healthy.
+    pub fn complaint(&self) -> Option<Complaint> {
+        let unconfirmed = self.stalled_for >= STALLED_AFTER;
+        let stalled = unconfirmed || self.mongodb_silent >= STALLED_AFTER;
+        let word = match self.state {
+            State::Running if !stalled => return None,
+            State::Running => "stalled",
+            other => other.as_str(),
+        };
+        let error = self.last_error.as_ref();
+        let (cause, remedy) = match (self.state, error) {
+            (State::Restarting | State::Halted, Some(error)) => {
+                (error.cause.as_str(), error.remedy)
+            }
+            (State::Starting, _) => (
+                "connecting to MongoDB and RabbitMQ",
+                "wait; if it lasts, check both URIs",
+            ),
+            (State::Blocked, _) => (
+                self.detail
+                    .as_deref()
+                    .unwrap_or("the broker blocks publishers"),
+                BLOCKED_REMEDY,
+            ),
+            (State::Running, _) if !unconfirmed => (
+                "MongoDB does not answer",
+                "check that MongoDB is up and can be reached from here; the connector goes on by itself",
+            ),
+            (State::Running, _) => (
+                "the broker does not confirm",
+                "look at RabbitMQ's log, disk and quorum",
+            ),
+            (State::Draining | State::Stopped, _) => ("the daemon is stopping", "none"),
+            (State::Restarting | State::Halted, None) => ("unknown", "see the log"),
+        };
+        let since = match word {
+            "stalled" => SystemTime::now() - self.stalled_for.max(self.mongodb_silent),
+            _ => self.since,
+        };
+        Some(Complaint {
+            state: word,
+            since,
+            cause: cause.to_owned(),
+            remedy,
+        })
+    }
 }
 
 impl ConnectorStatus {
@@ -295,6 +350,7 @@ impl ConnectorStatus {
             mongodb_up: flag(&self.mongodb_up),
             rabbitmq_up: flag(&self.rabbitmq_up),
             stalled_for: self.stalled_for(),
+            mongodb_silent: Duration::from_millis(self.mongodb_silent.load(Ordering::Relaxed)),
             progressed_at: self.progressed_at(),
             time_to_history_loss: self.time_to_history_loss(),
             mongodb_reconnects: again(&self.mongodb_connects),
@@ -325,7 +381,7 @@ impl ConnectorStatus {
 
     /// Why this connector is not healthy, on one line: state, since when, cause, remedy.
     pub fn complaint_line(&self) -> Option<String> {
-        let complaint = self.complaint()?;
+        let complaint = self.snapshot().complaint()?;
         Some(format!(
             "{}: {} since {}: {}; remedy: {}",
             self.name,
@@ -334,56 +390,6 @@ impl ConnectorStatus {
             complaint.cause,
             complaint.remedy
         ))
-    }
-
-    /// Why this connector is not healthy.
-    pub fn complaint(&self) -> Option<Complaint> {
-        let snapshot = self.snapshot();
-        let silent_for = Duration::from_millis(self.mongodb_silent.load(Ordering::Relaxed));
-        let unconfirmed = snapshot.stalled_for >= STALLED_AFTER;
-        let stalled = unconfirmed || silent_for >= STALLED_AFTER;
-        let word = match snapshot.state {
-            State::Running if !stalled => return None,
-            State::Running => "stalled",
-            other => other.as_str(),
-        };
-        let error = snapshot.last_error.as_ref();
-        let (cause, remedy) = match (snapshot.state, error) {
-            (State::Restarting | State::Halted, Some(error)) => {
-                (error.cause.as_str(), error.remedy)
-            }
-            (State::Starting, _) => (
-                "connecting to MongoDB and RabbitMQ",
-                "wait; if it lasts, check both URIs",
-            ),
-            (State::Blocked, _) => (
-                snapshot
-                    .detail
-                    .as_deref()
-                    .unwrap_or("the broker blocks publishers"),
-                "free memory or disk on the RabbitMQ node; the connector goes on by itself",
-            ),
-            (State::Running, _) if !unconfirmed => (
-                "MongoDB does not answer",
-                "check that MongoDB is up and can be reached from here; the connector goes on by itself",
-            ),
-            (State::Running, _) => (
-                "the broker does not confirm",
-                "look at RabbitMQ's log, disk and quorum",
-            ),
-            (State::Draining | State::Stopped, _) => ("the daemon is stopping", "none"),
-            (State::Restarting | State::Halted, None) => ("unknown", "see the log"),
-        };
-        let since = match word {
-            "stalled" => SystemTime::now() - snapshot.stalled_for.max(silent_for),
-            _ => snapshot.since,
-        };
-        Some(Complaint {
-            state: word,
-            since,
-            cause: cause.to_owned(),
-            remedy,
-        })
     }
 
     /// Whether both sides are connected.
@@ -656,7 +662,8 @@ fn again(times: &AtomicU64) -> u64 {
     times.load(Ordering::Relaxed).saturating_sub(1)
 }
 
-fn millis(time: SystemTime) -> i64 {
+/// Milliseconds since 1970.
+pub(crate) fn millis(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)
 }

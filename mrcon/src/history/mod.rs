@@ -21,7 +21,7 @@ pub use sample::Totals;
 use crate::backoff::Backoff;
 use crate::config::History as HistoryConfig;
 use crate::metrics::{ConnectorMetrics, HistoryMetrics};
-use crate::status::ConnectorStatus;
+use crate::status::{ConnectorStatus, millis};
 use bson::{Document, doc};
 use futures_util::future::try_join_all;
 use mongodb::Client;
@@ -31,7 +31,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use store::{Last, Store};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -185,13 +185,19 @@ impl History {
         }
         for (track, memory) in self.tracks.iter().zip(self.memory().iter()) {
             let collection = format!("{}.{}", track.status.database, track.status.collection);
-            let wanted = query
+            if query
                 .collection
                 .as_ref()
-                .is_none_or(|name| *name == collection);
-            let first = query.step_of(query.from) - query.step_millis();
-            let samples = memory.samples.iter().filter(|_| wanted);
-            for sample in samples.filter(|sample| (first..query.to).contains(&sample.at)) {
+                .is_some_and(|name| *name != collection)
+            {
+                continue;
+            }
+            let span = query.first_needed()..query.to;
+            for sample in memory
+                .samples
+                .iter()
+                .filter(|sample| span.contains(&sample.at))
+            {
                 recorded.add(query, &collection, &track.status.target, sample);
             }
         }
@@ -290,7 +296,7 @@ impl History {
     }
 
     fn take_sample(&self) {
-        let at = now();
+        let at = millis(SystemTime::now());
         for (track, memory) in self.tracks.iter().zip(self.memory().iter_mut()) {
             if memory.samples.len() == KEPT_SAMPLES {
                 if memory.unsaved == KEPT_SAMPLES {
@@ -375,12 +381,6 @@ impl History {
     fn state(&self) -> MutexGuard<'_, StoreState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

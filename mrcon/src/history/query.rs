@@ -112,6 +112,11 @@ impl Query {
         at - at.rem_euclid(self.step_millis())
     }
 
+    /// The first moment whose samples are needed: one step before, for the first rate.
+    pub(super) fn first_needed(&self) -> i64 {
+        self.step_of(self.from) - self.step_millis()
+    }
+
     /// Beginnings of all steps.
     fn steps(&self) -> impl Iterator<Item = i64> + use<> {
         let (first, step, to) = (self.step_of(self.from), self.step_millis(), self.to);

@@ -142,10 +142,8 @@ impl Store {
 }
 
 fn match_stage(query: &Query) -> Document {
-    // One step more, for the first rate.
-    let from = query.step_of(query.from) - query.step_millis();
     let time = doc! {
-        "$gte": DateTime::from_millis(from),
+        "$gte": DateTime::from_millis(query.first_needed()),
         "$lt": DateTime::from_millis(query.to),
     };
     let mut filter = doc! {"t": time};

@@ -7,7 +7,7 @@
 use super::entry::Entry;
 use crate::error::Error;
 use crate::repeats::{Outages, Summary, essence};
-use crate::status::{ConnectorStatus, State};
+use crate::status::{BLOCKED_REMEDY, ConnectorStatus, State};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -158,8 +158,6 @@ impl Journal {
     }
 }
 
-const BLOCKED_REMEDY: &str =
-    "free memory or disk on the RabbitMQ node; the connector goes on by itself";
 const UNSAVED_REMEDY: &str =
     "check that the resume token collection can be written; only the replay after a crash grows";
 

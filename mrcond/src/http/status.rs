@@ -258,7 +258,7 @@ impl From<mrcon::metrics::custom::CustomSeries> for CustomSeries {
 }
 
 fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Totals) -> Connector {
-    let complaint = status.complaint();
+    let complaint = now.complaint();
     Connector {
         name: status.name.clone(),
         database: status.database.clone(),
