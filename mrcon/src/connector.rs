@@ -9,7 +9,7 @@
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::OnInvalidate;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, Operation, ResumeToken};
 use crate::metrics::custom::CustomObserver;
@@ -109,6 +109,7 @@ pub(crate) struct Run<S, C> {
     parts: Parts<S, C>,
     window: ConfirmWindow<Sent>,
     reading: Option<Reading>,
+    scratch: Scratch,
     /// A position without an event; it counts once nothing is in flight before it.
     idle: Option<(ResumeToken, SystemTime)>,
     confirmed: Option<Checkpoint>,
@@ -140,6 +141,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         Run {
             window,
             reading: None,
+            scratch: Scratch::default(),
             idle: None,
             confirmed: parts.start.clone(),
             saved: parts.saved.clone(),
@@ -284,7 +286,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             .parts
             .settings
             .envelope
-            .message(&event)
+            .message(&event, &mut self.scratch)
             .map_err(|error| malformed(&error))?;
         self.parts.sink.publish(seq, &message)?;
         if self.window.is_empty() {

@@ -43,13 +43,34 @@ pub struct Envelope {
     sampler: Option<Sampler>,
 }
 
+/// Where the text of one message after the other is written: once it has grown, encoding allocates
+/// nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    body: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Scratch {
+    /// The capacity that is kept for the next message, in bytes. Larger messages are rare, and one of
+    /// 16 MB should not hold that much for ever.
+    const KEPT_BYTES: usize = 256 << 10;
+
+    fn clear(&mut self) {
+        for text in [&mut self.body, &mut self.key] {
+            text.clear();
+            text.shrink_to(Self::KEPT_BYTES);
+        }
+    }
+}
+
 /// A change event, ready to publish.
 ///
 /// The same event makes the same message, in whichever run it is made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message<'a> {
     /// The body, one JSON object.
-    pub body: Vec<u8>,
+    pub body: &'a [u8],
     /// The body's media type.
     pub content_type: &'static str,
     /// Tells this event from all others of its stream: the resume token's `_data`. Where that is
@@ -66,7 +87,7 @@ pub struct Message<'a> {
     pub coll: Option<&'a str>,
     /// `documentKey` as canonical Extended JSON, whatever the body's format: equal keys have equal
     /// text. As long as the key itself, which can be megabytes.
-    pub key: Option<String>,
+    pub key: Option<&'a str>,
     /// Text in the event was not UTF-8; U+FFFD stands in the body for the bytes that were not.
     pub lossy: bool,
     /// Where the event stands in its trace, when tracing is on.
@@ -104,16 +125,21 @@ impl Envelope {
         }
     }
 
-    /// Dresses one event.
+    /// Dresses one event, with its text in `scratch`.
     ///
     /// # Errors
     ///
     /// Some part of the event is not BSON, or it is nested too deep. The event cannot be carried
     /// then, now or later.
-    pub fn message<'a>(&self, event: &ChangeEvent<'a>) -> Result<Message<'a>, EncodeError> {
-        let mode = self.format.ext_json();
-        let mut body = Vec::with_capacity(self.format.text_capacity(event.raw.as_bytes().len()));
-        let written = write_document(&mut body, event.raw, mode)?;
+    pub fn message<'a>(
+        &self,
+        event: &ChangeEvent<'a>,
+        scratch: &'a mut Scratch,
+    ) -> Result<Message<'a>, EncodeError> {
+        scratch.clear();
+        let Scratch { body, key } = scratch;
+        body.reserve(self.format.text_capacity(event.raw.as_bytes().len()));
+        let written = write_document(body, event.raw, self.format.ext_json())?;
         let id = message_id(event);
         Ok(Message {
             body,
@@ -124,7 +150,10 @@ impl Envelope {
             operation: event.operation_type,
             db: event.db,
             coll: event.coll,
-            key: event.document_key.map(key_text).transpose()?,
+            key: match event.document_key {
+                Some(document) => Some(key_text(document, key)?),
+                None => None,
+            },
             lossy: written.replaced_text,
         })
     }
@@ -170,10 +199,9 @@ fn sha256_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn key_text(key: &bson::RawDocument) -> Result<String, EncodeError> {
-    let mut text = Vec::with_capacity(Format::Canonical.text_capacity(key.as_bytes().len()));
-    let _written = write_document(&mut text, key, ExtJson::Canonical)?;
-    Ok(String::from_utf8(text).expect("JSON is written from text only"))
+fn key_text<'a>(key: &bson::RawDocument, text: &'a mut Vec<u8>) -> Result<&'a str, EncodeError> {
+    let _written = write_document(text, key, ExtJson::Canonical)?;
+    Ok(std::str::from_utf8(text).expect("JSON is written from text only"))
 }
 
 /// Why an event cannot be written in a format.

@@ -2,7 +2,7 @@
 
 use bson::{Document, RawDocument, RawDocumentBuf};
 use mrcon::envelope::extjson::{ExtJson, MAX_DEPTH, write_document};
-use mrcon::envelope::{EncodeError, Envelope};
+use mrcon::envelope::{EncodeError, Envelope, Scratch};
 use mrcon::event::ChangeEvent;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ fn assert_survives(doc: &RawDocument) -> Result<(), TestCaseError> {
         }
     }
     if let Ok(event) = ChangeEvent::parse(doc) {
-        let _ = Envelope::default().message(&event);
+        let _ = Envelope::default().message(&event, &mut Scratch::default());
     }
     Ok(())
 }

@@ -53,14 +53,14 @@ impl Client for Mrcon {
         // what they cost the broker is not mrcond's doing. A quorum queue takes half as many
         // messages with them as without.
         let message = Message {
-            body,
+            body: &body,
             content_type: "application/json",
             id: Cow::Borrowed(TOKEN),
             timestamp: Some(1_700_000_000),
             operation: "insert",
             db: Some("mrcon_bench"),
             coll: Some("orders"),
-            key: Some(KEY.to_owned()),
+            key: Some(KEY),
             lossy: false,
             trace: None,
         };

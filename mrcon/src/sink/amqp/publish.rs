@@ -137,10 +137,7 @@ fn put_headers(out: &mut BytesMut, seq: u64, message: &Message<'_>) {
         ("x-mrcon-op", Some(message.operation)),
         (
             "x-mrcon-key",
-            message
-                .key
-                .as_deref()
-                .filter(|key| key.len() <= MAX_KEY_BYTES),
+            message.key.filter(|key| key.len() <= MAX_KEY_BYTES),
         ),
     ];
     for (name, text) in texts {
@@ -214,7 +211,7 @@ mod tests {
     use amq_protocol::types::AMQPValue;
     use std::borrow::Cow;
 
-    fn message(body: Vec<u8>) -> Message<'static> {
+    fn message(body: &[u8]) -> Message<'_> {
         Message {
             body,
             content_type: "application/json",
@@ -223,7 +220,7 @@ mod tests {
             operation: "insert",
             db: Some("shop"),
             coll: Some("orders"),
-            key: Some("{\"_id\":1}".into()),
+            key: Some("{\"_id\":1}"),
             lossy: false,
             trace: None,
         }
@@ -247,7 +244,7 @@ mod tests {
 
     #[test]
     fn message_arrives_with_other_properties_or_body() {
-        let message = message(vec![7; 10_000]);
+        let message = message(&[7; 10_000]);
         let frames = frames(&message, 4096);
         let AMQPFrame::Method(1, AMQPClass::Basic(AMQPMethod::Publish(publish))) = &frames[0]
         else {
@@ -312,7 +309,7 @@ mod tests {
             coll: None,
             key: None,
             lossy: true,
-            ..message(vec![])
+            ..message(&[])
         };
         let frames = frames(&message, 4096);
         assert_eq!(frames.len(), 2, "an empty body has no frame");
@@ -331,7 +328,7 @@ mod tests {
         let message = Message {
             trace: Some(trace),
             lossy: true,
-            ..message(vec![])
+            ..message(&[])
         };
         let AMQPFrame::Header(_, header) = &frames(&message, 4096)[1] else {
             panic!()
@@ -348,15 +345,16 @@ mod tests {
         let publisher = Publisher::new(1, 4096, "", "orders").unwrap();
         let long = Message {
             id: Cow::Owned("x".repeat(256)),
-            ..message(vec![1])
+            ..message(&[1])
         };
         assert_eq!(
             publisher.write(&mut out, 1, &long).unwrap_err().kind(),
             ErrorKind::Encode
         );
+        let key = "x".repeat(5000);
         let long_key = Message {
-            key: Some("x".repeat(5000)),
-            ..message(vec![1])
+            key: Some(&key),
+            ..message(&[1])
         };
         assert_eq!(
             publisher.write(&mut out, 1, &long_key).unwrap_err().kind(),
@@ -368,9 +366,10 @@ mod tests {
 
     #[test]
     fn huge_key_stops_the_message() {
+        let key = "x".repeat(MAX_KEY_BYTES + 1);
         let message = Message {
-            key: Some("x".repeat(MAX_KEY_BYTES + 1)),
-            ..message(vec![1])
+            key: Some(&key),
+            ..message(&[1])
         };
         let AMQPFrame::Header(_, header) = &frames(&message, 131_072)[1] else {
             panic!()
