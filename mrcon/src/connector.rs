@@ -23,6 +23,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -195,8 +196,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 (checkpoint, saved) = async { self.saving.as_mut().expect("guarded").await },
                     if self.saving.is_some() => self.on_saved(checkpoint, saved)?,
                 _ = tick.tick() => self.on_tick()?,
-                // A batch in hand goes out before the next one is taken.
-                () = ready(()), if self.can_publish() => {}
+                // A batch in hand goes out before the next one is taken. In between whoever writes to
+                // the socket gets its turn.
+                () = yield_now(), if self.can_publish() => {}
                 item = self.parts.source.next(), if self.reading.is_none() && !self.stream_ended => {
                     self.on_item(item?);
                 }

@@ -15,6 +15,7 @@ use crate::history::History;
 use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
+use crate::sink::amqp::AmqpConnections;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
 use crate::uri::{AmqpUri, MongoUri, Verify};
@@ -76,7 +77,7 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Server {
     client: Client,
-    rabbitmq: AmqpUri,
+    rabbitmq: Arc<AmqpConnections>,
     shutdown_timeout: Duration,
     metrics: Metrics,
     entries: Vec<Arc<Entry>>,
@@ -114,10 +115,17 @@ impl Server {
             .enumerate()
             .map(|(index, entry)| {
                 let custom = metrics.custom.for_entry(configured, index);
-                let entry = Entry::new(entry, &client, shutdown_timeout, &metrics, custom);
+                let entry = Entry::new(index, entry, &client, shutdown_timeout, &metrics, custom);
                 Arc::new(entry)
             })
             .collect();
+        let names: Vec<String> = entries
+            .iter()
+            .map(|entry| entry.status.name.clone())
+            .collect();
+        let sharing = config.server().connectors_per_connection;
+        let connections =
+            AmqpConnections::new(rabbitmq, &names, sharing.map(|count| count as usize));
         let recorded = entries
             .iter()
             .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
@@ -125,7 +133,7 @@ impl Server {
         let history = History::new(settings, &client, recorded.collect(), metrics.history());
         Ok(Server {
             client,
-            rabbitmq,
+            rabbitmq: Arc::new(connections),
             shutdown_timeout,
             metrics,
             entries,
@@ -278,7 +286,7 @@ impl Supervisor<'_> {
         let legacy = slot.legacy.clone();
         let run = connector.run(
             server.client.clone(),
-            server.rabbitmq.clone(),
+            Arc::clone(&server.rabbitmq),
             legacy,
             self.stop.clone(),
         );

@@ -62,6 +62,58 @@ pub(super) mod duration {
     }
 }
 
+/// A whole number, or `auto` for what suits the rest of the configuration.
+pub(super) mod auto_number {
+    use super::{Deserializer, Serialize, Serializer, Visitor, de, fmt};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<u32>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            None => "auto".serialize(serializer),
+            Some(number) => number.serialize(serializer),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u32>, D::Error> {
+        deserializer.deserialize_any(AutoVisitor)
+    }
+
+    struct AutoVisitor;
+
+    impl Visitor<'_> for AutoVisitor {
+        type Value = Option<u32>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("auto or a whole number")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "auto" => Ok(None),
+                other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+            }
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+            match u32::try_from(number) {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+            }
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            match u32::try_from(number) {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(E::invalid_value(de::Unexpected::Unsigned(number), &self)),
+            }
+        }
+    }
+}
+
 /// `tokens_coll_capped`, which files of earlier versions may have as `null`.
 pub(super) fn capped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Option::deserialize(deserializer).map(|capped| capped.unwrap_or(DEFAULT_TOKENS_COLL_CAPPED))

@@ -139,6 +139,10 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 pub const SHUTDOWN_TIMEOUT_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(600);
 
+/// Allowed `server.connectors_per_connection`. RabbitMQ allows 2,047 channels on a connection, if
+/// nobody changed that; where it allows fewer, more connections are opened.
+pub const CONNECTORS_PER_CONNECTION_RANGE: RangeInclusive<u32> = 1..=65_535;
+
 /// Allowed `resume_tokens.save_interval`. More often than every 10 ms a majority write is still
 /// in flight; more rarely than hourly a restart repeats too much.
 pub const SAVE_INTERVAL_RANGE: RangeInclusive<Duration> =
@@ -215,6 +219,7 @@ pub(super) fn allowed(key: &str) -> Option<String> {
     let words = match key {
         "listen" => "an IP address and a port, such as 0.0.0.0:3000".to_owned(),
         "shutdown_timeout" => durations(&SHUTDOWN_TIMEOUT_RANGE),
+        "connectors_per_connection" => numbers(&CONNECTORS_PER_CONNECTION_RANGE),
         "save_interval" => durations(&SAVE_INTERVAL_RANGE),
         "max_unconfirmed" => numbers(&MAX_UNCONFIRMED_RANGE),
         "max_unconfirmed_bytes" => numbers(&MAX_UNCONFIRMED_BYTES_RANGE),

@@ -108,6 +108,15 @@ impl Rules {
             &SHUTDOWN_TIMEOUT_RANGE,
             shown,
         );
+        if let Some(sharing) = server.connectors_per_connection {
+            self.range(
+                &KeyPath::root().key("server"),
+                "connectors_per_connection",
+                &sharing,
+                &CONNECTORS_PER_CONNECTION_RANGE,
+                sharing,
+            );
+        }
     }
 
     fn watched(&mut self, watched: &Watched, at: &KeyPath) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bson::Document;
 use serde::{Deserialize, Serialize};
 
-use super::forms::{capped, capped_size, duration, pipeline};
+use super::forms::{auto_number, capped, capped_size, duration, pipeline};
 use super::limits::*;
 use crate::event::Operation;
 use crate::uri::Secret;
@@ -38,6 +38,10 @@ pub struct ServerConfig {
     /// How long an orderly stop may take before what is still in flight is given up.
     #[serde(with = "duration")]
     pub shutdown_timeout: Duration,
+    /// Connectors that share a connection to RabbitMQ, each with a channel of its own. `None` is
+    /// `auto`: up to 8 connectors have a connection each, and more share a single one.
+    #[serde(with = "auto_number")]
+    pub connectors_per_connection: Option<u32>,
 }
 
 impl Default for ServerConfig {
@@ -45,6 +49,7 @@ impl Default for ServerConfig {
         Self {
             listen: DEFAULT_LISTEN,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
+            connectors_per_connection: None,
         }
     }
 }

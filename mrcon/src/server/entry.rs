@@ -12,11 +12,10 @@ use crate::event::ResumeToken;
 use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::sink::Sink;
-use crate::sink::amqp::AmqpSink;
+use crate::sink::amqp::{AmqpConnections, AmqpSink};
 use crate::source::Source;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
-use crate::uri::AmqpUri;
 use mongodb::Client;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,6 +28,8 @@ const CLOSING_SHARE: u32 = 5;
 /// What stays the same over all runs of one entry.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Its place in the configuration.
+    index: usize,
     pub(super) config: CollectionConfig,
     pub(super) settings: Settings,
     pub(super) store: Arc<MongoCheckpoints>,
@@ -71,6 +72,7 @@ impl Ended {
 
 impl Entry {
     pub(super) fn new(
+        index: usize,
         config: &CollectionConfig,
         client: &Client,
         shutdown_timeout: Duration,
@@ -91,6 +93,7 @@ impl Entry {
         let store = MongoCheckpoints::new(client, config, instance());
         let metrics = metrics.connector(&status);
         Entry {
+            index,
             config: config.clone(),
             settings,
             store: Arc::new(store),
@@ -110,7 +113,7 @@ impl Entry {
     pub(super) async fn run(
         self: Arc<Self>,
         client: Client,
-        rabbitmq: AmqpUri,
+        rabbitmq: Arc<AmqpConnections>,
         legacy: Legacy,
         stop: CancellationToken,
     ) -> Ended {
@@ -159,12 +162,11 @@ impl Entry {
     async fn open(
         &self,
         client: &Client,
-        rabbitmq: &AmqpUri,
+        rabbitmq: &AmqpConnections,
         legacy: &Legacy,
     ) -> Result<Parts<AmqpSink, MongoCheckpoints>, NotOpened> {
-        let name = format!("mrcon {}", self.status.name);
         let sink = async {
-            let sink = AmqpSink::connect(rabbitmq, &name, &self.config.rabbitmq).await;
+            let sink = AmqpSink::connect(rabbitmq, self.index, &self.config.rabbitmq).await;
             let lost = |error: &Error| error.kind().means_no_rabbitmq();
             if self.status.set_rabbitmq_up(!sink.as_ref().is_err_and(lost)) {
                 self.metrics.rabbitmq_reconnects.inc();

@@ -5,6 +5,8 @@
 //! from the change stream.
 
 pub mod amqp;
+mod tls;
+mod wire;
 
 use crate::envelope::Message;
 use crate::error::Result;

@@ -183,10 +183,7 @@ async fn blocked_broker_keeps_the_daemon_from_stopping() {
     let mongo = Mongo::shared().await;
     let rig = Rig::on(&mongo, &broker, "blocked-stop").await;
     let entry = rig.entry();
-    let config = Config {
-        shutdown_timeout: Some("3s"),
-        ..Config::new(vec![entry.clone()])
-    };
+    let config = Config::new(vec![entry.clone()]).with_server("shutdown_timeout", "3s");
     let mut daemon = Daemon::spawn(&config, &rig.uris());
     daemon.ready().await;
     load::insert(&rig.collection(), 0, 10).await;

@@ -450,10 +450,7 @@ async fn stop_hangs_while_mongodb_is_down() {
     let broker = Broker::shared().await;
     let rig = Rig::on(&mongo, &broker, "stop-without").await;
     let entry = rig.entry().with("resume_tokens.save_interval", "1h");
-    let config = Config {
-        shutdown_timeout: Some("5s"),
-        ..Config::new(vec![entry.clone()])
-    };
+    let config = Config::new(vec![entry.clone()]).with_server("shutdown_timeout", "5s");
     let mut daemon = Daemon::spawn(&config, &rig.uris());
     daemon.ready().await;
     load::insert(&rig.collection(), 0, 100).await;

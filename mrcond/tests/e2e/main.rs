@@ -25,4 +25,5 @@ mod otlp;
 mod page;
 mod restarts;
 mod secrets;
+mod sharing;
 mod supervision;

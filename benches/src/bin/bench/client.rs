@@ -6,7 +6,7 @@ use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, DELIVERY_MODE_PERSISTEN
 use async_trait::async_trait;
 use mrcon::config::RabbitMq;
 use mrcon::envelope::Message;
-use mrcon::sink::amqp::AmqpSink;
+use mrcon::sink::amqp::{AmqpConnections, AmqpSink};
 use mrcon::sink::{Outcome, Settlement, Sink};
 use mrcon::uri::AmqpUri;
 use mrcon_bench::broker::{Broker, answered};
@@ -40,7 +40,8 @@ pub(crate) struct Mrcon(AmqpSink);
 
 impl Mrcon {
     pub(crate) async fn connect(uri: &AmqpUri, target: &RabbitMq) -> Result<Mrcon> {
-        let sink = AmqpSink::connect(uri, "mrcon bench", target).await;
+        let connections = AmqpConnections::new(uri.clone(), &["bench".to_owned()], None);
+        let sink = AmqpSink::connect(&connections, 0, target).await;
         Ok(Mrcon(
             sink.map_err(|error| lost(error.chain()))?.starting_at(1),
         ))

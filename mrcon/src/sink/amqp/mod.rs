@@ -1,25 +1,29 @@
-//! AMQP 0.9.1 with publisher confirms, over one connection and one channel a connector.
+//! AMQP 0.9.1 with publisher confirms, over one channel a connector.
 //!
-//! There is no task and no channel between the connector and the socket: the connector's own loop
-//! drives the connection through [`Sink::settled`]. Messages published in one turn of the loop go
-//! out in one system call, and the broker's `basic.ack`, `basic.nack` and `basic.return` are read
-//! in the order in which they stand on the wire, so a return is matched to its own message.
+//! Messages published in one turn of the connector's loop go out in one system call, and the
+//! broker's `basic.ack`, `basic.nack` and `basic.return` are read in the order in which they stand
+//! on the wire, so a return is matched to its own message. Connectors may share a connection
+//! ([`AmqpConnections`]); a channel that fails ends no other.
 
-mod connection;
+mod channel;
+mod connections;
+mod frames;
+mod handshake;
+mod link;
 mod publish;
-mod tls;
 mod topology;
+
+pub use connections::AmqpConnections;
 
 use super::{Outcome, Settlement, Sink};
 use crate::config::RabbitMq;
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
-use crate::uri::AmqpUri;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
 use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::AMQPValue;
-use connection::Connection;
+use channel::Channel;
 use publish::Publisher;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -29,10 +33,10 @@ const WRITE_BUFFER_HIGH: usize = 1 << 20;
 /// How long the broker may take to say goodbye. A blocked broker never does.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A connection that publishes to one queue. See the module's documentation.
+/// A channel that publishes to one queue. See the module's documentation.
 #[derive(Debug)]
 pub struct AmqpSink {
-    connection: Connection,
+    channel: Channel,
     publisher: Publisher,
     /// Seq of the message with delivery tag 0: tags count from 1 on each channel.
     base: u64,
@@ -50,16 +54,22 @@ struct Returning {
 impl AmqpSink {
     /// Connects, finds or declares the queue, and turns confirms on.
     ///
-    /// `name` is the connection's name in RabbitMQ's management.
+    /// `connector` is the connector's place in the configuration, which decides whose connection it
+    /// uses.
     ///
     /// # Errors
     /// No connection, refused credentials, a queue that is missing or cannot be used.
-    pub async fn connect(uri: &AmqpUri, name: &str, target: &RabbitMq) -> Result<AmqpSink> {
+    pub async fn connect(
+        connections: &AmqpConnections,
+        connector: usize,
+        target: &RabbitMq,
+    ) -> Result<AmqpSink> {
+        let uri = connections.uri();
         let opening = async {
-            let mut connection = Connection::open(uri, name).await?;
-            connection.open_channel().await?;
-            topology::ensure_queue(&mut connection, target).await?;
-            connection
+            let mut channel = connections.channel(connector).await?;
+            channel.open().await?;
+            topology::ensure_queue(&mut channel, target).await?;
+            channel
                 .call(
                     AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select {
                         nowait: false,
@@ -68,13 +78,13 @@ impl AmqpSink {
                 )
                 .await?;
             let publisher = Publisher::new(
-                connection.channel(),
-                connection.frame_max(),
+                channel.number(),
+                channel.frame_max(),
                 "",
                 &target.stream_name,
             )?;
             Ok(AmqpSink {
-                connection,
+                channel,
                 publisher,
                 base: 0,
                 returning: None,
@@ -126,7 +136,7 @@ impl AmqpSink {
                     self.finish_return(into)?;
                 }
             }
-            other => self.connection.on_other_frame(other, "publish")?,
+            other => self.channel.on_other_frame(other, "publish")?,
         }
         Ok(())
     }
@@ -164,22 +174,22 @@ impl AmqpSink {
 
 impl Sink for AmqpSink {
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
-        self.publisher.write(self.connection.out(), seq, message)
+        self.publisher.write(self.channel.out(), seq, message)
     }
 
     fn has_room(&self) -> bool {
-        self.connection.unsent() < WRITE_BUFFER_HIGH
+        self.channel.unsent() < WRITE_BUFFER_HIGH
     }
 
     fn blocked(&self) -> Option<&str> {
-        self.connection.blocked()
+        self.channel.blocked()
     }
 
     async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
         let was_blocked = self.blocked().is_some();
         let had_room = self.has_room();
         loop {
-            while let Some(frame) = self.connection.next_frame()? {
+            while let Some(frame) = self.channel.next_frame()? {
                 self.on_frame(frame, into)?;
             }
             if !into.is_empty()
@@ -188,12 +198,12 @@ impl Sink for AmqpSink {
             {
                 return Ok(());
             }
-            self.connection.turn(had_room, WRITE_BUFFER_HIGH).await?;
+            self.channel.turn(had_room, WRITE_BUFFER_HIGH).await?;
         }
     }
 
     async fn close(self) {
-        let _ = timeout(CLOSE_DEADLINE, self.connection.close()).await;
+        let _ = timeout(CLOSE_DEADLINE, self.channel.close()).await;
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// The header that carries our own number; it comes back with a returned message.
 pub(super) const SEQ_HEADER: &str = "x-mrcon-seq";
@@ -53,7 +53,7 @@ impl Publisher {
         exchange: &str,
         routing_key: &str,
     ) -> Result<Publisher> {
-        let mut frame = BytesMut::new();
+        let mut frame = Vec::new();
         let end = begin_frame(&mut frame, FRAME_METHOD, channel);
         frame.put_u16(CLASS_BASIC);
         frame.put_u16(METHOD_PUBLISH);
@@ -63,13 +63,13 @@ impl Publisher {
         frame.put_u8(MANDATORY);
         end_frame(&mut frame, end);
         Ok(Publisher {
-            method_frame: frame.to_vec(),
+            method_frame: frame,
             channel,
             max_payload: frame_max - FRAME_OVERHEAD,
         })
     }
 
-    pub(super) fn write(&self, out: &mut BytesMut, seq: u64, message: &Message<'_>) -> Result<()> {
+    pub(super) fn write(&self, out: &mut Vec<u8>, seq: u64, message: &Message<'_>) -> Result<()> {
         // Room for nearly everything at once, so that a large message does not grow the buffer in steps.
         out.reserve(self.method_frame.len() + 1024 + message.body.len());
         let start = out.len();
@@ -86,7 +86,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn write_header(&self, out: &mut BytesMut, seq: u64, message: &Message<'_>) -> Result<()> {
+    fn write_header(&self, out: &mut Vec<u8>, seq: u64, message: &Message<'_>) -> Result<()> {
         let begin = begin_frame(out, FRAME_HEADER, self.channel);
         out.put_u16(CLASS_BASIC);
         out.put_u16(0); // weight
@@ -128,7 +128,7 @@ impl Publisher {
     }
 }
 
-fn put_headers(out: &mut BytesMut, seq: u64, message: &Message<'_>) {
+fn put_headers(out: &mut Vec<u8>, seq: u64, message: &Message<'_>) {
     let start = out.len();
     out.put_u32(0);
     let texts = [
@@ -167,12 +167,12 @@ fn put_headers(out: &mut BytesMut, seq: u64, message: &Message<'_>) {
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 
-fn put_header_name(out: &mut BytesMut, name: &str) {
+fn put_header_name(out: &mut Vec<u8>, name: &str) {
     out.put_u8(name.len() as u8);
     out.extend_from_slice(name.as_bytes());
 }
 
-fn put_short_string(out: &mut BytesMut, text: &str) -> Result<()> {
+fn put_short_string(out: &mut Vec<u8>, text: &str) -> Result<()> {
     let length = u8::try_from(text.len()).map_err(|_| {
         Error::new(
             ErrorKind::Encode,
@@ -188,7 +188,7 @@ fn put_short_string(out: &mut BytesMut, text: &str) -> Result<()> {
 }
 
 /// Writes a frame's head and returns where its payload begins.
-fn begin_frame(out: &mut BytesMut, kind: u8, channel: u16) -> usize {
+fn begin_frame(out: &mut Vec<u8>, kind: u8, channel: u16) -> usize {
     out.put_u8(kind);
     out.put_u16(channel);
     out.put_u32(0);
@@ -196,7 +196,7 @@ fn begin_frame(out: &mut BytesMut, kind: u8, channel: u16) -> usize {
 }
 
 /// Fills in the size of the frame whose payload began at `begin`, and ends it.
-fn end_frame(out: &mut BytesMut, begin: usize) {
+fn end_frame(out: &mut Vec<u8>, begin: usize) {
     let size = (out.len() - begin) as u32;
     out[begin - 4..begin].copy_from_slice(&size.to_be_bytes());
     out.put_u8(FRAME_END);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn frames(message: &Message<'_>, frame_max: usize) -> Vec<AMQPFrame> {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         Publisher::new(1, frame_max, "", "orders")
             .unwrap()
             .write(&mut out, 42, message)
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn long_property_panics_or_spoils_the_frames_behind_it() {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         let publisher = Publisher::new(1, 4096, "", "orders").unwrap();
         let long = Message {
             id: Cow::Owned("x".repeat(256)),

@@ -1,6 +1,7 @@
 //! Finding or declaring the queue.
 
-use super::connection::{Connection, short};
+use super::channel::Channel;
+use super::frames::short;
 use crate::config::RabbitMq;
 use crate::error::{Error, ErrorKind, Result};
 use amq_protocol::protocol::{AMQPClass, queue};
@@ -10,16 +11,16 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 ///
 /// # Errors
 /// [`ErrorKind::TargetMissing`] when there is no queue and it is not to be declared here.
-pub(super) async fn ensure_queue(connection: &mut Connection, target: &RabbitMq) -> Result<()> {
+pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Result<()> {
     let name = &target.stream_name;
-    match declare(connection, target, Passive::Yes).await {
-        Ok(()) => return warn_if_not_durable(connection, target).await,
+    match declare(channel, target, Passive::Yes).await {
+        Ok(()) => return warn_if_not_durable(channel, target).await,
         Err(error) if error.kind() == ErrorKind::TargetMissing && target.declare => {
-            connection.open_channel().await?;
+            channel.open().await?;
         }
         Err(error) => return Err(error),
     }
-    declare(connection, target, Passive::No).await?;
+    declare(channel, target, Passive::No).await?;
     tracing::info!(queue = %name, queue_type = target.queue_type.as_str(), "queue declared");
     Ok(())
 }
@@ -30,7 +31,7 @@ enum Passive {
     No,
 }
 
-async fn declare(connection: &mut Connection, target: &RabbitMq, passive: Passive) -> Result<()> {
+async fn declare(channel: &mut Channel, target: &RabbitMq, passive: Passive) -> Result<()> {
     let mut arguments = FieldTable::default();
     if passive == Passive::No {
         let queue_type = target.queue_type.as_str();
@@ -52,7 +53,7 @@ async fn declare(connection: &mut Connection, target: &RabbitMq, passive: Passiv
         Passive::Yes => format!("look for the queue `{}`", target.stream_name),
         Passive::No => format!("declare the queue `{}`", target.stream_name),
     };
-    connection
+    channel
         .call(
             AMQPClass::Queue(queue::AMQPMethod::Declare(request)),
             &context,
@@ -63,16 +64,14 @@ async fn declare(connection: &mut Connection, target: &RabbitMq, passive: Passiv
 
 /// AMQP tells nothing of an existing queue's properties, except by refusing a declaration that
 /// differs; for that it closes the channel, so there is a new one afterwards.
-async fn warn_if_not_durable(connection: &mut Connection, target: &RabbitMq) -> Result<()> {
-    let refusal = match declare(connection, target, Passive::No).await {
+async fn warn_if_not_durable(channel: &mut Channel, target: &RabbitMq) -> Result<()> {
+    let refusal = match declare(channel, target, Passive::No).await {
         Ok(()) => return Ok(()),
         Err(error) => error,
     };
     match refusal.kind() {
         // It exists with other properties, or we may not declare: both fine, it is used as it is.
-        ErrorKind::TargetMismatch | ErrorKind::RabbitPermission => {
-            connection.open_channel().await?
-        }
+        ErrorKind::TargetMismatch | ErrorKind::RabbitPermission => channel.open().await?,
         _ => return Err(refusal),
     }
     if is_about_durability(&refusal) {

@@ -40,7 +40,8 @@ impl Entry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
     pub(crate) entries: Vec<Entry>,
-    pub(crate) shutdown_timeout: Option<&'static str>,
+    /// The section `server`, except for the address.
+    pub(crate) server: Value,
     /// The section `metrics`.
     pub(crate) metrics: Value,
 }
@@ -57,8 +58,14 @@ impl Config {
         Config {
             metrics: home.map_or_else(|| json!({}), |home| json!({"history": {"db_name": home}})),
             entries,
-            shutdown_timeout: None,
+            server: json!({}),
         }
+    }
+
+    /// Sets a key of the section `server`.
+    pub(crate) fn with_server(mut self, key: &str, value: impl Into<Value>) -> Config {
+        self.server[key] = value.into();
+        self
     }
 
     /// Sets a key of the section `metrics`, such as `history.resolution`.
@@ -78,10 +85,8 @@ impl Config {
 
     /// The file's text. All JSON is YAML.
     pub(crate) fn text(&self, listen: &str) -> String {
-        let mut server = json!({"listen": listen});
-        if let Some(shutdown_timeout) = self.shutdown_timeout {
-            server["shutdown_timeout"] = shutdown_timeout.into();
-        }
+        let mut server = self.server.clone();
+        server["listen"] = listen.into();
         let entries: Vec<&Value> = self.entries.iter().map(|entry| &entry.0).collect();
         let all = json!({"server": server, "collections": entries, "metrics": self.metrics});
         serde_json::to_string_pretty(&all)

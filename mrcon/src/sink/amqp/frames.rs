@@ -1,0 +1,132 @@
+//! AMQP 0.9.1 frames, and what a close by the broker means.
+
+use crate::error::{Error, ErrorKind, Result};
+use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame, parse_frame};
+use amq_protocol::protocol::connection::AMQPMethod as ConnectionMethod;
+use amq_protocol::protocol::{AMQPClass, channel};
+use amq_protocol::types::ShortString;
+use bytes::BytesMut;
+
+/// What we ask for when the broker sets no limit; also RabbitMQ's default.
+pub(super) const DEFAULT_FRAME_MAX: u32 = 128 << 10;
+/// A heartbeat on channel 0.
+pub(super) const HEARTBEAT: &[u8] = &[8, 0, 0, 0, 0, 0, 0, 0xCE];
+
+/// Type, channel and size.
+const HEAD: usize = 7;
+/// The class and method ids of `basic.publish`, as a close names the method at fault.
+const PUBLISH: (u16, u16) = (60, 40);
+
+/// Takes the next whole frame off `input`, if there is one.
+///
+/// `frame_max` is what was agreed on, which the broker keeps too.
+pub(super) fn take(input: &mut BytesMut, frame_max: usize) -> Result<Option<BytesMut>> {
+    if input.starts_with(b"AMQP") {
+        return Err(Error::new(
+            ErrorKind::RabbitConnection,
+            "read from the broker: it does not speak AMQP 0.9.1",
+        ));
+    }
+    let Some(head) = input.first_chunk::<HEAD>() else {
+        return Ok(None);
+    };
+    let size = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize + HEAD + 1;
+    if size > frame_max.max(DEFAULT_FRAME_MAX as usize) {
+        let text = format!(
+            "read from the broker: a frame of {size} bytes; is this an AMQP port (one with TLS needs amqps://)?"
+        );
+        return Err(Error::new(ErrorKind::RabbitConnection, text));
+    }
+    Ok((input.len() >= size).then(|| input.split_to(size)))
+}
+
+/// The channel that a frame from [`take`] belongs to.
+pub(super) fn channel_of(frame: &[u8]) -> u16 {
+    u16::from_be_bytes([frame[1], frame[2]])
+}
+
+pub(super) fn parse(frame: &[u8]) -> Result<AMQPFrame> {
+    let (_, frame) = parse_frame(frame).map_err(|_| {
+        Error::new(
+            ErrorKind::RabbitConnection,
+            "read from the broker: a frame that is not AMQP 0.9.1",
+        )
+    })?;
+    Ok(frame)
+}
+
+/// A method as the bytes of its frame.
+pub(super) fn method(channel: u16, method: AMQPClass) -> Vec<u8> {
+    gen_frame(&AMQPFrame::Method(channel, method))(WriteContext::from(Vec::new()))
+        .unwrap_or_else(|error| unreachable!("a frame goes into memory: {error:?}"))
+        .into_inner()
+        .0
+}
+
+pub(super) fn close_channel(channel: u16) -> Vec<u8> {
+    let close = channel::Close {
+        reply_code: 200,
+        reply_text: "finished".into(),
+        class_id: 0,
+        method_id: 0,
+    };
+    method(
+        channel,
+        AMQPClass::Channel(channel::AMQPMethod::Close(close)),
+    )
+}
+
+pub(super) fn channel_closed(channel: u16) -> Vec<u8> {
+    let closed = channel::AMQPMethod::CloseOk(channel::CloseOk {});
+    method(channel, AMQPClass::Channel(closed))
+}
+
+pub(super) fn short(text: &str, what: &str) -> Result<ShortString> {
+    ShortString::try_new(text).map_err(|_| {
+        Error::new(
+            ErrorKind::TargetMismatch,
+            format!("{what} has {} bytes, AMQP allows 255", text.len()),
+        )
+    })
+}
+
+pub(super) fn unexpected(context: &str, class: &AMQPClass) -> Error {
+    let method = (class.get_amqp_class_id(), class.get_amqp_method_id());
+    Error::new(
+        ErrorKind::RabbitConnection,
+        format!("{context}: the broker sent method {method:?} out of turn"),
+    )
+}
+
+/// The error that a close by the broker stands for, if this is one.
+pub(super) fn close_error(class: &AMQPClass, context: &str) -> Option<Error> {
+    let (code, text, at, on_channel) = match class {
+        AMQPClass::Connection(ConnectionMethod::Close(close)) => (
+            close.reply_code,
+            &close.reply_text,
+            (close.class_id, close.method_id),
+            false,
+        ),
+        AMQPClass::Channel(channel::AMQPMethod::Close(close)) => (
+            close.reply_code,
+            &close.reply_text,
+            (close.class_id, close.method_id),
+            true,
+        ),
+        _ => return None,
+    };
+    let kind = match (code, on_channel) {
+        (403, true) => ErrorKind::RabbitPermission,
+        // Refused login; 530 is "not allowed", which is how a virtual host is refused.
+        (403 | 530, false) => ErrorKind::RabbitAuthentication,
+        (311, _) => ErrorKind::MessageTooLarge,
+        // The only precondition that publishing to the default exchange can fail is the size.
+        (406, _) if at == PUBLISH => ErrorKind::MessageTooLarge,
+        (404, _) => ErrorKind::TargetMissing,
+        (405 | 406, _) => ErrorKind::TargetMismatch,
+        _ => ErrorKind::RabbitConnection,
+    };
+    Some(Error::new(kind, context).with_source(format!(
+        "RabbitMQ closed the channel or connection: {code} {text}"
+    )))
+}
