@@ -7,6 +7,7 @@ use crate::config::{CollectionConfig, Config};
 use crate::envelope::{Format, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::{CustomMetrics, CustomNumber};
+use crate::sink::amqp::Publisher;
 use bson::doc;
 use prometheus::Registry;
 use std::sync::Mutex;
@@ -131,44 +132,17 @@ fn stage(options: Options) -> Stage {
     let (answers, receiver) = unbounded_channel();
     let (published_sender, published) = watch::channel(Vec::new());
     let (saves_sender, saves) = watch::channel(Vec::new());
-    let config = CollectionConfig::new("db", "coll", "queue");
-    let status = Arc::new(ConnectorStatus::new(&config, Arc::default()));
-    let start = Checkpoint {
-        token: token("start"),
-        seq: options.start,
-        at: None,
-    };
     let store = Arc::new(FakeStore {
         saves: saves_sender,
         mood: Mutex::new(Mood::Well),
     });
-    let parts = Parts {
-        source: Source::scripted(items),
-        sink: FakeSink {
-            answers: receiver,
-            blocked: None,
-            published: published_sender,
-        },
-        store: Arc::clone(&store),
-        epoch: EPOCH,
-        start: Some(start.clone()),
-        saved: Some(start),
-        careful: options.careful,
-        settings: Settings {
-            envelope: Envelope::new(Format::Relaxed),
-            max_unconfirmed: options.max_unconfirmed,
-            max_unconfirmed_bytes: 1 << 20,
-            save_interval: Duration::from_secs(1),
-            on_invalidate: OnInvalidate::Continue,
-            drain_deadline: Duration::from_secs(8),
-            tracing: None,
-        },
-        status: Arc::clone(&status),
-        metrics: Metrics::register(&Registry::new())
-            .unwrap()
-            .connector(&status),
-        custom: options.custom,
+    let sink = FakeSink {
+        answers: receiver,
+        blocked: None,
+        published: published_sender,
     };
+    let parts = parts(options, Source::scripted(items), sink, Arc::clone(&store));
+    let status = Arc::clone(&parts.status);
     let stop = CancellationToken::new();
     let run = tokio::spawn({
         let stop = stop.clone();
@@ -183,6 +157,44 @@ fn stage(options: Options) -> Stage {
         status,
         stop,
         run,
+    }
+}
+
+fn parts<S: Sink>(
+    options: Options,
+    source: Source,
+    sink: S,
+    store: Arc<FakeStore>,
+) -> Parts<S, FakeStore> {
+    let config = CollectionConfig::new("db", "coll", "queue");
+    let status = Arc::new(ConnectorStatus::new(&config, Arc::default()));
+    let start = Checkpoint {
+        token: token("start"),
+        seq: options.start,
+        at: None,
+    };
+    Parts {
+        source,
+        sink,
+        store,
+        epoch: EPOCH,
+        start: Some(start.clone()),
+        saved: Some(start),
+        careful: options.careful,
+        settings: Settings {
+            envelope: Envelope::new(Format::Relaxed),
+            max_unconfirmed: options.max_unconfirmed,
+            max_unconfirmed_bytes: 1 << 20,
+            save_interval: Duration::from_secs(1),
+            on_invalidate: OnInvalidate::Continue,
+            drain_deadline: Duration::from_secs(8),
+            tracing: None,
+        },
+        metrics: Metrics::register(&Registry::new())
+            .unwrap()
+            .connector(&status),
+        status,
+        custom: options.custom,
     }
 }
 
@@ -575,4 +587,93 @@ async fn silent_mongodb_looks_healthy() {
     stage.idle("later").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(stage.status.complaint_line(), None);
+}
+
+/// A broker that takes whatever comes, as the bytes that would go over the wire.
+struct WillingSink {
+    publisher: Publisher,
+    out: Vec<u8>,
+    published: u64,
+    confirmed: u64,
+    last: u64,
+    stop: CancellationToken,
+}
+
+impl Sink for WillingSink {
+    fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
+        self.published = seq;
+        self.publisher.write(&mut self.out, seq, message)
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn blocked(&self) -> Option<&str> {
+        None
+    }
+
+    async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+        if self.confirmed == self.published {
+            std::future::pending::<()>().await;
+        }
+        self.out.clear();
+        self.confirmed = self.published;
+        into.push(Settlement {
+            seq: self.published,
+            multiple: true,
+            outcome: Outcome::Confirmed,
+        });
+        if self.confirmed == self.last {
+            self.stop.cancel();
+        }
+        Ok(())
+    }
+
+    async fn close(self) {}
+}
+
+/// Allocations of a whole run over `batches` replies of a thousand orders each.
+fn allocations(batches: u64) -> u64 {
+    let (events, items) = mpsc::channel(batches as usize);
+    for batch in 0..batches {
+        let events_of_batch = (batch * 1000..(batch + 1) * 1000).map(event).collect();
+        let item = SourceItem::Batch(Arc::new(EventBatch::made(events_of_batch, None)));
+        assert!(events.try_send(Ok(item)).is_ok());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let stop = CancellationToken::new();
+    let counted = allocation_counter::measure(|| {
+        let (confirmed, outcome) = runtime.block_on(async {
+            let sink = WillingSink {
+                publisher: Publisher::new(1, 128 << 10, "", "queue").unwrap(),
+                out: Vec::new(),
+                published: 0,
+                confirmed: 0,
+                last: batches * 1000,
+                stop: stop.clone(),
+            };
+            let store = Arc::new(FakeStore {
+                saves: watch::channel(Vec::new()).0,
+                mood: Mutex::new(Mood::Well),
+            });
+            let parts = parts(Options::default(), Source::scripted(items), sink, store);
+            Run::new(parts).run(&stop).await
+        });
+        outcome.unwrap();
+        assert_eq!(confirmed.unwrap().seq, batches * 1000);
+    });
+    counted.count_total
+}
+
+/// From the server's reply in memory to the bytes for the socket, and back to the position.
+#[test]
+fn event_costs_an_allocation() {
+    let (few, many) = (allocations(10), allocations(40));
+    let per_event = (many - few) as f64 / 30_000.0;
+    // What is left is done once a turn of the loop, for 64 events or a window.
+    assert!(per_event < 0.05, "{per_event} allocations an event");
 }

@@ -14,6 +14,7 @@ mod publish;
 mod topology;
 
 pub use connections::AmqpConnections;
+pub(crate) use publish::Publisher;
 
 use super::{Outcome, Settlement, Sink};
 use crate::config::RabbitMq;
@@ -24,7 +25,6 @@ use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
 use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
-use publish::Publisher;
 use std::time::Duration;
 use tokio::time::timeout;
 

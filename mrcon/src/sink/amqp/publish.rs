@@ -39,7 +39,7 @@ mod flags {
 
 /// Writes messages for one target.
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(crate) struct Publisher {
     /// The `basic.publish` frame, the same for every message.
     method_frame: Vec<u8>,
     channel: u16,
@@ -47,7 +47,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(
+    pub(crate) fn new(
         channel: u16,
         frame_max: usize,
         exchange: &str,
@@ -69,7 +69,7 @@ impl Publisher {
         })
     }
 
-    pub(super) fn write(&self, out: &mut Vec<u8>, seq: u64, message: &Message<'_>) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, seq: u64, message: &Message<'_>) -> Result<()> {
         // Room for nearly everything at once, so that a large message does not grow the buffer in steps.
         out.reserve(self.method_frame.len() + 1024 + message.body.len());
         let start = out.len();
