@@ -1,23 +1,27 @@
 //! Connection URIs and secrets: parsed once, and never printed.
 //!
-//! [`MongoUri`] and [`AmqpUri`] print as `scheme://host:port/vhost`, without user, password and
+//! [`MongoUri`], [`AmqpUri`] and [`StreamUri`] print as `scheme://host:port/vhost`, without user, password and
 //! query. [`UriError`] holds fixed texts only, so an error cannot repeat a piece of the URI, which
 //! may be a piece of the password. A [`Secret`] prints as `***`; [`Secret::expose`] is the only
 //! way to its text, and easy to search for.
 
 mod amqp;
+mod broker;
 mod mongo;
 mod parts;
 mod secret;
+mod stream;
 
 use std::fmt;
 
-pub use amqp::{
-    AmqpUri, AuthMechanism, DEFAULT_AMQP_PORT, DEFAULT_AMQPS_PORT, DEFAULT_CONNECTION_TIMEOUT,
-    DEFAULT_HEARTBEAT, DEFAULT_PASSWORD, DEFAULT_USERNAME, DEFAULT_VHOST, Verify,
+pub use amqp::{AmqpUri, DEFAULT_AMQP_PORT, DEFAULT_AMQPS_PORT};
+pub use broker::{
+    AuthMechanism, BrokerUri, DEFAULT_CONNECTION_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_PASSWORD,
+    DEFAULT_USERNAME, DEFAULT_VHOST, Verify,
 };
 pub use mongo::MongoUri;
 pub use secret::Secret;
+pub use stream::{DEFAULT_STREAM_PORT, DEFAULT_STREAM_TLS_PORT, StreamUri};
 
 /// Why a URI was refused. It names the rule, and never repeats the URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

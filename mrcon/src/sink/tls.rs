@@ -1,7 +1,7 @@
-//! TLS for `amqps://`.
+//! TLS, for either protocol.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::uri::{AmqpUri, Verify};
+use crate::uri::{BrokerUri, Verify};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -24,7 +24,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Encrypts `stream`, and makes sure that the broker is who it says.
 ///
 /// Trusted are the authorities of `cacertfile`, or without one those of the machine.
-pub(super) async fn connect(uri: &AmqpUri, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+pub(super) async fn connect(uri: &BrokerUri, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
     let fail = |source: Failure| {
         Error::new(
             ErrorKind::RabbitConnection,
@@ -41,7 +41,7 @@ pub(super) async fn connect(uri: &AmqpUri, stream: TcpStream) -> Result<TlsStrea
         .map_err(|error| fail(error.into()))
 }
 
-fn client_config(uri: &AmqpUri) -> std::result::Result<ClientConfig, Failure> {
+fn client_config(uri: &BrokerUri) -> std::result::Result<ClientConfig, Failure> {
     // The provider is named here, so that no default of the process is needed.
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

@@ -6,7 +6,7 @@
 
 use super::tls;
 use crate::error::{Error, ErrorKind, Result};
-use crate::uri::AmqpUri;
+use crate::uri::BrokerUri;
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::fmt;
@@ -62,7 +62,7 @@ impl fmt::Debug for Wire {
 
 impl Wire {
     /// Connects to the broker, encrypted if the URI says so. The caller sets the deadline.
-    pub(super) async fn connect(uri: &AmqpUri) -> Result<Wire> {
+    pub(super) async fn connect(uri: &BrokerUri) -> Result<Wire> {
         let lost = |error| lost(format!("connect to {uri}"), error);
         let stream = TcpStream::connect((uri.host.as_str(), uri.port))
             .await
