@@ -76,6 +76,33 @@ fn custom_metrics_are_not_what_the_file_says() {
     assert!(!valid("history_off").metrics().history.enabled);
 }
 
+#[test]
+fn stream_is_created_otherwise_than_the_file_says() {
+    let config = valid("stream_protocol");
+    let [orders, customers, articles, prices] = config.collections() else {
+        panic!("four entries");
+    };
+    assert_eq!(orders.rabbitmq.protocol, Protocol::Stream);
+    assert_eq!(
+        (&orders.rabbitmq.stream, &prices.rabbitmq.stream),
+        (&None, &None)
+    );
+    let expected = StreamOptions {
+        max_age: Some(std::time::Duration::from_secs(7 * 24 * 3600)),
+        max_bytes: Some(10 << 30),
+        segment_size: Some(500_000_000),
+        partitions: Some(3),
+        partition_by: "fullDocument.region".to_owned(),
+    };
+    assert_eq!(customers.rabbitmq.stream, Some(expected));
+    let articles = articles.rabbitmq.stream.as_ref().unwrap();
+    assert_eq!(articles.max_bytes, Some(1_000_000_000));
+    assert_eq!(
+        (articles.partitions, articles.partition_by.as_str()),
+        (None, "documentKey")
+    );
+}
+
 /// Set `UPDATE_EXPECTED=1` to write the expected files anew, and read the difference.
 #[test]
 fn every_invalid_file_gives_exactly_its_lines() {

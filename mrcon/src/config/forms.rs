@@ -1,4 +1,4 @@
-//! Values whose written form is not what serde derives: durations, `auto | true | false`, `now` or
+//! Values whose written form is not what serde derives: durations, sizes, `auto | true | false`, `now` or
 //! a point in time, 1 or a path, two keys that may be `null`, and aggregation stages.
 
 use std::fmt;
@@ -59,6 +59,92 @@ pub(super) mod duration {
             let found = de::Unexpected::Unsigned(number);
             Err(E::invalid_value(found, &expected.as_str()))
         }
+    }
+}
+
+/// A duration that may be left out.
+pub(super) mod optional_duration {
+    use std::time::Duration;
+
+    use super::{Deserializer, Serializer, duration};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            None => serializer.serialize_none(),
+            Some(value) => duration::serialize(value, serializer),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(deserializer).map(Some)
+    }
+}
+
+/// A number of bytes, or a size with its unit (`500MB`, `10GiB`); it may be left out.
+pub(super) mod bytes {
+    use super::{Deserializer, Serialize, Serializer, Visitor, de, fmt};
+
+    /// Units in lower case, and how many bytes each has.
+    const UNITS: [(&str, u64); 10] = [
+        ("b", 1),
+        ("kb", 1000),
+        ("kib", 1 << 10),
+        ("mb", 1_000_000),
+        ("mib", 1 << 20),
+        ("gb", 1_000_000_000),
+        ("gib", 1 << 30),
+        ("tb", 1_000_000_000_000),
+        ("tib", 1 << 40),
+        ("pib", 1 << 50),
+    ];
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        deserializer.deserialize_any(BytesVisitor).map(Some)
+    }
+
+    struct BytesVisitor;
+
+    impl Visitor<'_> for BytesVisitor {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of bytes, or a size such as 500MB or 10GiB")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+            parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+            u64::try_from(number)
+                .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+    }
+
+    fn parse(text: &str) -> Option<u64> {
+        let end = text.find(|c: char| !c.is_ascii_digit())?;
+        let (number, unit) = text.split_at(end);
+        let unit = unit.trim().to_ascii_lowercase();
+        let (_, bytes) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        number.parse::<u64>().ok()?.checked_mul(*bytes)
     }
 }
 

@@ -79,6 +79,10 @@ pub const DEFAULT_PROTOCOL: Protocol = Protocol::Amqp;
 /// `rabbitmq.queue_type`: quorum, the replicated and durable queue of RabbitMQ 3.8 and later.
 pub const DEFAULT_QUEUE_TYPE: QueueType = QueueType::Quorum;
 
+/// `rabbitmq.stream.partition_by`: the document, so that all changes to one document are in one
+/// partition and in order.
+pub const DEFAULT_PARTITION_BY: &str = "documentKey";
+
 /// `rabbitmq.declare`: true, so that a first run works without preparing the broker. A queue that
 /// exists is used as it is.
 pub const DEFAULT_DECLARE: bool = true;
@@ -156,6 +160,21 @@ pub const MAX_UNCONFIRMED_RANGE: RangeInclusive<u32> = 1..=65_535;
 /// ordinary events; more would not bound the memory of a connector.
 pub const MAX_UNCONFIRMED_BYTES_RANGE: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
+/// Allowed `rabbitmq.stream.max_age`: RabbitMQ counts in whole seconds. A hundred years are for ever.
+pub const STREAM_MAX_AGE_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(36_525 * 24 * 3600);
+
+/// Allowed `rabbitmq.stream.max_bytes`, 64 KiB to 1 PiB: at least one of the smallest segments.
+pub const STREAM_MAX_BYTES_RANGE: RangeInclusive<u64> = 64 * 1024..=1 << 50;
+
+/// Allowed `rabbitmq.stream.segment_size`, 64 KiB to RabbitMQ's own limit of 3 GB. Every segment is
+/// two files of the broker; smaller ones would be too many.
+pub const STREAM_SEGMENT_SIZE_RANGE: RangeInclusive<u64> = 64 * 1024..=3_000_000_000;
+
+/// Allowed `rabbitmq.stream.partitions`. The protocol tells the publishers of a connection apart by
+/// one byte, and each partition has one.
+pub const PARTITIONS_RANGE: RangeInclusive<u32> = 0..=255;
+
 /// Allowed `resume_tokens.tokens_coll_size_in_bytes` when the collection is capped: MongoDB raises
 /// a smaller size to 4,096 bytes by itself, and refuses more than 2^50.
 pub const CAPPED_SIZE_RANGE: RangeInclusive<u64> = 4096..=1 << 50;
@@ -226,6 +245,10 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         "max_series" => numbers(&MAX_SERIES_RANGE),
         "resolution" => durations(&HISTORY_RESOLUTION_RANGE),
         "retention" => "a duration with its unit, from 1h to 366days".to_owned(),
+        "max_age" => "a duration with its unit in whole seconds, from 1s to 100years".to_owned(),
+        "max_bytes" => "a size such as 10GiB or 500MB, from 64KiB to 1PiB".to_owned(),
+        "segment_size" => "a size such as 500MB, from 64KiB to 3GB".to_owned(),
+        "partitions" => numbers(&PARTITIONS_RANGE),
         "tokens_coll_size_in_bytes" => numbers(&CAPPED_SIZE_RANGE),
         _ => return None,
     };

@@ -243,7 +243,7 @@ fn value(rules: &mut Rules, metric: &CustomMetric, free: bool, at: &KeyPath) {
 }
 
 /// What is wrong with a path into an event; `free` if it may begin with any field.
-fn path_fault(path: &str, free: bool) -> Option<Fault> {
+pub(super) fn path_fault(path: &str, free: bool) -> Option<Fault> {
     if path.is_empty() {
         return fault(EMPTY, "give a path such as fullDocument.status");
     }

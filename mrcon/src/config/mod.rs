@@ -45,6 +45,7 @@ mod problem;
 mod rules;
 mod schema;
 mod selector;
+mod stream;
 mod validate;
 mod yaml;
 

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
-use super::{metrics, pipeline};
+use super::{metrics, pipeline, stream};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -32,6 +32,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.not_yet_watched(&entry.watched, &at.key("watched"));
         rules.resume_tokens(&entry.resume_tokens, &at.key("resume_tokens"));
         rules.rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
+        stream::check(&mut rules, entry, &at.key("rabbitmq"));
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         rules.not_yet_envelope(entry, &at);
     }
@@ -211,11 +212,6 @@ impl Rules {
     }
 
     fn not_yet_rabbitmq(&mut self, rabbitmq: &RabbitMq, at: &KeyPath) {
-        let protocol = match rabbitmq.protocol {
-            Protocol::Amqp => None,
-            Protocol::Stream => Some("stream"),
-        };
-        self.not_yet(at.key("protocol"), protocol, "amqp");
         if !rabbitmq.exchange.is_empty() {
             let allowed = "must be \"\", the default exchange";
             self.wrong(at.key("exchange"), NOT_YET, allowed);

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bson::Document;
 use serde::{Deserialize, Serialize};
 
-use super::forms::{auto_number, capped, capped_size, duration, pipeline};
+use super::forms::{
+    auto_number, bytes, capped, capped_size, duration, optional_duration, pipeline,
+};
 use super::limits::*;
 use crate::event::Operation;
 use crate::uri::Secret;
@@ -316,10 +318,13 @@ impl Default for ResumeTokens {
 pub struct RabbitMq {
     /// Name of the queue or stream; the routing key on the default exchange. Required.
     pub stream_name: String,
-    /// Protocol to publish with. Only [`Protocol::Amqp`] is supported yet.
+    /// Protocol to publish with.
     pub protocol: Protocol,
-    /// Type of the queue when it is declared here.
+    /// Type of the queue when it is declared here over AMQP; [`Protocol::Stream`] has streams only.
     pub queue_type: QueueType,
+    /// How a stream is created here, and how events are spread over a super stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamOptions>,
     /// Whether a missing queue is declared; otherwise it must exist.
     pub declare: bool,
     /// Exchange to publish to. Only the default exchange (empty) is supported yet.
@@ -348,6 +353,7 @@ impl Default for RabbitMq {
             stream_name: String::new(),
             protocol: DEFAULT_PROTOCOL,
             queue_type: DEFAULT_QUEUE_TYPE,
+            stream: None,
             declare: DEFAULT_DECLARE,
             exchange: DEFAULT_EXCHANGE.to_owned(),
             exchange_type: None,
@@ -356,6 +362,43 @@ impl Default for RabbitMq {
             max_unconfirmed_bytes: DEFAULT_MAX_UNCONFIRMED_BYTES,
             on_unroutable: DEFAULT_ON_UNROUTABLE,
             dead_letter: None,
+        }
+    }
+}
+
+/// `rabbitmq.stream`: how a stream is created here. One that exists is used as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamOptions {
+    /// How long messages are kept at least, in whole seconds; RabbitMQ's default, for ever, if left
+    /// out.
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
+    /// How large the stream, or each partition of it, may get in bytes before its oldest segments go;
+    /// RabbitMQ's default, no limit, if left out.
+    #[serde(with = "bytes", skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// Size of the stream's files in bytes, which are removed as a whole; RabbitMQ's default (500 MB)
+    /// if left out.
+    #[serde(with = "bytes", skip_serializing_if = "Option::is_none")]
+    pub segment_size: Option<u64>,
+    /// Partitions: 0 is a plain stream, any other number a super stream of so many. Left out, a stream
+    /// that exists is used as it is, and a plain one is created. Only with [`Protocol::Stream`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
+    /// Which part of an event decides its partition: a path into the event. Events without it go by
+    /// their `documentKey`. Only with [`Protocol::Stream`].
+    pub partition_by: String,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self {
+            max_age: None,
+            max_bytes: None,
+            segment_size: None,
+            partitions: None,
+            partition_by: DEFAULT_PARTITION_BY.to_owned(),
         }
     }
 }
