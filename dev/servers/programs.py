@@ -145,6 +145,17 @@ def use_own_share(file):
     file.write_bytes(file.read_bytes().replace(ALERTMANAGER_SHARE.encode(), own.encode()))
 
 
+def rstream():
+    """A folder for PYTHONPATH with RabbitMQ's stream client for Python, without what publishes."""
+    return install("rstream", build_rstream)
+
+
+def build_rstream(work, _):
+    # Pure Python, so they suit every version of it.
+    for name in ("rstream", "typing-extensions"):
+        wheel(name).extractall(work)
+
+
 def folder_on_path(names, tool):
     """The folder on PATH that has the tool beside a program of one of these names."""
     found = shutil.which(tool)

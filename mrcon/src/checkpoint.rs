@@ -8,14 +8,16 @@
 //! A missing, a present and a corrupt checkpoint are three different answers; a corrupt one is
 //! never taken for a missing one, since that would begin "from now" in silence.
 
-use crate::config::{CollectionConfig, ResumeTokens, Watched};
+use crate::config::{CollectionConfig, Protocol, ResumeTokens};
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
+use crate::lineage::{Producer, watch_options};
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use mongodb::{Client, Collection};
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
@@ -57,6 +59,8 @@ pub struct Claim {
     pub stored: Option<Checkpoint>,
     /// Whether the stored position was saved under other watch options (pipeline, images).
     pub options_changed: bool,
+    /// Under which name the last run published, if it was over the stream protocol.
+    pub producer: Option<Producer>,
 }
 
 /// Where checkpoints live. One of the two places where tests inject faults.
@@ -77,7 +81,8 @@ pub trait CheckpointStore: Send + Sync + 'static {
 }
 
 /// Checkpoints in a MongoDB collection, one document a connector:
-/// `{_id: {db, coll, stream}, epoch, seq, token, at, options, instance, saved_at}`.
+/// `{_id: {db, coll, stream}, epoch, seq, token, at, options, instance, saved_at}`, and over the
+/// stream protocol `producer` and `numbering`.
 ///
 /// The document is updated in place and never deleted, so it also lives in a capped collection.
 #[derive(Debug, Clone)]
@@ -87,6 +92,9 @@ pub struct MongoCheckpoints {
     id: Document,
     options: Document,
     instance: String,
+    protocol: Protocol,
+    /// What the document has to say of the producer, if it has to be written anew.
+    producer: Arc<Mutex<Option<Document>>>,
 }
 
 impl MongoCheckpoints {
@@ -115,7 +123,24 @@ impl MongoCheckpoints {
             id,
             options,
             instance,
+            protocol: config.rabbitmq.protocol,
+            producer: Arc::default(),
         }
+    }
+
+    /// Notes the producer of the run `epoch`, durably, before it publishes anything.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::save`].
+    pub(crate) async fn adopt(&self, epoch: u64, producer: &Producer) -> Result<()> {
+        const WHAT: &str = "save the producer's name";
+        let values = producer_fields(producer);
+        self.remember(Some(values.clone()));
+        within_deadline(WHAT, self.write(epoch, values, WHAT)).await
+    }
+
+    fn remember(&self, producer: Option<Document>) {
+        *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = producer;
     }
 
     async fn create_capped(&self) -> Result<()> {
@@ -141,15 +166,17 @@ impl MongoCheckpoints {
         if self.settings.tokens_coll_capped {
             self.create_capped().await?;
         }
+        let mut update = doc! {
+            "$inc": {"epoch": 1_i64},
+            "$set": {"instance": &self.instance, "claimed_at": DateTime::now()},
+        };
+        // What is published from now on, the producer has not; so it must not be used again.
+        if self.protocol == Protocol::Amqp {
+            update.insert("$unset", doc! {"producer": "", "numbering": ""});
+        }
         let before = self
             .collection
-            .find_one_and_update(
-                doc! {"_id": &self.id},
-                doc! {
-                    "$inc": {"epoch": 1_i64},
-                    "$set": {"instance": &self.instance, "claimed_at": DateTime::now()},
-                },
-            )
+            .find_one_and_update(doc! {"_id": &self.id}, update)
             .upsert(true)
             .return_document(ReturnDocument::Before)
             .await
@@ -157,14 +184,17 @@ impl MongoCheckpoints {
                 Some(TYPE_MISMATCH) => corrupt("epoch", &self.id),
                 _ => Error::mongo(Phase::Checkpoint, "claim the resume token document", error),
             })?;
-        match before {
-            None => Ok(Claim {
+        let claim = match before {
+            None => Claim {
                 epoch: 1,
                 stored: None,
                 options_changed: false,
-            }),
-            Some(document) => self.understand(&document),
-        }
+                producer: None,
+            },
+            Some(document) => self.understand(&document)?,
+        };
+        self.remember(claim.producer.as_ref().map(producer_fields));
+        Ok(claim)
     }
 
     fn understand(&self, document: &Document) -> Result<Claim> {
@@ -195,10 +225,15 @@ impl MongoCheckpoints {
             epoch: epoch + 1,
             stored,
             options_changed,
+            producer: match self.protocol {
+                Protocol::Amqp => None,
+                Protocol::Stream => stored_producer(document),
+            },
         })
     }
 
     async fn save_document(&self, epoch: u64, checkpoint: &Checkpoint) -> Result<()> {
+        const WHAT: &str = "save the resume token";
         let values = doc! {
             "token": token_document(&checkpoint.token)?,
             "seq": checkpoint.seq as i64,
@@ -206,8 +241,13 @@ impl MongoCheckpoints {
             "options": &self.options,
             "saved_at": DateTime::now(),
         };
+        self.write(epoch, values, WHAT).await
+    }
+
+    /// Writes fields of the run `epoch`, unless a newer one has claimed the document.
+    async fn write(&self, epoch: u64, values: Document, what: &str) -> Result<()> {
         let filter = doc! {"_id": &self.id, "epoch": epoch as i64};
-        let fail = |error| Error::mongo(Phase::Checkpoint, "save the resume token", error);
+        let fail = |error| Error::mongo(Phase::Checkpoint, what, error);
         let updated = self
             .collection
             .update_one(filter, doc! {"$set": values.clone()})
@@ -225,12 +265,18 @@ impl MongoCheckpoints {
         {
             return Err(Error::new(
                 ErrorKind::Fenced,
-                format!("save the resume token: a newer run than epoch {epoch} has claimed it"),
+                format!("{what}: a newer run than epoch {epoch} has claimed it"),
             ));
         }
         // Deleted by hand, or pushed out of a capped collection: this run still owns the position.
         let mut document =
             doc! {"_id": &self.id, "epoch": epoch as i64, "instance": &self.instance};
+        let producer = self
+            .producer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        document.extend(producer.unwrap_or_default());
         document.extend(values);
         self.collection.insert_one(document).await.map_err(fail)?;
         Ok(())
@@ -251,14 +297,16 @@ impl CheckpointStore for MongoCheckpoints {
     }
 }
 
-/// What decides which events a position stands for, as it is stored beside the token.
-fn watch_options(watched: &Watched) -> Document {
-    let images = watched.images();
-    doc! {
-        "pipeline": &watched.pipeline,
-        "full_document": images.full_document.as_str(),
-        "full_document_before_change": images.before_change.as_str(),
-    }
+fn producer_fields(producer: &Producer) -> Document {
+    doc! {"producer": &producer.name, "numbering": &producer.numbering}
+}
+
+/// A producer that cannot be understood is none: with a new one nothing can be lost.
+fn stored_producer(document: &Document) -> Option<Producer> {
+    Some(Producer {
+        name: document.get_str("producer").ok()?.to_owned(),
+        numbering: document.get_document("numbering").ok()?.clone(),
+    })
 }
 
 /// A token as a document that goes into a command. Its bytes are kept by this: a token is small

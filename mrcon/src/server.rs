@@ -7,6 +7,7 @@
 
 mod entry;
 mod journal;
+mod target;
 
 use crate::backoff::Backoff;
 use crate::config::ValidConfig;
@@ -18,7 +19,7 @@ use crate::oplog::Oplog;
 use crate::sink::amqp::AmqpConnections;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
-use crate::uri::{AmqpUri, MongoUri, Verify};
+use crate::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, Verify};
 use entry::{Ended, Entry, Legacy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -30,6 +31,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use target::Brokers;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -77,7 +79,7 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Server {
     client: Client,
-    rabbitmq: Arc<AmqpConnections>,
+    brokers: Arc<Brokers>,
     shutdown_timeout: Duration,
     metrics: Metrics,
     entries: Vec<Arc<Entry>>,
@@ -105,9 +107,7 @@ impl Server {
         metrics: Metrics,
     ) -> Result<Server> {
         let client = connect(&mongodb, config.collections().len()).await?;
-        if rabbitmq.verify == Verify::None {
-            tracing::warn!(broker = %rabbitmq, "verify=verify_none: anyone in between can read and change the messages");
-        }
+        warn_if_unverified(&rabbitmq);
         let shutdown_timeout = config.server().shutdown_timeout;
         let configured = config.collections();
         let entries: Vec<Arc<Entry>> = configured
@@ -124,8 +124,8 @@ impl Server {
             .map(|entry| entry.status.name.clone())
             .collect();
         let sharing = config.server().connectors_per_connection;
-        let connections =
-            AmqpConnections::new(rabbitmq, &names, sharing.map(|count| count as usize));
+        let stream = StreamUri::from(&rabbitmq);
+        let amqp = AmqpConnections::new(rabbitmq, &names, sharing.map(|count| count as usize));
         let recorded = entries
             .iter()
             .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
@@ -133,12 +133,22 @@ impl Server {
         let history = History::new(settings, &client, recorded.collect(), metrics.history());
         Ok(Server {
             client,
-            rabbitmq: Arc::new(connections),
+            brokers: Arc::new(Brokers { amqp, stream }),
             shutdown_timeout,
             metrics,
             entries,
             history: Arc::new(history),
         })
+    }
+
+    /// Where connectors with `protocol: stream` find the broker; by default it is where the AMQP URI
+    /// leads, at the stream protocol's usual port.
+    pub fn with_stream_uri(mut self, uri: StreamUri) -> Server {
+        warn_if_unverified(&uri);
+        Arc::get_mut(&mut self.brokers)
+            .unwrap_or_else(|| unreachable!("shared only by running tasks"))
+            .stream = uri;
+        self
     }
 
     /// Puts a trace context on every message, and tells of sampled events.
@@ -216,6 +226,12 @@ impl Server {
     }
 }
 
+fn warn_if_unverified(broker: &BrokerUri) {
+    if broker.verify == Verify::None {
+        tracing::warn!(%broker, "verify=verify_none: anyone in between can read and change the messages");
+    }
+}
+
 async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
     let fail = |error| {
         let error = Error::mongo(Phase::Prepare, format!("use the MongoDB URI {uri}"), error);
@@ -286,7 +302,7 @@ impl Supervisor<'_> {
         let legacy = slot.legacy.clone();
         let run = connector.run(
             server.client.clone(),
-            Arc::clone(&server.rabbitmq),
+            Arc::clone(&server.brokers),
             legacy,
             self.stop.clone(),
         );

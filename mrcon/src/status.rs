@@ -1,7 +1,7 @@
 //! What a connector is doing right now, for people and programs: the one source of truth behind
 //! `/status`, `/health`, `/readyz` and the gauges.
 
-use crate::config::CollectionConfig;
+use crate::config::{CollectionConfig, Protocol};
 use crate::error::{Error, Policy};
 use crate::history::Totals;
 use crate::metrics::Stage;
@@ -105,6 +105,8 @@ pub struct ConnectorStatus {
     pub collection: String,
     /// The queue.
     pub target: String,
+    /// How it publishes.
+    pub protocol: Protocol,
     /// Most messages in flight.
     pub max_unconfirmed: u64,
     /// Most body bytes in flight.
@@ -303,6 +305,7 @@ impl ConnectorStatus {
             database: database.clone(),
             collection: collection.clone(),
             target: target.clone(),
+            protocol: config.rabbitmq.protocol,
             max_unconfirmed: config.rabbitmq.max_unconfirmed.into(),
             max_unconfirmed_bytes: config.rabbitmq.max_unconfirmed_bytes,
             oplog,

@@ -4,7 +4,7 @@ use crate::telemetry::LogSettings;
 use crate::{Failure, exit};
 use clap::{Args, Parser, Subcommand};
 use mrcon::config::ValidConfig;
-use mrcon::uri::{AmqpUri, MongoUri, UriError};
+use mrcon::uri::{AmqpUri, MongoUri, StreamUri, UriError};
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,11 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
   PREFIX_MONGO_URI_FILE    file that holds the MongoDB URI, instead of the variable
   PREFIX_RABBITMQ_URI      amqp://user:password@host:5672/vhost, or amqps://
   PREFIX_RABBITMQ_URI_FILE file that holds the RabbitMQ URI, instead of the variable
+  PREFIX_RABBITMQ_STREAM_URI
+                           rabbitmq-stream://user:password@host:5552/vhost, or rabbitmq-stream+tls://, for
+                           protocol: stream [default: as PREFIX_RABBITMQ_URI, at port 5552, with TLS 5551]
+  PREFIX_RABBITMQ_STREAM_URI_FILE
+                           file that holds this URI, instead of the variable
   PREFIX_LOG               log filter, such as info, debug, mrcon=debug [default: info]
   PREFIX_LOG_FORMAT        text or json [default: text]
   OTEL_...                 traces and metrics by OTLP, off until OTEL_EXPORTER_OTLP_ENDPOINT is set; also
@@ -92,6 +97,8 @@ pub(crate) enum Command {
 pub(crate) struct Environment {
     pub(crate) mongodb: MongoUri,
     pub(crate) rabbitmq: AmqpUri,
+    /// If it is not where the AMQP URI leads.
+    pub(crate) stream: Option<StreamUri>,
     pub(crate) log: LogSettings,
 }
 
@@ -161,6 +168,7 @@ impl Cli {
         Ok(Environment {
             mongodb: self.uri("MONGO_URI", MongoUri::parse)?,
             rabbitmq: self.uri("RABBITMQ_URI", AmqpUri::parse)?,
+            stream: self.optional_uri("RABBITMQ_STREAM_URI", StreamUri::parse)?,
             log: LogSettings::from_variables(&self.prefix, |name| self.variable(name))?,
         })
     }
@@ -180,6 +188,18 @@ impl Cli {
     /// A URI from `PREFIX_NAME` or from the file that `PREFIX_NAME_FILE` names.
     fn uri<T>(&self, name: &str, parse: fn(&str) -> Result<T, UriError>) -> Result<T, Failure> {
         let prefix = &self.prefix;
+        self.optional_uri(name, parse)?.ok_or_else(|| {
+            let text = format!("{prefix}_{name} is not set; set it, or {prefix}_{name}_FILE");
+            Failure::new(exit::CONFIG, text)
+        })
+    }
+
+    fn optional_uri<T>(
+        &self,
+        name: &str,
+        parse: fn(&str) -> Result<T, UriError>,
+    ) -> Result<Option<T>, Failure> {
+        let prefix = &self.prefix;
         let bad = |text: &dyn Display| Failure::new(exit::CONFIG, format!("{prefix}_{name}{text}"));
         let file = self.variable(&format!("{name}_FILE"))?;
         let (text, from) = match (self.variable(name)?, file) {
@@ -194,13 +214,11 @@ impl Cli {
                     .map_err(|error| bad(&format!("_FILE: {file}: {error}")))?;
                 (text, "_FILE".to_owned())
             }
-            (None, None) => {
-                return Err(bad(&format!(
-                    " is not set; set it, or {prefix}_{name}_FILE"
-                )));
-            }
+            (None, None) => return Ok(None),
         };
-        parse(text.trim()).map_err(|error| bad(&format!("{from}: {error}")))
+        parse(text.trim())
+            .map(Some)
+            .map_err(|error| bad(&format!("{from}: {error}")))
     }
 }
 

@@ -7,9 +7,8 @@ mod otlp;
 mod process;
 mod telemetry;
 
-use cli::Command;
+use cli::{Command, Environment};
 use mrcon::config::ValidConfig;
-use mrcon::uri::{AmqpUri, MongoUri};
 use mrcon::{ErrorKind, Metrics, Server};
 use process::Process;
 use prometheus::Registry;
@@ -69,12 +68,18 @@ fn run() -> Result<(), Failure> {
             let runtime = tokio::runtime::Runtime::new().map_err(|error| {
                 Failure::new(exit::OTHER, format!("start the runtime: {error}"))
             })?;
-            runtime.block_on(serve(config, settings.mongodb, settings.rabbitmq))
+            runtime.block_on(serve(config, settings))
         }
     }
 }
 
-async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Result<(), Failure> {
+async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure> {
+    let Environment {
+        mongodb,
+        rabbitmq,
+        stream,
+        ..
+    } = settings;
     let other = |error: &dyn Display| Failure::new(exit::OTHER, error);
     let registry = Registry::new();
     let process = Process::register(&registry).map_err(|error| other(&error))?;
@@ -93,6 +98,10 @@ async fn serve(config: ValidConfig, mongodb: MongoUri, rabbitmq: AmqpUri) -> Res
             };
             Failure::new(code, error.chain())
         })?;
+    let server = match stream {
+        Some(stream) => server.with_stream_uri(stream),
+        None => server,
+    };
     #[cfg(feature = "otlp")]
     let (server, export) = otlp::start(server, &registry);
     let state = http::State::new(registry, process, &server).map_err(|error| other(&error))?;

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::elements::Malformed;
 use crate::event::ChangeEvent;
+use crate::path::{Path, Value};
 use crate::trace::{Sampler, TraceContext};
 
 mod binary;
@@ -41,6 +42,8 @@ pub enum Format {
 pub struct Envelope {
     format: Format,
     sampler: Option<Sampler>,
+    /// Where the text that decides on the partition stands; `None`: the key does.
+    partition_by: Option<Path>,
 }
 
 /// Where the text of one message after the other is written: once it has grown, encoding allocates
@@ -49,6 +52,7 @@ pub struct Envelope {
 pub struct Scratch {
     body: Vec<u8>,
     key: Vec<u8>,
+    route: Vec<u8>,
 }
 
 impl Scratch {
@@ -57,7 +61,7 @@ impl Scratch {
     const KEPT_BYTES: usize = 256 << 10;
 
     fn clear(&mut self) {
-        for text in [&mut self.body, &mut self.key] {
+        for text in [&mut self.body, &mut self.key, &mut self.route] {
             text.clear();
             text.shrink_to(Self::KEPT_BYTES);
         }
@@ -88,6 +92,9 @@ pub struct Message<'a> {
     /// `documentKey` as canonical Extended JSON, whatever the body's format: equal keys have equal
     /// text. As long as the key itself, which can be megabytes.
     pub key: Option<&'a str>,
+    /// What decides on the partition of a super stream: the value at the envelope's path, or else
+    /// the key; `None` for an event that has neither.
+    pub route: Option<&'a [u8]>,
     /// Text in the event was not UTF-8; U+FFFD stands in the body for the bytes that were not.
     pub lossy: bool,
     /// Where the event stands in its trace, when tracing is on.
@@ -114,6 +121,15 @@ impl Envelope {
         Self {
             format,
             sampler: None,
+            partition_by: None,
+        }
+    }
+
+    /// The same, with messages routed by the value at a path into the event instead of by the key.
+    pub fn routed_by(self, path: &str) -> Self {
+        Self {
+            partition_by: Some(Path::new(path)),
+            ..self
         }
     }
 
@@ -137,10 +153,18 @@ impl Envelope {
         scratch: &'a mut Scratch,
     ) -> Result<Message<'a>, EncodeError> {
         scratch.clear();
-        let Scratch { body, key } = scratch;
+        let Scratch { body, key, route } = scratch;
         body.reserve(self.format.text_capacity(event.raw.as_bytes().len()));
         let written = write_document(body, event.raw, self.format.ext_json())?;
         let id = message_id(event);
+        let key = match event.document_key {
+            Some(document) => Some(key_text(document, key)?),
+            None => None,
+        };
+        let at_path = match &self.partition_by {
+            Some(path) => first_text(path, event.raw, route)?,
+            None => None,
+        };
         Ok(Message {
             body,
             content_type: "application/json",
@@ -150,10 +174,8 @@ impl Envelope {
             operation: event.operation_type,
             db: event.db,
             coll: event.coll,
-            key: match event.document_key {
-                Some(document) => Some(key_text(document, key)?),
-                None => None,
-            },
+            key,
+            route: at_path.or(key.map(str::as_bytes)),
             lossy: written.replaced_text,
         })
     }
@@ -202,6 +224,20 @@ fn sha256_hex(bytes: &[u8]) -> String {
 fn key_text<'a>(key: &bson::RawDocument, text: &'a mut Vec<u8>) -> Result<&'a str, EncodeError> {
     let _written = write_document(text, key, ExtJson::Canonical)?;
     Ok(std::str::from_utf8(text).expect("JSON is written from text only"))
+}
+
+/// The first value at `path` that has a plain text; null has none.
+fn first_text<'a>(
+    path: &Path,
+    event: &bson::RawDocument,
+    out: &'a mut Vec<u8>,
+) -> Result<Option<&'a [u8]>, EncodeError> {
+    let mut found = false;
+    path.values(event, |value| {
+        found = value != Value::Null && value.write(out);
+        !found
+    })?;
+    Ok(found.then_some(out))
 }
 
 /// Why an event cannot be written in a format.

@@ -62,6 +62,10 @@ pub enum ErrorKind {
     Encode,
     /// No usable connection to RabbitMQ: network, TLS, heartbeat, a close by the broker.
     RabbitConnection,
+    /// Nothing listens where the broker's stream protocol should be.
+    StreamUnavailable,
+    /// The broker does not speak the stream protocol as it is needed.
+    StreamUnsupported,
     /// RabbitMQ refused the credentials or the virtual host.
     RabbitAuthentication,
     /// The RabbitMQ user lacks a permission (code 403).
@@ -305,6 +309,18 @@ impl ErrorKind {
                 Some(Rabbitmq),
                 "check that RabbitMQ is up and can be reached from here; the connector goes on by itself",
             ),
+            ErrorKind::StreamUnavailable => (
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "check that RabbitMQ is up, that its plugin rabbitmq_stream is enabled (rabbitmq-plugins enable rabbitmq_stream) and that MRCON_RABBITMQ_STREAM_URI leads to its stream port, or use protocol: amqp with queue_type: stream; the connector goes on by itself",
+            ),
+            ErrorKind::StreamUnsupported => (
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "upgrade to RabbitMQ 3.11 or newer, or use protocol: amqp with queue_type: stream",
+            ),
             ErrorKind::RabbitAuthentication => (
                 Retry,
                 R::RabbitmqConnectionFailed,
@@ -315,7 +331,7 @@ impl ErrorKind {
                 Retry,
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
-                "grant the RabbitMQ user write on the default exchange (amq.default), read and configure on the queue",
+                "grant the RabbitMQ user write on the default exchange (amq.default), read and configure on the queue; over the stream protocol write, read and configure on the stream",
             ),
             ErrorKind::TargetMissing => (
                 Retry,
@@ -351,7 +367,7 @@ impl ErrorKind {
                 Retry,
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
-                "the broker does not confirm: look at its log, disk and quorum; the connector reconnects and sends again",
+                "the broker does not confirm: look at its log, disk (a stream takes nothing during a disk alarm) and quorum; the connector reconnects and sends again",
             ),
             ErrorKind::Panic => (
                 Retry,
@@ -379,7 +395,11 @@ impl ErrorKind {
     pub(crate) const fn means_no_rabbitmq(self) -> bool {
         matches!(
             self,
-            Self::RabbitConnection | Self::RabbitAuthentication | Self::ConfirmTimeout
+            Self::RabbitConnection
+                | Self::StreamUnavailable
+                | Self::StreamUnsupported
+                | Self::RabbitAuthentication
+                | Self::ConfirmTimeout
         )
     }
 }

@@ -12,9 +12,9 @@
 mod label;
 mod series;
 
-use super::path::Path;
 use crate::config::{CollectionConfig, CustomMetric, CustomMetricType, CustomValue, Selector};
 use crate::event::{ChangeEvent, Operation};
+use crate::path::Path;
 use bson::RawDocument;
 use label::{Fit, append_label, append_numbers};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry, Result};

@@ -4,6 +4,7 @@ use super::operations::ByOperation;
 use super::{ConnectorMetrics, Stage};
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
+use crate::lineage::Reset;
 use bson::Document;
 use prometheus::IntCounter;
 
@@ -24,9 +25,10 @@ impl ConnectorMetrics {
         ]
     }
 
-    fn others(&self) -> [Family<'_>; 7] {
+    fn others(&self) -> [Family<'_>; 8] {
         let reasons = Reason::ALL.map(Reason::as_str);
         let types = ErrorType::ALL.map(ErrorType::as_str);
+        let resets = Reset::ALL.map(Reset::as_str);
         [
             (
                 "restarts",
@@ -38,6 +40,10 @@ impl ConnectorMetrics {
             ("messages_nacked", vec![("", &self.nacked)]),
             ("mongodb_reconnects", vec![("", &self.mongodb_reconnects)]),
             ("rabbitmq_reconnects", vec![("", &self.rabbitmq_reconnects)]),
+            (
+                "deduplication_resets",
+                resets.into_iter().zip(&self.deduplication_resets).collect(),
+            ),
         ]
     }
 

@@ -10,13 +10,13 @@ pub mod custom;
 mod gauges;
 mod keep;
 mod operations;
-mod path;
 mod rehearsal;
 mod tally;
 
-use crate::config::ValidConfig;
+use crate::config::{Protocol, ValidConfig};
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
+use crate::lineage::Reset;
 use crate::oplog::Oplog;
 use crate::status::ConnectorStatus;
 use custom::CustomMetrics;
@@ -68,6 +68,7 @@ pub struct Metrics {
     mongodb_reconnects: IntCounterVec,
     rabbitmq_reconnects: IntCounterVec,
     dead_letters: IntCounterVec,
+    deduplication_resets: IntCounterVec,
     /// Gaps, split events, snapshot documents: there from the start, at 0.
     rare: [IntCounterVec; 3],
     configured: IntGauge,
@@ -101,6 +102,8 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) nacked: IntCounter,
     pub(crate) mongodb_reconnects: IntCounter,
     pub(crate) rabbitmq_reconnects: IntCounter,
+    /// Of connectors over the stream protocol; empty for others.
+    deduplication_resets: Vec<IntCounter>,
 }
 
 /// Histograms of one run, filled without atomics.
@@ -206,6 +209,11 @@ impl Metrics {
                 "Events put aside because they cannot be delivered, by reason",
                 Some("reason"),
             )?,
+            deduplication_resets: new.counters(
+                "mrcon_deduplication_resets_total",
+                "Starts at which RabbitMQ could not drop all repeats, by reason; absent without protocol: stream",
+                Some("reason"),
+            )?,
             rare: [
                 new.counters(
                     "mrcon_gaps_total",
@@ -296,6 +304,14 @@ impl Metrics {
             nacked: one(&self.messages_nacked),
             mongodb_reconnects: one(&self.mongodb_reconnects),
             rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
+            deduplication_resets: match status.protocol {
+                Protocol::Amqp => Vec::new(),
+                Protocol::Stream => each(
+                    &self.deduplication_resets,
+                    labels,
+                    Reset::ALL.map(Reset::as_str),
+                ),
+            },
         }
     }
 
@@ -329,6 +345,13 @@ impl ConnectorMetrics {
 
     pub(crate) fn failed(&self, error_type: ErrorType) {
         self.failures[error_type as usize].inc();
+    }
+
+    /// RabbitMQ could not drop all repeats.
+    pub(crate) fn deduplication_reset(&self, reset: Reset) {
+        if let Some(counter) = self.deduplication_resets.get(reset as usize) {
+            counter.inc();
+        }
     }
 
     pub(crate) fn tally(&self) -> Tally {

@@ -3,16 +3,17 @@
 //! Both sides are opened at the same time, so that each one's health is known even if the other
 //! fails; the first position is saved as soon as MongoDB names it.
 
+use super::target::{Brokers, Target};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
-use crate::config::{self, CollectionConfig};
+use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY};
 use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
+use crate::lineage::Producer;
 use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Metrics};
-use crate::sink::Sink;
-use crate::sink::amqp::{AmqpConnections, AmqpSink};
+use crate::sink::AnySink;
 use crate::source::Source;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
@@ -29,7 +30,7 @@ const CLOSING_SHARE: u32 = 5;
 #[derive(Debug)]
 pub(super) struct Entry {
     /// Its place in the configuration.
-    index: usize,
+    pub(super) index: usize,
     pub(super) config: CollectionConfig,
     pub(super) settings: Settings,
     pub(super) store: Arc<MongoCheckpoints>,
@@ -82,7 +83,7 @@ impl Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
         let status = Arc::new(ConnectorStatus::new(config, Arc::clone(metrics.oplog())));
         let settings = Settings {
-            envelope: Envelope::new(format(config.format)),
+            envelope: envelope(config),
             max_unconfirmed: rabbitmq.max_unconfirmed,
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
             save_interval: config.resume_tokens.save_interval,
@@ -113,14 +114,14 @@ impl Entry {
     pub(super) async fn run(
         self: Arc<Self>,
         client: Client,
-        rabbitmq: Arc<AmqpConnections>,
+        brokers: Arc<Brokers>,
         legacy: Legacy,
         stop: CancellationToken,
     ) -> Ended {
         let opened = tokio::select! {
             biased;
             () = stop.cancelled() => return Ended::before_it_ran(legacy, Ok(())),
-            opened = self.open(&client, &rabbitmq, &legacy) => opened,
+            opened = self.open(&client, &brokers, &legacy) => opened,
         };
         let parts = match opened {
             Ok(parts) => parts,
@@ -162,16 +163,19 @@ impl Entry {
     async fn open(
         &self,
         client: &Client,
-        rabbitmq: &AmqpConnections,
+        brokers: &Brokers,
         legacy: &Legacy,
-    ) -> Result<Parts<AmqpSink, MongoCheckpoints>, NotOpened> {
-        let sink = async {
-            let sink = AmqpSink::connect(rabbitmq, self.index, &self.config.rabbitmq).await;
+    ) -> Result<Parts<AnySink, MongoCheckpoints>, NotOpened> {
+        let target = async {
+            let target = Target::connect(self, brokers).await;
             let lost = |error: &Error| error.kind().means_no_rabbitmq();
-            if self.status.set_rabbitmq_up(!sink.as_ref().is_err_and(lost)) {
+            if self
+                .status
+                .set_rabbitmq_up(!target.as_ref().is_err_and(lost))
+            {
                 self.metrics.rabbitmq_reconnects.inc();
             }
-            sink
+            target
         };
         let source = async {
             let source = self.open_source(client, legacy).await;
@@ -184,23 +188,24 @@ impl Entry {
             }
             source
         };
-        let (source, sink) = tokio::join!(source, sink);
-        let (source, sink) = match (source, sink) {
-            (Ok(source), Ok(sink)) => (source, sink),
+        let (source, target) = tokio::join!(source, target);
+        let (source, target) = match (source, target) {
+            (Ok(source), Ok(target)) => (source, target),
             (Err(error), Err(other)) => {
                 let also = Some(other.chain());
                 return Err(NotOpened { error, also });
             }
-            (Err(error), Ok(sink)) => {
-                sink.close().await;
+            (Err(error), Ok(target)) => {
+                target.close().await;
                 return Err(NotOpened { error, also: None });
             }
             (Ok(_), Err(error)) => return Err(NotOpened { error, also: None }),
         };
-        let next_seq = source.start.as_ref().map_or(0, |start| start.seq) + 1;
+        let begun = target.begin(self, &source).await;
+        let sink = begun.map_err(|error| NotOpened { error, also: None })?;
         Ok(Parts {
             source: source.source,
-            sink: sink.starting_at(next_seq),
+            sink,
             store: Arc::clone(&self.store),
             epoch: source.epoch,
             start: source.start,
@@ -224,7 +229,12 @@ impl Entry {
         // Our own last run knows better than the store, unless somebody else claimed in between.
         let ours_alone = self.status.claimed(claim.epoch);
         let own = legacy.confirmed.clone().filter(|_| ours_alone);
-        let Claim { epoch, stored, .. } = claim;
+        let Claim {
+            epoch,
+            stored,
+            producer,
+            ..
+        } = claim;
         let start = own.or_else(|| stored.clone());
         // So the lag is known, and grows, also while the rest cannot be opened.
         if let Some(start) = &start {
@@ -247,6 +257,7 @@ impl Entry {
             epoch,
             start,
             saved,
+            producer,
         })
     }
 
@@ -269,6 +280,17 @@ impl Entry {
     }
 }
 
+fn envelope(config: &CollectionConfig) -> Envelope {
+    let envelope = Envelope::new(format(config.format));
+    match &config.rabbitmq.stream {
+        // The key is what messages go by without a path.
+        Some(stream) if stream.partition_by != DEFAULT_PARTITION_BY => {
+            envelope.routed_by(&stream.partition_by)
+        }
+        _ => envelope,
+    }
+}
+
 fn format(format: config::Format) -> envelope::Format {
     match format {
         config::Format::Relaxed => envelope::Format::Relaxed,
@@ -283,11 +305,21 @@ struct NotOpened {
     also: Option<String>,
 }
 
-struct Opened {
+/// The MongoDB side, ready to be read.
+pub(super) struct Opened {
     source: Source,
-    epoch: u64,
+    pub(super) epoch: u64,
     start: Option<Checkpoint>,
     saved: Option<Checkpoint>,
+    /// Under which name the last run published, over the stream protocol.
+    pub(super) producer: Option<Producer>,
+}
+
+impl Opened {
+    /// The number of the last confirmed event; 0 before the first.
+    pub(super) fn seq(&self) -> u64 {
+        self.start.as_ref().map_or(0, |start| start.seq)
+    }
 }
 
 /// Names this process in the checkpoint document, for people who look there.

@@ -5,8 +5,13 @@
 //! from the change stream.
 
 pub mod amqp;
+mod any;
+mod headers;
+pub mod stream;
 mod tls;
 mod wire;
+
+pub use any::AnySink;
 
 use crate::envelope::Message;
 use crate::error::Result;

@@ -62,6 +62,7 @@ impl Client for Mrcon {
             db: Some("mrcon_bench"),
             coll: Some("orders"),
             key: Some(KEY),
+            route: None,
             lossy: false,
             trace: None,
         };

@@ -1,19 +1,11 @@
 //! The text of a label, and the number of a value, as they stand in an event.
 
-use crate::metrics::path::{Path, Value};
-use bson::{DateTime, Decimal128, RawDocument, oid::ObjectId};
-use std::io::Write;
+use crate::path::{Path, Value};
+use bson::{Decimal128, RawDocument};
 
 /// Longest text of a label, in bytes: names and states are shorter, and what is longer is most
 /// likely a text that has a series of its own for each document.
 const MAX_LABEL_BYTES: usize = 128;
-
-/// Up to here every integer has a double of its own.
-const LAST_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
-
-/// The last millisecond of the year 9999. RFC 3339 has no later one, and for later dates the
-/// library would write this one.
-const LAST_MILLISECOND: i64 = 253_402_300_799_999;
 
 /// Whether everything at a path could be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,39 +60,14 @@ fn number(value: Value<'_>) -> Option<f64> {
 }
 
 fn append(out: &mut Vec<u8>, value: Value<'_>) -> Fit {
-    match value {
-        Value::Null => {}
-        Value::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
-        Value::Int(number) => append_integer(out, number),
-        // 200 and 200.0 are the same number to MongoDB, and the shell writes the one for the other.
-        Value::Double(number) if number.fract() == 0.0 && number.abs() < LAST_EXACT_INTEGER => {
-            append_integer(out, number as i64);
+    let written = match value {
+        Value::Text(text) => {
+            append_text(out, text);
+            true
         }
-        Value::Double(number) => {
-            out.extend_from_slice(zmij::Buffer::new().format(number).as_bytes());
-        }
-        Value::Decimal(bytes) => {
-            let written = write!(out, "{}", Decimal128::from_bytes(bytes));
-            debug_assert!(written.is_ok(), "a vector takes everything");
-        }
-        Value::Text(text) => append_text(out, text),
-        Value::ObjectId(bytes) => {
-            out.extend_from_slice(ObjectId::from_bytes(bytes).to_hex().as_bytes());
-        }
-        Value::Date(millis) => {
-            let date = DateTime::from_millis(millis).try_to_rfc3339_string();
-            match date.ok().filter(|_| millis <= LAST_MILLISECOND) {
-                Some(text) => out.extend_from_slice(text.as_bytes()),
-                None => return Fit::Wrong,
-            }
-        }
-        Value::Other => return Fit::Wrong,
-    }
-    Fit::Good
-}
-
-fn append_integer(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        other => other.write(out),
+    };
+    if written { Fit::Good } else { Fit::Wrong }
 }
 
 /// Appends a text as UTF-8, cut at the last character that fits.
@@ -118,7 +85,9 @@ fn append_text(out: &mut Vec<u8>, text: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bson::{Bson, RawDocumentBuf, doc};
+    use crate::path::LAST_MILLISECOND;
+    use bson::oid::ObjectId;
+    use bson::{Bson, DateTime, RawDocumentBuf, doc};
 
     fn label(value: impl Into<Bson>) -> (String, Fit) {
         let event = RawDocumentBuf::try_from(&doc! {"a": value.into()}).unwrap();

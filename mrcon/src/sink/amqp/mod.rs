@@ -16,6 +16,7 @@ mod topology;
 pub use connections::AmqpConnections;
 pub(crate) use publish::Publisher;
 
+use super::headers::SEQ;
 use super::{Outcome, Settlement, Sink};
 use crate::config::RabbitMq;
 use crate::envelope::Message;
@@ -208,12 +209,7 @@ impl Sink for AmqpSink {
 }
 
 fn seq_header(properties: &basic::AMQPProperties) -> Option<u64> {
-    match properties
-        .headers()
-        .as_ref()?
-        .inner()
-        .get(publish::SEQ_HEADER)?
-    {
+    match properties.headers().as_ref()?.inner().get(SEQ)? {
         AMQPValue::LongLongInt(seq) => u64::try_from(*seq).ok(),
         _ => None,
     }

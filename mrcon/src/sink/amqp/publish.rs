@@ -5,10 +5,8 @@
 
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sink::headers::{self, APP_ID, LOSSY, SEQ, TRACEPARENT};
 use bytes::BufMut;
-
-/// The header that carries our own number; it comes back with a returned message.
-pub(super) const SEQ_HEADER: &str = "x-mrcon-seq";
 
 const FRAME_METHOD: u8 = 1;
 const FRAME_HEADER: u8 = 2;
@@ -21,10 +19,6 @@ const METHOD_PUBLISH: u16 = 40;
 /// The broker answers with `basic.return` when no queue would get the message.
 const MANDATORY: u8 = 1;
 const PERSISTENT: u8 = 2;
-const APP_ID: &str = "mrcon";
-/// A longer document key stays out of the headers, which have to fit into one frame (128 KiB by
-/// default); the body has it in any case.
-const MAX_KEY_BYTES: usize = 64 << 10;
 
 /// Which properties follow, highest bit first (AMQP 0.9.1, 4.2.6.1).
 mod flags {
@@ -131,35 +125,24 @@ impl Publisher {
 fn put_headers(out: &mut Vec<u8>, seq: u64, message: &Message<'_>) {
     let start = out.len();
     out.put_u32(0);
-    let texts = [
-        ("x-mrcon-db", message.db),
-        ("x-mrcon-coll", message.coll),
-        ("x-mrcon-op", Some(message.operation)),
-        (
-            "x-mrcon-key",
-            message.key.filter(|key| key.len() <= MAX_KEY_BYTES),
-        ),
-    ];
-    for (name, text) in texts {
-        if let Some(text) = text {
-            put_header_name(out, name);
-            out.put_u8(b'S');
-            out.put_u32(text.len() as u32);
-            out.extend_from_slice(text.as_bytes());
-        }
+    for (name, text) in headers::texts(message) {
+        put_header_name(out, name);
+        out.put_u8(b'S');
+        out.put_u32(text.len() as u32);
+        out.extend_from_slice(text.as_bytes());
     }
-    put_header_name(out, SEQ_HEADER);
+    put_header_name(out, SEQ);
     out.put_u8(b'l');
     out.put_i64(seq as i64);
     if let Some(trace) = message.trace {
         let text = trace.traceparent();
-        put_header_name(out, "traceparent");
+        put_header_name(out, TRACEPARENT);
         out.put_u8(b'S');
         out.put_u32(text.len() as u32);
         out.extend_from_slice(&text);
     }
     if message.lossy {
-        put_header_name(out, "x-mrcon-lossy");
+        put_header_name(out, LOSSY);
         out.put_u8(b't');
         out.put_u8(1);
     }
@@ -205,6 +188,7 @@ fn end_frame(out: &mut Vec<u8>, begin: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::headers::MAX_KEY_BYTES;
     use amq_protocol::frame::{AMQPFrame, parse_frame};
     use amq_protocol::protocol::AMQPClass;
     use amq_protocol::protocol::basic::AMQPMethod;
@@ -221,6 +205,7 @@ mod tests {
             db: Some("shop"),
             coll: Some("orders"),
             key: Some("{\"_id\":1}"),
+            route: None,
             lossy: false,
             trace: None,
         }

@@ -39,6 +39,7 @@ async fn declare(channel: &mut Channel, target: &RabbitMq, passive: Passive) -> 
             "x-queue-type".into(),
             AMQPValue::LongString(queue_type.into()),
         );
+        stream_arguments(target, &mut arguments);
     }
     let request = queue::Declare {
         queue: short(&target.stream_name, "the queue's name")?,
@@ -60,6 +61,24 @@ async fn declare(channel: &mut Channel, target: &RabbitMq, passive: Passive) -> 
         )
         .await?;
     Ok(())
+}
+
+/// What RabbitMQ calls the retention of a stream in the arguments of its declaration.
+fn stream_arguments(target: &RabbitMq, arguments: &mut FieldTable) {
+    let Some(stream) = &target.stream else { return };
+    if let Some(age) = stream.max_age {
+        let seconds = format!("{}s", age.as_secs());
+        arguments.insert("x-max-age".into(), AMQPValue::LongString(seconds.into()));
+    }
+    for (name, bytes) in [
+        ("x-max-length-bytes", stream.max_bytes),
+        ("x-stream-max-segment-size-bytes", stream.segment_size),
+    ] {
+        if let Some(bytes) = bytes {
+            // Within the limits of the configuration, so within an int64.
+            arguments.insert(name.into(), AMQPValue::LongLongInt(bytes as i64));
+        }
+    }
 }
 
 /// AMQP tells nothing of an existing queue's properties, except by refusing a declaration that

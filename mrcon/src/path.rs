@@ -12,16 +12,24 @@
 //! Nothing is decoded but the values found; what is not on the way is stepped over by its length.
 
 use crate::elements::{Cursor, Malformed};
-use bson::RawDocument;
 use bson::spec::ElementType;
+use bson::{DateTime, Decimal128, RawDocument, oid::ObjectId};
+use std::io::Write;
+
+/// Up to here every integer has a double of its own.
+const LAST_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+
+/// The last millisecond of the year 9999. RFC 3339 has no later one, and for later dates the
+/// library would write this one.
+pub(crate) const LAST_MILLISECOND: i64 = 253_402_300_799_999;
 
 /// A path that the validation has seen: no part of it is empty.
 #[derive(Debug, Clone)]
-pub(super) struct Path(Box<str>);
+pub(crate) struct Path(Box<str>);
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Null,
     Bool(bool),
     Int(i64),
@@ -53,7 +61,7 @@ impl From<Malformed> for Stop {
 type Searched = Result<(), Stop>;
 
 impl Path {
-    pub(super) fn new(text: &str) -> Path {
+    pub(crate) fn new(text: &str) -> Path {
         Path(text.into())
     }
 
@@ -61,7 +69,7 @@ impl Path {
     ///
     /// # Errors
     /// The bytes on the way are not BSON; values before that were seen.
-    pub(super) fn values<'a>(
+    pub(crate) fn values<'a>(
         &self,
         event: &'a RawDocument,
         see: impl FnMut(Value<'a>) -> bool,
@@ -72,6 +80,47 @@ impl Path {
             Err(Stop::Malformed(malformed)) => Err(malformed),
         }
     }
+}
+
+impl Value<'_> {
+    /// Appends the value as people write it: a text as it stands, an id as its digits, a date by RFC
+    /// 3339. Nothing for null; `false` for what has no such form.
+    pub(crate) fn write(self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Value::Null => {}
+            Value::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
+            Value::Int(number) => write_integer(out, number),
+            // 200 and 200.0 are the same number to MongoDB, and the shell writes the one for the
+            // other.
+            Value::Double(number) if number.fract() == 0.0 && number.abs() < LAST_EXACT_INTEGER => {
+                write_integer(out, number as i64);
+            }
+            Value::Double(number) => {
+                out.extend_from_slice(zmij::Buffer::new().format(number).as_bytes());
+            }
+            Value::Decimal(bytes) => {
+                let written = write!(out, "{}", Decimal128::from_bytes(bytes));
+                debug_assert!(written.is_ok(), "a vector takes everything");
+            }
+            Value::Text(text) => out.extend_from_slice(text),
+            Value::ObjectId(bytes) => {
+                out.extend_from_slice(ObjectId::from_bytes(bytes).to_hex().as_bytes());
+            }
+            Value::Date(millis) => {
+                let date = DateTime::from_millis(millis).try_to_rfc3339_string();
+                match date.ok().filter(|_| millis <= LAST_MILLISECOND) {
+                    Some(text) => out.extend_from_slice(text.as_bytes()),
+                    None => return false,
+                }
+            }
+            Value::Other => return false,
+        }
+        true
+    }
+}
+
+fn write_integer(out: &mut Vec<u8>, number: i64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// One walk along a path. `rest` is what is still to be walked, and empty at the end of the path.

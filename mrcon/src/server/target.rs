@@ -1,0 +1,106 @@
+//! The RabbitMQ side of an entry: which protocol, and for streams under which name to publish.
+
+use super::entry::{Entry, Opened};
+use crate::config::Protocol;
+use crate::error::{Error, Result};
+use crate::lineage::{self, Decision, Producer, Reset};
+use crate::sink::amqp::{AmqpConnections, AmqpSink};
+use crate::sink::stream::StreamLink;
+use crate::sink::{AnySink, Sink};
+use crate::uri::StreamUri;
+
+/// How to reach the broker over either protocol.
+#[derive(Debug)]
+pub(super) struct Brokers {
+    pub(super) amqp: AmqpConnections,
+    pub(super) stream: StreamUri,
+}
+
+/// A connection to the queue or stream, over which nothing is published yet.
+pub(super) enum Target {
+    Amqp(AmqpSink),
+    Stream(StreamLink),
+}
+
+impl Target {
+    pub(super) async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Target> {
+        let rabbitmq = &entry.config.rabbitmq;
+        match rabbitmq.protocol {
+            Protocol::Amqp => AmqpSink::connect(&brokers.amqp, entry.index, rabbitmq)
+                .await
+                .map(Target::Amqp),
+            Protocol::Stream => {
+                let name = format!("mrcon {}", entry.status.name);
+                StreamLink::connect(&brokers.stream, &name, rabbitmq)
+                    .await
+                    .map(Target::Stream)
+            }
+        }
+    }
+
+    pub(super) async fn close(self) {
+        match self {
+            Target::Amqp(sink) => sink.close().await,
+            Target::Stream(link) => link.close().await,
+        }
+    }
+
+    /// Begins to publish behind the position of `source`.
+    pub(super) async fn begin(self, entry: &Entry, source: &Opened) -> Result<AnySink> {
+        let next_seq = source.seq() + 1;
+        match self {
+            Target::Amqp(sink) => Ok(AnySink::Amqp(sink.starting_at(next_seq))),
+            Target::Stream(link) => publish_as(entry, link, source).await.map(AnySink::Stream),
+        }
+    }
+}
+
+async fn publish_as(
+    entry: &Entry,
+    link: StreamLink,
+    source: &Opened,
+) -> Result<crate::sink::stream::StreamSink> {
+    let seq = source.seq();
+    let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
+    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref());
+    let repeatable = lineage::is_repeatable(watched);
+    let decision = lineage::decide(source.producer.as_ref(), seq, &numbering, repeatable);
+    let (producer, known) = match decision {
+        Decision::Keep(producer) => (producer, true),
+        Decision::New(reset) => match adopt_new(entry, source, numbering, reset).await {
+            Ok(producer) => (producer, false),
+            Err(error) => {
+                link.close().await;
+                return Err(error);
+            }
+        },
+    };
+    let (sink, last) = link.publish_as(&producer.name, seq + 1).await?;
+    if known && last < seq {
+        note(entry, Reset::StreamLost);
+    }
+    Ok(sink)
+}
+
+/// A new name, durable before anything is published under it.
+async fn adopt_new(
+    entry: &Entry,
+    source: &Opened,
+    numbering: bson::Document,
+    reset: Option<Reset>,
+) -> Result<Producer, Error> {
+    let producer = Producer::new(&entry.config.watched, numbering);
+    entry.store.adopt(source.epoch, &producer).await?;
+    if let Some(reset) = reset {
+        note(entry, reset);
+    }
+    Ok(producer)
+}
+
+fn note(entry: &Entry, reset: Reset) {
+    entry.metrics.deduplication_reset(reset);
+    tracing::warn!(
+        connector = %entry.status.name, state = entry.status.state().as_str(), reason = reset.as_str(),
+        "{}", reset.explained()
+    );
+}

@@ -1,0 +1,338 @@
+//! RabbitMQ's native stream protocol: several messages a frame, and repeats dropped by the broker.
+//!
+//! Each message has its Seq as publishing id, and each connector the name of a producer
+//! ([`crate::lineage`]): the broker takes no id that is not above the last one of that name. One
+//! connection a connector, with one publisher for each partition of a super stream. As over AMQP
+//! there is no task: the connector's own loop drives the connection through [`Sink::settled`].
+//!
+//! After any error of a message nothing more is sent: a higher id would make the broker drop the
+//! lower one when it comes again. The run ends.
+
+mod command;
+mod connection;
+mod hash;
+mod message;
+mod topology;
+
+use super::{Outcome, Settlement, Sink};
+use crate::config::RabbitMq;
+use crate::envelope::Message;
+use crate::error::{Error, ErrorKind, Result};
+use crate::uri::StreamUri;
+use bytes::BufMut;
+use command::{Frame, SIZE_BYTES};
+use connection::Connection;
+use std::time::Duration;
+use tokio::time::timeout;
+use topology::Topology;
+
+/// Bytes waiting for the socket above which the connector encodes no further: a few turns' worth.
+const WRITE_BUFFER_HIGH: usize = 1 << 20;
+/// Size from which on a frame is full: few enough bytes that the first of them need not wait.
+const FULL_FRAME: usize = 64 << 10;
+/// How long the broker may take to say goodbye.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// Key, version, publisher and number of messages, behind a frame's size.
+const PUBLISH_HEAD: usize = 2 + 2 + 1 + 4;
+
+/// A connection to a broker where the stream is, before it is known under which name to publish.
+#[derive(Debug)]
+pub struct StreamLink {
+    connection: Connection,
+    topology: Topology,
+    /// How long the rest of the opening may take.
+    limit: Duration,
+}
+
+impl StreamLink {
+    /// Connects, and finds or creates the stream.
+    ///
+    /// `name` is the connection's name in RabbitMQ's management.
+    ///
+    /// # Errors
+    /// No connection, refused credentials, a broker without the protocol, a stream that is missing or
+    /// cannot be used.
+    pub async fn connect(uri: &StreamUri, name: &str, target: &RabbitMq) -> Result<StreamLink> {
+        let limit = uri.connection_timeout;
+        let opening = async {
+            let mut connection = Connection::open(uri, name).await?;
+            let topology = topology::ensure(&mut connection, target).await?;
+            Ok((connection, topology))
+        };
+        let (connection, topology) = timeout(limit, opening)
+            .await
+            .unwrap_or_else(|_| Err(late(&format!("connect to {uri}"), limit)))?;
+        Ok(StreamLink {
+            connection,
+            topology,
+            limit,
+        })
+    }
+
+    /// Partitions of the super stream; 0 for a plain stream.
+    pub fn partitions(&self) -> usize {
+        match &self.topology {
+            Topology::Plain(_) => 0,
+            Topology::Super(partitions) => partitions.len(),
+        }
+    }
+
+    /// Begins to publish under the name of `producer`, with `next_seq` as the first id.
+    ///
+    /// Returns also the last id that the broker has of this producer; 0 if none.
+    ///
+    /// # Errors
+    /// As [`StreamLink::connect`].
+    pub async fn publish_as(mut self, producer: &str, next_seq: u64) -> Result<(StreamSink, u64)> {
+        let within = self.limit;
+        let (publishers, last) = timeout(within, self.declare(producer))
+            .await
+            .unwrap_or_else(|_| Err(late("declare a publisher", within)))?;
+        let limit = self.connection.frame_max();
+        let usual = self.connection.usual_frame().unwrap_or(FULL_FRAME);
+        let sink = StreamSink {
+            full_frame: usual.min(FULL_FRAME).min(limit.unwrap_or(FULL_FRAME)),
+            frame_max: limit,
+            connection: self.connection,
+            publishers,
+            gathered: 0,
+            confirmed_to: next_seq - 1,
+        };
+        Ok((sink, last))
+    }
+
+    async fn declare(&mut self, producer: &str) -> Result<(Vec<Publisher>, u64)> {
+        let streams = match &self.topology {
+            Topology::Plain(name) => std::slice::from_ref(name),
+            Topology::Super(partitions) => partitions,
+        };
+        let (mut publishers, mut last) = (Vec::new(), 0);
+        for (id, stream) in (0..=u8::MAX).zip(streams) {
+            let context = format!("declare a publisher to the stream `{stream}`");
+            let request = |out: &mut Vec<u8>| {
+                out.put_u8(id);
+                command::put_text(out, producer);
+                command::put_text(out, stream);
+            };
+            let answer = self
+                .connection
+                .call(command::DECLARE_PUBLISHER, request, &context)
+                .await?;
+            answer.accepted(&context)?;
+            let context = format!("ask for the last message in the stream `{stream}`");
+            let request = |out: &mut Vec<u8>| {
+                command::put_text(out, producer);
+                command::put_text(out, stream);
+            };
+            let answer = self
+                .connection
+                .call(command::QUERY_PUBLISHER_SEQUENCE, request, &context)
+                .await?;
+            last = last.max(answer.accepted(&context)?.u64()?);
+            publishers.push(Publisher::new(id));
+        }
+        Ok((publishers, last))
+    }
+
+    /// Takes leave of the broker without having published.
+    pub async fn close(self) {
+        let _ = timeout(CLOSE_DEADLINE, self.connection.close()).await;
+    }
+}
+
+fn late(what: &str, limit: Duration) -> Error {
+    let seconds = limit.as_secs_f32();
+    let text = format!("{what}: no answer within {seconds} s");
+    Error::new(ErrorKind::RabbitConnection, text)
+}
+
+/// A connection that publishes to one stream or super stream. See the module's documentation.
+#[derive(Debug)]
+pub struct StreamSink {
+    connection: Connection,
+    /// One for each partition, in their order.
+    publishers: Vec<Publisher>,
+    /// Bytes in frames that are not in the output yet.
+    gathered: usize,
+    full_frame: usize,
+    frame_max: Option<usize>,
+    /// Every id up to this one is confirmed; others above it may be.
+    confirmed_to: u64,
+}
+
+/// The publisher of one stream, with the frame that it gathers messages in.
+#[derive(Debug)]
+struct Publisher {
+    id: u8,
+    frame: Vec<u8>,
+    messages: u32,
+}
+
+impl Publisher {
+    fn new(id: u8) -> Publisher {
+        Publisher {
+            id,
+            frame: Vec::new(),
+            messages: 0,
+        }
+    }
+
+    fn gather(&mut self, seq: u64, message: &Message<'_>) {
+        if self.messages == 0 {
+            command::begin_frame(&mut self.frame, command::PUBLISH);
+            self.frame.put_u8(self.id);
+            self.frame.put_u32(0);
+        }
+        self.frame.put_u64(seq);
+        let start = self.frame.len();
+        self.frame.put_u32(0);
+        message::write(&mut self.frame, seq, message);
+        let size = (self.frame.len() - start - 4) as u32;
+        self.frame[start..start + 4].copy_from_slice(&size.to_be_bytes());
+        self.messages += 1;
+    }
+
+    /// Makes a whole frame of what was gathered.
+    fn finish(&mut self) {
+        command::end_frame(&mut self.frame, 0);
+        let count = SIZE_BYTES + PUBLISH_HEAD - 4;
+        self.frame[count..count + 4].copy_from_slice(&self.messages.to_be_bytes());
+        self.messages = 0;
+    }
+}
+
+impl StreamSink {
+    /// Which publisher an event goes to. Events about no document go to the first partition.
+    fn partition_of(&self, message: &Message<'_>) -> usize {
+        match (self.publishers.len(), message.route) {
+            (1, _) | (_, None) => 0,
+            (count, Some(route)) => hash::partition(route, count),
+        }
+    }
+
+    /// Hands the frame of a publisher to the output.
+    fn send(&mut self, index: usize) {
+        let alone = self.publishers.len() == 1;
+        let publisher = &mut self.publishers[index];
+        if publisher.messages == 0 {
+            return;
+        }
+        publisher.finish();
+        self.gathered -= publisher.frame.len();
+        let output = self.connection.wire().output();
+        // A frame that would fill a segment is one; small ones of many partitions share it.
+        if alone || publisher.frame.len() >= self.full_frame {
+            let next = output.take_spare();
+            output.push(std::mem::replace(&mut publisher.frame, next));
+        } else {
+            output.buffer().extend_from_slice(&publisher.frame);
+            publisher.frame.clear();
+        }
+    }
+
+    fn on_frame(&mut self, mut frame: Frame, into: &mut Vec<Settlement>) -> Result<()> {
+        match frame.key {
+            command::PUBLISH_CONFIRM => {
+                let _publisher = frame.fields.u8()?;
+                let alone = self.publishers.len() == 1;
+                for _ in 0..frame.fields.u32()? {
+                    let id = frame.fields.u64()?;
+                    note_confirm(&mut self.confirmed_to, alone, id, into);
+                }
+                Ok(())
+            }
+            command::PUBLISH_ERROR => {
+                let _publisher = frame.fields.u8()?;
+                let _count = frame.fields.u32()?;
+                let (id, code) = (frame.fields.u64()?, frame.fields.u16()?);
+                Err(command::refusal(code, &format!("publish event {id}")))
+            }
+            _ => self.connection.on_notice(frame, "publish"),
+        }
+    }
+}
+
+/// One confirmed id. Ids of a plain stream come in order, so a run of them is one settlement; those
+/// of partitions do not, and the ids between them belong to others.
+fn note_confirm(confirmed_to: &mut u64, alone: bool, id: u64, into: &mut Vec<Settlement>) {
+    let next = *confirmed_to + 1;
+    let multiple = alone && id == next;
+    if multiple {
+        *confirmed_to = id;
+        if let Some(last) = into.last_mut()
+            && last.multiple
+            && last.seq + 1 == id
+        {
+            last.seq = id;
+            return;
+        }
+    }
+    into.push(Settlement {
+        seq: id,
+        multiple,
+        outcome: Outcome::Confirmed,
+    });
+}
+
+impl Sink for StreamSink {
+    fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
+        let index = self.partition_of(message);
+        let most = message::most_bytes(message) + SIZE_BYTES + PUBLISH_HEAD + 12;
+        let limit = self
+            .frame_max
+            .unwrap_or(usize::MAX)
+            .min(u32::MAX as usize >> 1);
+        if self.publishers[index].frame.len() + most > limit {
+            self.send(index);
+        }
+        let publisher = &mut self.publishers[index];
+        let before = publisher.frame.len();
+        publisher.frame.reserve(most);
+        publisher.gather(seq, message);
+        if publisher.frame.len() > limit {
+            // Nothing of it has been sent: it was alone in its frame.
+            let bytes = publisher.frame.len();
+            publisher.frame = Vec::new();
+            publisher.messages = 0;
+            let text = format!(
+                "publish event {seq}: its frame has {bytes} bytes, {limit} are allowed (frame_max of the URI)"
+            );
+            return Err(Error::new(ErrorKind::MessageTooLarge, text));
+        }
+        let after = publisher.frame.len();
+        self.gathered += after - before;
+        if after >= self.full_frame {
+            self.send(index);
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.connection.unsent() + self.gathered < WRITE_BUFFER_HIGH
+    }
+
+    /// The protocol has no word for it: during an alarm the broker just does not confirm.
+    fn blocked(&self) -> Option<&str> {
+        None
+    }
+
+    async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+        let had_room = self.has_room();
+        for index in 0..self.publishers.len() {
+            self.send(index);
+        }
+        loop {
+            while let Some(frame) = self.connection.next_frame()? {
+                self.on_frame(frame, into)?;
+            }
+            if !into.is_empty() || self.has_room() != had_room {
+                return Ok(());
+            }
+            self.connection.turn(had_room, WRITE_BUFFER_HIGH).await?;
+        }
+    }
+
+    async fn close(self) {
+        let _ = timeout(CLOSE_DEADLINE, self.connection.close()).await;
+    }
+}
