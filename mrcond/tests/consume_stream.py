@@ -9,7 +9,6 @@ PYTHONPATH has to have rstream, as 'dev/services.py fetch rstream' prints it.
 """
 
 import asyncio
-import base64
 import json
 import sys
 import types
@@ -37,7 +36,7 @@ def facts(message, context):
         "stream": context.stream,
         "offset": context.offset,
         "id": plain(properties.message_id),
-        "body": base64.b64encode(message.body).decode(),
+        "body": message.body.decode(),
         "content_type": plain(properties.content_type),
         "durable": header.durable if header else None,
         "created": properties.creation_time,

@@ -20,10 +20,12 @@ mod history;
 mod lag;
 mod logs;
 mod monitoring;
+mod once;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod page;
 mod restarts;
 mod secrets;
 mod sharing;
+mod stream;
 mod supervision;

@@ -24,6 +24,11 @@ impl Entry {
         self
     }
 
+    /// Whether it publishes over the stream protocol.
+    pub(crate) fn is_over_streams(&self) -> bool {
+        self.0["rabbitmq"]["protocol"] == "stream"
+    }
+
     /// The name that the daemon gives to the connector of this entry.
     pub(crate) fn name(&self) -> String {
         let text =

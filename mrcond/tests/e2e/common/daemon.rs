@@ -29,6 +29,8 @@ const SHOWN_LINES: usize = 40;
 pub(crate) struct Uris {
     pub(crate) mongo: String,
     pub(crate) rabbit: String,
+    /// Where the stream protocol is spoken, if not where the daemon looks by itself.
+    pub(crate) stream: Option<String>,
 }
 
 /// A running `mrcond`. It does not outlive the test, nor the process that runs the tests.
@@ -68,10 +70,13 @@ impl Drop for ConfigFile {
 impl Daemon {
     /// Starts the daemon; it may not be ready, or fail at once.
     pub(crate) fn spawn(config: &Config, uris: &Uris) -> Daemon {
-        let variables = [
+        let mut variables = vec![
             ("MRCON_MONGO_URI", uris.mongo.as_str()),
             ("MRCON_RABBITMQ_URI", &uris.rabbit),
         ];
+        if let Some(stream) = &uris.stream {
+            variables.push(("MRCON_RABBITMQ_STREAM_URI", stream));
+        }
         Daemon::spawn_with(config, &variables, &[])
     }
 

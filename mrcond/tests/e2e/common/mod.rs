@@ -16,5 +16,6 @@ pub(crate) mod promql;
 pub(crate) mod rabbit;
 pub(crate) mod rig;
 pub(crate) mod services;
+pub(crate) mod stream;
 pub(crate) mod truth;
 pub(crate) mod wait;

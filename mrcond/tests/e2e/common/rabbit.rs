@@ -5,7 +5,7 @@ use super::services;
 use super::wait::{PATIENTLY, SOON, eventually};
 use amqprs::channel::{
     BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
-    ConsumerMessage, QueueDeclareArguments, QueueDeleteArguments,
+    ConsumerMessage, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
@@ -48,7 +48,7 @@ const SLOW: Pace = Pace {
 };
 
 /// The `type` of the message that marks the end of what a collector waits for.
-const END: &str = "e2e.end";
+pub(crate) const END: &str = "e2e.end";
 
 /// What the broker adds to a message from a stream.
 const OFFSET_HEADER: &str = "x-stream-offset";
@@ -57,6 +57,8 @@ const OFFSET_HEADER: &str = "x-stream-offset";
 #[derive(Debug, Clone)]
 pub(crate) struct Broker {
     pub(crate) uri: String,
+    /// For the stream protocol, if it is known.
+    pub(crate) stream_uri: Option<String>,
     /// Only of those that were started here.
     own: Option<Own>,
 }
@@ -74,7 +76,11 @@ impl Broker {
     /// The one that most tests share: the user's own if named in the environment.
     pub(crate) async fn shared() -> Broker {
         let start = async || match std::env::var("MRCON_RABBITMQ_URI") {
-            Ok(uri) if !uri.is_empty() => Broker { uri, own: None },
+            Ok(uri) if !uri.is_empty() => Broker {
+                uri,
+                stream_uri: std::env::var("MRCON_RABBITMQ_STREAM_URI").ok(),
+                own: None,
+            },
             _ => Broker::start(services::unique("rabbit"), None).await,
         };
         SHARED.get_or_init(start).await.clone()
@@ -93,9 +99,20 @@ impl Broker {
             .await
     }
 
+    /// One with these lines in its configuration.
+    pub(crate) async fn with_settings(settings: &[String]) -> Broker {
+        let set = settings.iter().flat_map(|line| ["--set", line.as_str()]);
+        let name = services::unique("rabbit-set");
+        Broker::start_with(name, None, &set.collect::<Vec<_>>()).await
+    }
+
     async fn start(name: String, version: Option<&'static str>) -> Broker {
         let arguments = version.map_or(vec![], |version| vec!["--version", version]);
-        let described = services::start("rabbit", &name, &arguments).await;
+        Broker::start_with(name, version, &arguments).await
+    }
+
+    async fn start_with(name: String, version: Option<&'static str>, arguments: &[&str]) -> Broker {
+        let described = services::start("rabbit", &name, arguments).await;
         let text = |key: &str| described[key].as_str().unwrap_or_default().to_owned();
         let pid = described["pid"]
             .as_u64()
@@ -103,6 +120,7 @@ impl Broker {
             .unwrap_or_default();
         Broker {
             uri: text("uri"),
+            stream_uri: Some(text("stream_uri")),
             own: Some(Own {
                 name,
                 version,
@@ -151,6 +169,11 @@ impl Broker {
             },
         )
         .await;
+    }
+
+    /// Stops it and removes what it has written.
+    pub(crate) async fn remove(self) {
+        services::remove(&self.own().name).await;
     }
 
     /// Raises a memory alarm.
@@ -209,6 +232,35 @@ impl Broker {
             },
         )
         .await;
+    }
+
+    /// Puts an empty message with this id into a queue or stream.
+    pub(crate) async fn mark(&self, queue: &str, id: &str) {
+        eventually(PATIENTLY, &format!("mark {queue}"), async || {
+            let (connection, channel) = self.open().await?;
+            let mut properties = BasicProperties::default();
+            properties.with_message_type(END).with_message_id(id);
+            let target = BasicPublishArguments::new("", queue);
+            channel
+                .basic_publish(properties, Vec::new(), target)
+                .await
+                .map_err(|error| error.to_string())?;
+            // The broker takes the close after what came before it.
+            close(connection).await
+        })
+        .await;
+    }
+
+    /// Deletes a super stream of so many partitions with all that is in it.
+    pub(crate) async fn delete_super_stream(&self, name: &str, partitions: usize) {
+        for partition in 0..partitions {
+            self.delete(&format!("{name}-{partition}")).await;
+        }
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let exchange = ExchangeDeleteArguments::new(name);
+        let deleted = channel.exchange_delete(exchange).await;
+        deleted.unwrap_or_else(|error| panic!("delete the exchange {name}: {error}"));
+        let _ = close(connection).await;
     }
 
     /// Declares a queue that does not survive a restart of the broker.

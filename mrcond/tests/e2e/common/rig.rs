@@ -51,6 +51,7 @@ impl Rig {
         Uris {
             mongo: self.mongo_uri.clone(),
             rabbit: self.broker.uri.clone(),
+            stream: self.broker.stream_uri.clone(),
         }
     }
 

@@ -1,0 +1,117 @@
+//! Streams as RabbitMQ's own Python client sees them: a consumer that is not ours.
+
+use super::daemon::Daemon;
+use super::rabbit::{Broker, Delivery, END};
+use super::services;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consume_stream.py");
+
+/// The folder that has the client.
+static CLIENT: OnceCell<String> = OnceCell::const_new();
+
+/// Counts that repeats could not be dropped.
+pub(crate) const RESETS: &str = "mrcon_deduplication_resets_total";
+
+/// A message, and where it was.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) stream: String,
+    pub(crate) delivery: Delivery,
+}
+
+/// Everything that is in a stream, in order.
+pub(crate) async fn read(broker: &Broker, stream: &str) -> Vec<Delivery> {
+    let found = read_all(broker, &[stream.to_owned()]).await;
+    found.into_iter().map(|found| found.delivery).collect()
+}
+
+/// Everything that is in these streams, in the order of each.
+pub(crate) async fn read_all(broker: &Broker, streams: &[String]) -> Vec<Found> {
+    let client = CLIENT.get_or_init(|| services::fetch("rstream")).await;
+    let mark = services::unique("end");
+    for stream in streams {
+        broker.mark(stream, &mark).await;
+    }
+    let mut command = Command::new("python3");
+    command
+        .arg(SCRIPT)
+        .arg(uri(broker))
+        .arg(&mark)
+        .args(streams);
+    command.env("PYTHONPATH", client.trim());
+    let printed = services::run(command, &format!("consume_stream.py: {streams:?}")).await;
+    let found = printed.lines().map(found);
+    found.filter(|found| !is_mark(&found.delivery)).collect()
+}
+
+/// Marks of earlier readings are still there.
+fn is_mark(delivery: &Delivery) -> bool {
+    delivery.kind.as_deref() == Some(END)
+}
+
+fn uri(broker: &Broker) -> String {
+    let derived = || {
+        let (server, _) = broker.uri.rsplit_once(':').unwrap_or((&broker.uri, ""));
+        server.replacen("amqp://", "rabbitmq-stream://", 1) + ":5552"
+    };
+    broker.stream_uri.clone().unwrap_or_else(derived)
+}
+
+fn found(line: &str) -> Found {
+    let message: Value = serde_json::from_str(line)
+        .unwrap_or_else(|error| panic!("consume_stream.py printed {line:?}: {error}"));
+    let text = |key: &str| message[key].as_str().map(str::to_owned);
+    let headers: BTreeMap<String, Value> = message["headers"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let delivery = Delivery {
+        id: text("id").unwrap_or_default(),
+        body: text("body").unwrap_or_default().into_bytes(),
+        content_type: text("content_type"),
+        delivery_mode: (message["durable"] == true).then_some(2),
+        timestamp: message["created"].as_u64().map(|millis| millis / 1000),
+        kind: text("kind"),
+        app_id: text("app_id"),
+        headers,
+    };
+    Found {
+        stream: text("stream").unwrap_or_default(),
+        delivery,
+    }
+}
+
+/// How often repeats could not be dropped, by reason, where that is not never.
+pub(crate) async fn resets(daemon: &Daemon) -> BTreeMap<String, f64> {
+    let metrics = daemon.metrics().await;
+    let reasons = metrics.family(RESETS).label_values("reason");
+    let expected = [
+        "configuration_changed",
+        "not_repeatable",
+        "protocol_changed",
+        "stream_lost",
+    ];
+    assert!(reasons.iter().copied().eq(expected), "{reasons:?}");
+    let counts = reasons.into_iter().map(|reason| {
+        (
+            reason.to_owned(),
+            metrics.sum(RESETS, &[("reason", reason)]),
+        )
+    });
+    counts.filter(|(_, count)| *count > 0.0).collect()
+}
+
+/// How often the log warns that repeats could not be dropped, for this reason.
+pub(crate) fn warnings(daemon: &Daemon, reason: &str) -> usize {
+    let reason = format!("reason=\"{reason}\"");
+    let log = daemon.log();
+    log.lines()
+        .filter(|line| line.contains("WARN") && line.contains(&reason))
+        .count()
+}
