@@ -54,10 +54,7 @@ async fn consumer_over_the_stream_protocol_sees_something_else() {
 }
 
 /// Where each message of a super stream was found, by what decides on it.
-fn places<'f>(
-    found: &'f [Found],
-    by: impl Fn(&Delivery) -> String,
-) -> BTreeMap<String, BTreeSet<&'f str>> {
+fn places(found: &[Found], by: impl Fn(&Delivery) -> String) -> BTreeMap<String, BTreeSet<&str>> {
     let mut places: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for Found { stream, delivery } in found {
         places.entry(by(delivery)).or_default().insert(stream);
