@@ -142,6 +142,39 @@ fn a_key_in_which_a_shard_key_or_a_type_is_lost() {
 }
 
 #[test]
+fn a_message_that_goes_to_another_partition_than_its_path_says() {
+    let route = |path: &str, document: Document| {
+        let raw = with("fullDocument", document);
+        let event = ChangeEvent::parse(&raw).expect("an event");
+        let mut scratch = Scratch::default();
+        let envelope = Envelope::default().routed_by(path);
+        let message = envelope.message(&event, &mut scratch).expect("a message");
+        let by_key = message.route == message.key.map(str::as_bytes);
+        (!by_key).then(|| String::from_utf8_lossy(message.route.unwrap()).into_owned())
+    };
+    let path = "fullDocument.a.b";
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(route(path, doc! {"a": {"b": "x"}}), text("x"));
+    assert_eq!(route(path, doc! {"a": {"b": 7_i64}}), text("7"));
+    assert_eq!(route(path, doc! {"a": [{"c": 1}, {"b": 2}]}), text("2"));
+    assert_eq!(
+        route("documentKey._id", doc! {}),
+        text("070707070707070707070707")
+    );
+    // No such field, null and what has no plain text: the key decides.
+    for document in [
+        doc! {},
+        doc! {"a": {"b": null}},
+        doc! {"a": {"b": {"c": 1}}},
+    ] {
+        assert_eq!(route(path, document), None);
+    }
+    let raw = raw(&insert());
+    let message = message(&raw, Format::Relaxed);
+    assert_eq!(message.route, message.key.map(str::as_bytes));
+}
+
+#[test]
 fn replaced_text_that_is_not_reported() {
     let token = element(0x03, b"_id", raw(&doc! { "_data": "82" }).as_bytes());
     let text = document_bytes(&element(0x02, b"_id", &string(b"a\xFF")));

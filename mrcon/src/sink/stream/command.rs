@@ -237,7 +237,7 @@ mod tests {
             put_text(out, "orders");
             put_map(out, &[("max-age", "60s")]);
         });
-        let expected = b"\x07\x00\x00\x00\x24\x00\x0d\x00\x01\x00\x00\x00\x09\x00\x06orders\
+        let expected = b"\x07\x00\x00\x00\x22\x00\x0d\x00\x01\x00\x00\x00\x09\x00\x06orders\
                          \x00\x00\x00\x01\x00\x07max-age\x00\x0360s";
         assert_eq!(out, expected);
         let mut out = Vec::new();

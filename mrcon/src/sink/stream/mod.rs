@@ -336,3 +336,79 @@ impl Sink for StreamSink {
         let _ = timeout(CLOSE_DEADLINE, self.connection.close()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use std::borrow::Cow;
+
+    fn settled(base: u64, alone: bool, ids: &[u64]) -> Vec<(u64, bool)> {
+        let (mut confirmed_to, mut into) = (base, Vec::new());
+        for id in ids {
+            note_confirm(&mut confirmed_to, alone, *id, &mut into);
+        }
+        into.iter()
+            .map(|settlement| (settlement.seq, settlement.multiple))
+            .collect()
+    }
+
+    #[test]
+    fn confirm_covers_a_message_that_the_broker_did_not_confirm() {
+        assert_eq!(settled(0, true, &[1, 2, 3]), [(3, true)]);
+        // A repeat that is dropped is confirmed at once, before what is in flight before it.
+        assert_eq!(
+            settled(10, true, &[13, 11, 12, 13]),
+            [(13, false), (13, true)]
+        );
+        assert_eq!(
+            settled(10, true, &[11, 13, 14]),
+            [(11, true), (13, false), (14, false)]
+        );
+        // What is not known is passed on, and counts for nothing in the window.
+        assert_eq!(
+            settled(10, true, &[3, u64::MAX, 11]),
+            [(3, false), (u64::MAX, false), (11, true)]
+        );
+        assert_eq!(
+            settled(0, false, &[1, 2, 4]),
+            [(1, false), (2, false), (4, false)]
+        );
+    }
+
+    #[test]
+    fn frame_of_several_messages_has_wrong_sizes() {
+        let message = |body| Message {
+            body,
+            content_type: "application/json",
+            id: Cow::Borrowed("1"),
+            timestamp: None,
+            operation: "insert",
+            db: None,
+            coll: None,
+            key: None,
+            route: None,
+            lossy: false,
+            trace: None,
+        };
+        let mut publisher = Publisher::new(3);
+        publisher.gather(41, &message(b"{}"));
+        publisher.gather(42, &message(b"{\"a\":1}"));
+        publisher.finish();
+        let mut input = BytesMut::from(&publisher.frame[..]);
+        let mut frame = command::take(&mut input).unwrap().unwrap();
+        assert!(input.is_empty());
+        assert_eq!(frame.key, command::PUBLISH);
+        assert_eq!(frame.fields.u8().unwrap(), 3);
+        assert_eq!(frame.fields.u32().unwrap(), 2);
+        for (seq, body) in [(41, &b"{}"[..]), (42, b"{\"a\":1}")] {
+            assert_eq!(frame.fields.u64().unwrap(), seq);
+            let size = frame.fields.u32().unwrap();
+            let bytes: Vec<u8> = (0..size).map(|_| frame.fields.u8().unwrap()).collect();
+            let mut expected = Vec::new();
+            message::write(&mut expected, seq, &message(body));
+            assert_eq!(bytes, expected);
+        }
+        assert!(frame.fields.u8().is_err(), "something follows");
+    }
+}
