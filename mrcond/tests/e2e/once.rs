@@ -297,3 +297,28 @@ async fn filter_that_may_not_repeat_makes_the_broker_drop_new_events() {
     assert_eq!(ids.len(), 80, "an insert is missing");
     rig.clean().await;
 }
+
+#[tokio::test]
+async fn disk_alarm_repeats_events_or_does_not_end() {
+    let broker = Broker::private().await;
+    let rig = Rig::on(&Mongo::shared().await, &broker, "once-disk").await;
+    let entry = entry(&rig);
+    let daemon = rig.start(from_ref(&entry)).await;
+    let load = Load::start(&rig.collection(), 0, LOAD);
+    daemon.goes_on(&entry.name()).await;
+    broker.ctl(&["set_disk_free_limit", "900000GB"]).await;
+    // The broker says nothing; the watchdog ends the run, and the next one gets no further.
+    let line = daemon
+        .unhealthy(&[&entry.name(), "restarting", "no confirm", "disk alarm"])
+        .await;
+    assert!(line.contains("remedy: "), "{line}");
+    load.finish().await;
+    broker.ctl(&["set_disk_free_limit", "50MB"]).await;
+    let truth = rig.truth().await;
+    daemon.confirmed(&entry.name(), truth.len()).await;
+    daemon.healthy().await;
+    let deliveries = stream::read(&broker, &rig.name).await;
+    judge_rest(&rig, &truth, &deliveries, 1);
+    assert!(resets(&daemon).await.is_empty());
+    rig.clean().await;
+}
