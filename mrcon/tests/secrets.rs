@@ -1,6 +1,6 @@
 //! No way of printing a URI or a secret shows what is in it.
 
-use mrcon::uri::{AmqpUri, MongoUri, Secret};
+use mrcon::uri::{AmqpUri, MongoUri, Secret, StreamUri};
 use proptest::prelude::*;
 
 const CANARY: &str = "5up3rS3cr3t";
@@ -9,6 +9,10 @@ const CANARY: &str = "5up3rS3cr3t";
 fn everything_printed(uri: &str) -> String {
     let mut printed = String::new();
     match AmqpUri::parse(uri) {
+        Ok(parsed) => printed += &format!("{parsed} {parsed:?} {parsed:#?} {:?}", parsed.password),
+        Err(error) => printed += &format!("{error} {error:?} {error:#?}"),
+    }
+    match StreamUri::parse(uri) {
         Ok(parsed) => printed += &format!("{parsed} {parsed:?} {parsed:#?} {:?}", parsed.password),
         Err(error) => printed += &format!("{error} {error:?} {error:#?}"),
     }
@@ -42,6 +46,8 @@ fn the_password_of_a_good_uri_is_not_printed() {
     for uri in [
         "amqp://user:5up3rS3cr3t@broker:5672/",
         "amqps://user:5up3rS3cr3t@broker?heartbeat=5&server_name_indication=5up3rS3cr3t",
+        "rabbitmq-stream://user:5up3rS3cr3t@broker:5552/",
+        "rabbitmq-stream+tls://user:5up3rS3cr3t@broker?server_name_indication=5up3rS3cr3t",
         "mongodb://user:5up3rS3cr3t@a,b/?replicaSet=rs0",
         "mongodb://a/?tlsCertificateKeyFilePassword=5up3rS3cr3t",
         "mongodb+srv://5up3rS3cr3t:x@cluster.example.net/db",
@@ -59,6 +65,7 @@ fn the_password_of_a_bad_uri_is_not_printed() {
     for scheme in [
         "amqp://",
         "amqps://",
+        "rabbitmq-stream://",
         "mongodb://",
         "mongodb+srv://",
         "http://",
@@ -88,6 +95,7 @@ proptest! {
     fn garbage_never_panics(text in ".{0,80}") {
         let _ = everything_printed(&text);
         let _ = everything_printed(&format!("amqps://{text}"));
+        let _ = everything_printed(&format!("rabbitmq-stream+tls://{text}"));
         let _ = everything_printed(&format!("mongodb://{text}"));
     }
 

@@ -8,6 +8,7 @@ use crate::envelope::{Format, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::{CustomMetrics, CustomNumber};
 use crate::sink::amqp::Publisher;
+use crate::sink::stream::write_message;
 use bson::doc;
 use prometheus::Registry;
 use std::sync::Mutex;
@@ -590,8 +591,8 @@ async fn silent_mongodb_looks_healthy() {
 }
 
 /// A broker that takes whatever comes, as the bytes that would go over the wire.
-struct WillingSink {
-    publisher: Publisher,
+struct WillingSink<W> {
+    write: W,
     out: Vec<u8>,
     published: u64,
     confirmed: u64,
@@ -599,10 +600,13 @@ struct WillingSink {
     stop: CancellationToken,
 }
 
-impl Sink for WillingSink {
+impl<W> Sink for WillingSink<W>
+where
+    W: Fn(&mut Vec<u8>, u64, &Message<'_>) -> Result<()> + Send,
+{
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
         self.published = seq;
-        self.publisher.write(&mut self.out, seq, message)
+        (self.write)(&mut self.out, seq, message)
     }
 
     fn has_room(&self) -> bool {
@@ -634,7 +638,10 @@ impl Sink for WillingSink {
 }
 
 /// Allocations of a whole run over `batches` replies of a thousand orders each.
-fn allocations(batches: u64) -> u64 {
+fn allocations<W>(batches: u64, write: W) -> u64
+where
+    W: Fn(&mut Vec<u8>, u64, &Message<'_>) -> Result<()> + Send,
+{
     let (events, items) = mpsc::channel(batches as usize);
     for batch in 0..batches {
         let events_of_batch = (batch * 1000..(batch + 1) * 1000).map(event).collect();
@@ -649,7 +656,7 @@ fn allocations(batches: u64) -> u64 {
     let counted = allocation_counter::measure(|| {
         let (confirmed, outcome) = runtime.block_on(async {
             let sink = WillingSink {
-                publisher: Publisher::new(1, 128 << 10, "", "queue").unwrap(),
+                write,
                 out: Vec::new(),
                 published: 0,
                 confirmed: 0,
@@ -672,8 +679,21 @@ fn allocations(batches: u64) -> u64 {
 /// From the server's reply in memory to the bytes for the socket, and back to the position.
 #[test]
 fn event_costs_an_allocation() {
-    let (few, many) = (allocations(10), allocations(40));
-    let per_event = (many - few) as f64 / 30_000.0;
-    // What is left is done once a turn of the loop, for 64 events or a window.
-    assert!(per_event < 0.05, "{per_event} allocations an event");
+    let publisher = Publisher::new(1, 128 << 10, "", "queue").unwrap();
+    let over_amqp =
+        |out: &mut Vec<u8>, seq, message: &Message<'_>| publisher.write(out, seq, message);
+    let over_streams = |out: &mut Vec<u8>, seq, message: &Message<'_>| {
+        write_message(out, seq, message);
+        Ok(())
+    };
+    let amqp = allocations(40, over_amqp) - allocations(10, over_amqp);
+    let streams = allocations(40, over_streams) - allocations(10, over_streams);
+    for (protocol, count) in [("AMQP", amqp), ("streams", streams)] {
+        let per_event = count as f64 / 30_000.0;
+        // What is left is done once a turn of the loop, for 64 events or a window.
+        assert!(
+            per_event < 0.05,
+            "{protocol}: {per_event} allocations an event"
+        );
+    }
 }

@@ -42,7 +42,7 @@ pub(super) fn most_bytes(message: &Message<'_>) -> usize {
 }
 
 /// Appends a message.
-pub(super) fn write(out: &mut Vec<u8>, seq: u64, message: &Message<'_>) {
+pub(crate) fn write(out: &mut Vec<u8>, seq: u64, message: &Message<'_>) {
     out.extend_from_slice(HEADER);
     out.extend_from_slice(section::ANNOTATIONS);
     compound(out, code::MAP, |out| {

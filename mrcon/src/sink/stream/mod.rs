@@ -14,6 +14,9 @@ mod hash;
 mod message;
 mod topology;
 
+#[cfg(test)]
+pub(crate) use message::write as write_message;
+
 use super::{Outcome, Settlement, Sink};
 use crate::config::RabbitMq;
 use crate::envelope::Message;
