@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn confirm_covers_a_message_that_the_broker_did_not_confirm() {
         assert_eq!(settled(0, true, &[1, 2, 3]), [(3, true)]);
-        // A repeat that is dropped is confirmed at once, before what is in flight before it.
+        // A repeat that is dropped may be confirmed before new messages that were sent before it.
         assert_eq!(
             settled(10, true, &[13, 11, 12, 13]),
             [(13, false), (13, true)]
