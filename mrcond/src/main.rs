@@ -86,6 +86,8 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
     let metrics = Metrics::register(&registry)
         .and_then(|metrics| metrics.with_custom(&config, &registry))
         .map_err(|error| other(&error))?;
+    // Before anybody can see that we are there, and stop us.
+    let terminated = termination()?;
     let listen = config.server().listen;
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
     let server = Server::new(config, mongodb, rabbitmq, metrics)
@@ -111,7 +113,7 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
             format!("listen on {listen}: {error}; set server.listen to a free address"),
         )
     })?;
-    let outcome = server.run(termination()?).await;
+    let outcome = server.run(terminated).await;
     http.abort();
     #[cfg(feature = "otlp")]
     export.finish().await;
