@@ -4,11 +4,13 @@
 //!
 //! 1. **At least once.** A resume token is saved only after the broker confirmed that event and
 //!    every event before it.
-//! 2. **Order.** The messages of one configured entry reach its queue in change-stream order. After
+//! 2. **Effectively once into RabbitMQ streams** over the native stream protocol: what is sent again
+//!    after a failure, the broker drops ([`lineage`]).
+//! 3. **Order.** The messages of one configured entry reach its queue in change-stream order. After
 //!    a failure a suffix is sent again from the last confirmed position; nothing is skipped.
-//! 3. **Nothing is dropped in silence.** Messages that the broker returns or refuses stop their
+//! 4. **Nothing is dropped in silence.** Messages that the broker returns or refuses stop their
 //!    connector, are counted, and are visible with a remedy.
-//! 4. **Bounded.** Every queue, window, batch and retry has a limit; memory does not grow with the
+//! 5. **Bounded.** Every queue, window, batch and retry has a limit; memory does not grow with the
 //!    backlog.
 //!
 //! # Flow

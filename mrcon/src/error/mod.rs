@@ -313,7 +313,7 @@ impl ErrorKind {
                 Retry,
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
-                "check that RabbitMQ is up, that its plugin rabbitmq_stream is enabled (rabbitmq-plugins enable rabbitmq_stream) and that MRCON_RABBITMQ_STREAM_URI leads to its stream port, or use protocol: amqp with queue_type: stream; the connector goes on by itself",
+                "check that RabbitMQ is up, that its plugin rabbitmq_stream is enabled (rabbitmq-plugins enable rabbitmq_stream) and that the stream URI (by default the host of the AMQP URI at port 5552, with TLS 5551) leads there, or use protocol: amqp with queue_type: stream; the connector goes on by itself",
             ),
             ErrorKind::StreamUnsupported => (
                 Retry,
