@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::process::Figures;
-use mrcon::config::CustomMetricType;
+use mrcon::config::{CustomMetricType, Protocol};
 use mrcon::history::History;
 use mrcon::metrics::custom::{CustomMetrics, CustomNumber};
 use mrcon::status::State::Blocked;
@@ -88,6 +88,7 @@ struct Connector {
     database: String,
     collection: String,
     target: String,
+    protocol: Protocol,
     state: &'static str,
     state_since: String,
     state_detail: Option<String>,
@@ -264,6 +265,7 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
         database: status.database.clone(),
         collection: status.collection.clone(),
         target: status.target.clone(),
+        protocol: status.protocol,
         state: now.state.as_str(),
         state_since: rfc3339(now.since),
         state_detail: now.detail,
