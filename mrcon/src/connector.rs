@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, Operation, ResumeToken};
 use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Latencies, Stage, Tally};
+use crate::pace::Pace;
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
@@ -24,7 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::task::yield_now;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Events encoded and published before the loop looks at the broker's answers again: few enough
@@ -36,16 +37,15 @@ const CONFIRM_DEADLINE: Duration = Duration::from_secs(30);
 /// Confirmed events after which the position is saved although `save_interval` is not over: bounds
 /// the replay after a crash at full speed.
 const SAVE_EVERY: u64 = 10_000;
-/// Position moves without events are saved at most this often. Saving is a write itself, which
-/// moves the idle token again: without a limit an idle connector would write for ever.
-const IDLE_SAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long saves may fail before the run ends; until then delivery goes on and only the replay grows.
 const UNSAVED_LIMIT: Duration = Duration::from_secs(60);
 /// After a failure, how long what is in flight may take: a restart should not wait long, and what
 /// is not confirmed by then is sent again.
 const FAILED_DRAIN_DEADLINE: Duration = Duration::from_secs(4);
-/// How often deadlines are looked at.
+/// How often deadlines and rates are looked at, while there is anything to see.
 const MAX_TICK: Duration = Duration::from_secs(1);
+/// How soon an idle position is saved again that could not be.
+const RETRY_IDLE_SAVE: Duration = Duration::from_secs(10);
 /// After a refused message the window is one message wide for this many confirms. A full queue
 /// takes a message whenever a consumer makes room; with more than one in flight a later event
 /// could slip in before an earlier one.
@@ -77,6 +77,7 @@ pub(crate) struct Settings {
     pub(crate) max_unconfirmed_bytes: u64,
     pub(crate) save_interval: Duration,
     pub(crate) on_invalidate: OnInvalidate,
+    pub(crate) pace: Pace,
     /// How long a stop may wait for confirms (three quarters of it) and the last save.
     pub(crate) drain_deadline: Duration,
     /// Where spans go; the envelope then puts a trace context on every message.
@@ -117,11 +118,15 @@ pub(crate) struct Run<S, C> {
     saved: Option<Checkpoint>,
     saving: Option<Saving>,
     last_save: Instant,
+    /// When a position that moved without an event is saved next.
+    idle_save: Instant,
+    /// When deadlines and rates are looked at next; `None` while there is nothing to see.
+    next_look: Option<Instant>,
+    /// The number of the last event that the last look saw.
+    seen: u64,
     saves_fail_since: Option<Instant>,
     /// When the broker last answered, or last owed nothing.
     last_progress: Instant,
-    /// When MongoDB last answered, or the loop last had something else to do.
-    last_item: Instant,
     careful_confirms: u64,
     blocked: bool,
     stream_ended: bool,
@@ -148,9 +153,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             saved: parts.saved.clone(),
             saving: None,
             last_save: now,
+            idle_save: now + parts.settings.pace.first_idle_save,
+            next_look: Some(now),
+            seen: seq,
             saves_fail_since: None,
             last_progress: now,
-            last_item: now,
             careful_confirms: if parts.careful { CAREFUL_CONFIRMS } else { 0 },
             blocked: false,
             stream_ended: false,
@@ -168,7 +175,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         stop: &CancellationToken,
     ) -> (Option<Checkpoint>, Result<()>) {
         self.parts.status.enter(State::Running, None);
+        self.await_mongodb();
         let outcome = self.stream(stop).await;
+        self.parts.status.mongodb_owes(None);
         let outcome = self.finish(outcome).await;
         // An event that ended the run may have been counted as read and no more.
         self.count();
@@ -179,10 +188,14 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     async fn stream(&mut self, stop: &CancellationToken) -> Result<()> {
         let mut answers: Vec<Settlement> = Vec::new();
-        let mut tick = interval(self.parts.settings.save_interval.min(MAX_TICK));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let timer = sleep_until(Instant::now());
+        tokio::pin!(timer);
         loop {
             self.publish_turn()?;
+            let due = self.next_look.unwrap_or(self.idle_save);
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
             tokio::select! {
                 biased;
                 // An orderly stop ends the reading; what is in flight is for `finish`.
@@ -195,7 +208,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 // A finished save before the start of another: there is at most one.
                 (checkpoint, saved) = async { self.saving.as_mut().expect("guarded").await },
                     if self.saving.is_some() => self.on_saved(checkpoint, saved)?,
-                _ = tick.tick() => self.on_tick()?,
+                () = &mut timer => self.on_tick()?,
                 // A batch in hand goes out before the next one is taken. In between whoever writes to
                 // the socket gets its turn.
                 () = yield_now(), if self.can_publish() => {}
@@ -210,20 +223,44 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     fn on_item(&mut self, item: SourceItem) {
-        self.last_item = Instant::now();
         match item {
-            SourceItem::End => self.stream_ended = true,
+            SourceItem::End => {
+                self.stream_ended = true;
+                self.parts.status.mongodb_owes(None);
+            }
             SourceItem::Batch(batch) => {
                 self.idle = batch
                     .idle_token()
                     .filter(|_| batch.is_empty())
                     .map(|token| (token.clone(), batch.received_at()));
-                if !batch.is_empty() {
+                if batch.is_empty() {
+                    self.await_mongodb();
+                } else {
+                    self.wake_up();
                     self.reading = Some(Reading { batch, next: 0 });
+                    self.parts.status.mongodb_owes(None);
                 }
                 self.take_idle();
             }
         }
+    }
+
+    /// Nothing is left to be published: the next word is MongoDB's.
+    fn await_mongodb(&self) {
+        let due = Instant::now() + self.parts.settings.pace.max_await;
+        self.parts.status.mongodb_owes(Some(due));
+    }
+
+    /// Something has come: from here on there are deadlines, and rates that are not 0.
+    fn wake_up(&mut self) {
+        if self.next_look.is_none() {
+            self.parts.status.look_at_rate();
+            self.next_look = Some(Instant::now() + self.tick());
+        }
+    }
+
+    fn tick(&self) -> Duration {
+        self.parts.settings.save_interval.min(MAX_TICK)
     }
 
     /// Moves the frontier to the idle token, if nothing is in flight before it.
@@ -310,7 +347,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         reading.next += 1;
         if reading.next == reading.batch.len() {
             self.reading = None;
-            self.last_item = now;
+            self.await_mongodb();
         }
         Ok(())
     }
@@ -443,13 +480,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     fn on_tick(&mut self) -> Result<()> {
         self.parts.status.look_at_rate();
-        let waiting = self.reading.is_none() && !self.stream_ended;
-        let silence = if waiting {
-            self.last_item.elapsed()
-        } else {
-            Duration::ZERO
-        };
-        self.parts.status.set_mongodb_silent(silence);
         self.latencies.flush();
         if self.blocked {
             self.last_progress = Instant::now();
@@ -462,14 +492,26 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             );
             return Err(Error::new(ErrorKind::ConfirmTimeout, text));
         }
+        let now = Instant::now();
         let due = match self.unsaved_events() {
-            0 => IDLE_SAVE_INTERVAL,
-            _ => self.parts.settings.save_interval,
+            0 => self.idle_save,
+            _ => self.last_save + self.parts.settings.save_interval,
         };
-        if self.last_save.elapsed() >= due {
+        if now >= due {
             self.begin_save();
         }
+        if now >= self.idle_save {
+            self.idle_save = now + self.parts.settings.pace.idle_save;
+        }
+        self.next_look = self.has_more_to_see().then(|| now + self.tick());
         Ok(())
+    }
+
+    /// Whether another look is needed soon, even if nothing more comes.
+    fn has_more_to_see(&mut self) -> bool {
+        let published = self.window.next_seq() - 1;
+        let moved = std::mem::replace(&mut self.seen, published) != published;
+        moved || !self.window.is_empty() || self.reading.is_some() || self.unsaved_events() > 0
     }
 
     fn unsaved_events(&self) -> u64 {
@@ -515,6 +557,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     return Err(error);
                 }
                 self.parts.status.not_saved(error.chain());
+                self.idle_save = self.idle_save.min(Instant::now() + RETRY_IDLE_SAVE);
                 if let Some(error_type) = error.policy().error_type {
                     self.parts.metrics.failed(error_type);
                     self.parts.status.count_failure();

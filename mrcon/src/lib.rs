@@ -41,6 +41,7 @@ pub mod history;
 pub mod lineage;
 pub mod metrics;
 pub mod oplog;
+mod pace;
 mod path;
 mod rate;
 pub mod repeats;

@@ -16,6 +16,7 @@ use crate::history::History;
 use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
+use crate::pace::Place;
 use crate::sink::amqp::AmqpConnections;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
@@ -115,7 +116,9 @@ impl Server {
             .enumerate()
             .map(|(index, entry)| {
                 let custom = metrics.custom.for_entry(configured, index);
-                let entry = Entry::new(index, entry, &client, shutdown_timeout, &metrics, custom);
+                let count = configured.len();
+                let place = Place { index, count };
+                let entry = Entry::new(place, entry, &client, shutdown_timeout, &metrics, custom);
                 Arc::new(entry)
             })
             .collect();

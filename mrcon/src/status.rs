@@ -16,7 +16,8 @@ use tokio::time::Instant;
 /// MongoDB gives no answer for this long, is not healthy.
 ///
 /// A healthy broker confirms within milliseconds, a busy one within a second or two; MongoDB
-/// answers at least once a second, if only that there is nothing new.
+/// answers when it was told to (`max_await_time`), if only that there is nothing new, and owes an
+/// answer from then on.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// What to do about a resource alarm.
@@ -138,8 +139,9 @@ pub struct ConnectorStatus {
     rabbitmq_connects: AtomicU64,
     /// When there was last a confirm, or last nothing to confirm.
     progress_time: AtomicI64,
-    /// Milliseconds for which a read has had no answer.
-    mongodb_silent: AtomicU64,
+    /// Milliseconds of `clock` from which on MongoDB owes an answer to a read, or `NEVER`.
+    mongodb_owes: AtomicU64,
+    clock: Instant,
     mongodb_up: AtomicI8,
     rabbitmq_up: AtomicI8,
 }
@@ -165,6 +167,7 @@ pub(crate) struct Unsaved {
 }
 
 const UNKNOWN: i64 = i64::MIN;
+const NEVER: u64 = u64::MAX;
 
 /// Events of each stage, and confirmed bytes.
 const RATES: usize = Stage::COUNT + 1;
@@ -329,7 +332,8 @@ impl ConnectorStatus {
             mongodb_connects: AtomicU64::new(0),
             rabbitmq_connects: AtomicU64::new(0),
             progress_time: AtomicI64::new(millis(SystemTime::now())),
-            mongodb_silent: AtomicU64::new(0),
+            mongodb_owes: AtomicU64::new(NEVER),
+            clock: Instant::now(),
             mongodb_up: AtomicI8::new(-1),
             rabbitmq_up: AtomicI8::new(-1),
         }
@@ -353,7 +357,7 @@ impl ConnectorStatus {
             mongodb_up: flag(&self.mongodb_up),
             rabbitmq_up: flag(&self.rabbitmq_up),
             stalled_for: self.stalled_for(),
-            mongodb_silent: Duration::from_millis(self.mongodb_silent.load(Ordering::Relaxed)),
+            mongodb_silent: self.mongodb_silent(),
             progressed_at: self.progressed_at(),
             time_to_history_loss: self.time_to_history_loss(),
             mongodb_reconnects: again(&self.mongodb_connects),
@@ -550,7 +554,7 @@ impl ConnectorStatus {
     }
 
     pub(crate) fn begin_run(&self, seq: u64) {
-        self.set_mongodb_silent(Duration::ZERO);
+        self.mongodb_owes(None);
         for position in [
             &self.saved,
             &self.confirmed,
@@ -580,9 +584,20 @@ impl ConnectorStatus {
         self.unconfirmed_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_mongodb_silent(&self, silence: Duration) {
-        self.mongodb_silent
-            .store(silence.as_millis() as u64, Ordering::Relaxed);
+    /// MongoDB owes an answer from `due` on, or none.
+    pub(crate) fn mongodb_owes(&self, due: Option<Instant>) {
+        let millis = due.map_or(NEVER, |due| (due - self.clock).as_millis() as u64);
+        self.mongodb_owes.store(millis, Ordering::Relaxed);
+    }
+
+    fn mongodb_silent(&self) -> Duration {
+        match self.mongodb_owes.load(Ordering::Relaxed) {
+            NEVER => Duration::ZERO,
+            due => self
+                .clock
+                .elapsed()
+                .saturating_sub(Duration::from_millis(due)),
+        }
     }
 
     pub(crate) fn progressed(&self) {

@@ -32,7 +32,7 @@ pub(super) mod duration {
         deserializer.deserialize_any(DurationVisitor)
     }
 
-    struct DurationVisitor;
+    pub(super) struct DurationVisitor;
 
     impl Visitor<'_> for DurationVisitor {
         type Value = Duration;
@@ -196,6 +196,56 @@ pub(super) mod auto_number {
                 Ok(number) => Ok(Some(number)),
                 Err(_) => Err(E::invalid_value(de::Unexpected::Unsigned(number), &self)),
             }
+        }
+    }
+}
+
+/// A duration, or `auto` for what suits the rest of the configuration.
+pub(super) mod auto_duration {
+    use std::time::Duration;
+
+    use super::{Deserializer, Serialize, Serializer, Visitor, de, duration, fmt};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            None => "auto".serialize(serializer),
+            Some(value) => duration::serialize(value, serializer),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        deserializer.deserialize_any(AutoVisitor)
+    }
+
+    struct AutoVisitor;
+
+    impl Visitor<'_> for AutoVisitor {
+        type Value = Option<Duration>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("auto, or a duration with its unit, such as 5s or 500ms")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "auto" => Ok(None),
+                other => humantime::parse_duration(other)
+                    .map(Some)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Str(other), &self)),
+            }
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+            duration::DurationVisitor.visit_i64(number).map(Some)
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            duration::DurationVisitor.visit_u64(number).map(Some)
         }
     }
 }

@@ -32,6 +32,10 @@ pub const DEFAULT_FULL_DOCUMENT_BEFORE_CHANGE: FullDocumentBeforeChange =
 /// (`collMod`) and makes MongoDB store a copy of each changed document.
 pub const DEFAULT_CHANGE_STREAM_PRE_AND_POST_IMAGES: bool = false;
 
+/// `watched.batch_size`: 1000 events. The server's own limit, 16 MiB, is too coarse to overlap
+/// reading and publishing in little memory; 1,000 orders of 750 B are about 1.2 MiB.
+pub const DEFAULT_BATCH_SIZE: u32 = 1000;
+
 /// `watched.split_large_events`: split where the server can (6.0.9 and later), because an event
 /// over 16 MiB otherwise stops the change stream.
 pub const DEFAULT_SPLIT_LARGE_EVENTS: SplitLargeEvents = SplitLargeEvents::Auto;
@@ -147,6 +151,16 @@ pub const SHUTDOWN_TIMEOUT_RANGE: RangeInclusive<Duration> =
 /// nobody changed that; where it allows fewer, more connections are opened.
 pub const CONNECTORS_PER_CONNECTION_RANGE: RangeInclusive<u32> = 1..=65_535;
 
+/// Allowed `watched.max_await_time`. More often than every 100 ms a connector that has nothing to do
+/// is busy with it; above 30 s nobody knows whether MongoDB is still there, and proxies cut
+/// connections on which nothing moves.
+pub const MAX_AWAIT_TIME_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(30);
+
+/// Allowed `watched.batch_size`. An answer holds 16 MiB at most, which is some 100,000 of the
+/// smallest events.
+pub const BATCH_SIZE_RANGE: RangeInclusive<u32> = 1..=100_000;
+
 /// Allowed `resume_tokens.save_interval`. More often than every 10 ms a majority write is still
 /// in flight; more rarely than hourly a restart repeats too much.
 pub const SAVE_INTERVAL_RANGE: RangeInclusive<Duration> =
@@ -239,6 +253,8 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         "listen" => "an IP address and a port, such as 0.0.0.0:3000".to_owned(),
         "shutdown_timeout" => durations(&SHUTDOWN_TIMEOUT_RANGE),
         "connectors_per_connection" => numbers(&CONNECTORS_PER_CONNECTION_RANGE),
+        "max_await_time" => durations(&MAX_AWAIT_TIME_RANGE),
+        "batch_size" => numbers(&BATCH_SIZE_RANGE),
         "save_interval" => durations(&SAVE_INTERVAL_RANGE),
         "max_unconfirmed" => numbers(&MAX_UNCONFIRMED_RANGE),
         "max_unconfirmed_bytes" => numbers(&MAX_UNCONFIRMED_BYTES_RANGE),

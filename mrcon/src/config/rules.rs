@@ -136,6 +136,12 @@ impl Rules {
         }
         let faults = pipeline::check(&watched.pipeline, &at.key("pipeline"));
         self.problems.extend(faults);
+        if let Some(time) = watched.max_await_time {
+            let shown = humantime::format_duration(time);
+            self.range(at, "max_await_time", &time, &MAX_AWAIT_TIME_RANGE, shown);
+        }
+        let events = watched.batch_size;
+        self.range(at, "batch_size", &events, &BATCH_SIZE_RANGE, events);
     }
 
     fn not_yet_watched(&mut self, watched: &Watched, at: &KeyPath) {

@@ -13,7 +13,7 @@ use bson::Document;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{
-    auto_number, bytes, capped, capped_size, duration, optional_duration, pipeline,
+    auto_duration, auto_number, bytes, capped, capped_size, duration, optional_duration, pipeline,
 };
 use super::limits::*;
 use crate::event::Operation;
@@ -131,6 +131,12 @@ pub struct Watched {
     /// Aggregation stages that the server runs after `$changeStream`.
     #[serde(deserialize_with = "pipeline")]
     pub pipeline: Vec<Document>,
+    /// How long MongoDB waits for an event before it answers that there is none. `None` is `auto`:
+    /// 1 s for up to 25 connectors, longer for more.
+    #[serde(with = "auto_duration")]
+    pub max_await_time: Option<Duration>,
+    /// Most events that one answer of MongoDB brings.
+    pub batch_size: u32,
     /// Whether events over 16 MiB are split by the server. `true` is not supported yet.
     pub split_large_events: SplitLargeEvents,
     /// Whether MongoDB reports DDL events such as `createIndexes`. `true` is not supported yet.
@@ -191,6 +197,8 @@ impl Default for Watched {
             full_document_before_change: DEFAULT_FULL_DOCUMENT_BEFORE_CHANGE,
             change_stream_pre_and_post_images: DEFAULT_CHANGE_STREAM_PRE_AND_POST_IMAGES,
             pipeline: Vec::new(),
+            max_await_time: None,
+            batch_size: DEFAULT_BATCH_SIZE,
             split_large_events: DEFAULT_SPLIT_LARGE_EVENTS,
             show_expanded_events: DEFAULT_SHOW_EXPANDED_EVENTS,
             start: DEFAULT_START,

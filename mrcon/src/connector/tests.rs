@@ -7,6 +7,7 @@ use crate::config::{CollectionConfig, Config};
 use crate::envelope::{Format, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::{CustomMetrics, CustomNumber};
+use crate::pace::Place;
 use crate::sink::amqp::Publisher;
 use crate::sink::stream::write_message;
 use bson::doc;
@@ -188,6 +189,7 @@ fn parts<S: Sink>(
             max_unconfirmed_bytes: 1 << 20,
             save_interval: Duration::from_secs(1),
             on_invalidate: OnInvalidate::Continue,
+            pace: Pace::of(Place { index: 0, count: 1 }),
             drain_deadline: Duration::from_secs(8),
             tracing: None,
         },

@@ -13,6 +13,7 @@ use crate::event::ResumeToken;
 use crate::lineage::Producer;
 use crate::metrics::custom::CustomObserver;
 use crate::metrics::{ConnectorMetrics, Metrics};
+use crate::pace::{Pace, Place};
 use crate::sink::AnySink;
 use crate::source::Source;
 use crate::status::{ConnectorStatus, State};
@@ -73,7 +74,7 @@ impl Ended {
 
 impl Entry {
     pub(super) fn new(
-        index: usize,
+        place: Place,
         config: &CollectionConfig,
         client: &Client,
         shutdown_timeout: Duration,
@@ -82,19 +83,24 @@ impl Entry {
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
         let status = Arc::new(ConnectorStatus::new(config, Arc::clone(metrics.oplog())));
+        let mut pace = Pace::of(place);
+        if let Some(max_await) = watched.max_await_time {
+            pace.max_await = max_await;
+        }
         let settings = Settings {
             envelope: envelope(config),
             max_unconfirmed: rabbitmq.max_unconfirmed,
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
             save_interval: config.resume_tokens.save_interval,
             on_invalidate: watched.on_invalidate,
+            pace,
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
             tracing: None,
         };
         let store = MongoCheckpoints::new(client, config, instance());
         let metrics = metrics.connector(&status);
         Entry {
-            index,
+            index: place.index,
             config: config.clone(),
             settings,
             store: Arc::new(store),
@@ -244,7 +250,13 @@ impl Entry {
             self.status.saved_position(stored.at);
         }
         let token = start.as_ref().map(|start| &start.token);
-        let (source, begin) = Source::open(client, &self.config.watched, token).await?;
+        let (source, begin) = Source::open(
+            client,
+            &self.config.watched,
+            self.settings.pace.max_await,
+            token,
+        )
+        .await?;
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),
             None => {

@@ -17,6 +17,7 @@ use crate::event::ResumeToken;
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -48,6 +49,8 @@ pub struct Source {
 impl Source {
     /// Turns images on if configured, and opens the change stream after `token`, or from now.
     ///
+    /// `max_await` is how long MongoDB waits for an event before it says that there is none.
+    ///
     /// Returns the stream and, if the server names it, where it begins: with that saved, nothing
     /// that happens from now on can be missed.
     ///
@@ -57,12 +60,13 @@ impl Source {
     pub async fn open(
         client: &Client,
         watched: &Watched,
+        max_await: Duration,
         token: Option<&ResumeToken>,
     ) -> Result<(Source, Option<ResumeToken>)> {
         if watched.images().enable {
             images::enable(client, watched).await?;
         }
-        let mut cursor = watch::open(client, watched, token).await?;
+        let mut cursor = watch::open(client, watched, max_await, token).await?;
         let start = match watch::next(&mut cursor).await? {
             Some(reply) => EventBatch::parse(reply.map_err(watch::reading_first)?)?
                 .idle_token()

@@ -17,25 +17,24 @@ use std::future::IntoFuture;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the server waits for events before it answers with an empty batch. Events end the
-/// wait, so this adds no latency: it sets how often an idle connector learns that it is idle.
-const MAX_AWAIT: Duration = Duration::from_secs(1);
 /// A reply that does not come within this time never will (half-open connection, frozen server).
 /// The driver's monitoring usually notices first, after 10 to 20 s.
 const REPLY_DEADLINE: Duration = Duration::from_secs(60);
-/// Events a reply may bring. The server's own limit, 16 MiB, is too coarse to overlap reading and
-/// publishing in little memory; 1,000 orders of 750 B are about 1.2 MiB.
-const BATCH_EVENTS: u32 = 1000;
 
 type Reply = std::result::Result<RawBatch, mongodb::error::Error>;
 
 /// Opens the stream after `token`, or at the current time.
+///
+/// `max_await` is how long the server waits for events before it answers with an empty batch.
+/// Events end the wait, so it adds no latency: it sets how often an idle connector learns that it
+/// is idle.
 ///
 /// `batchSize: 0` makes the server answer at once: it would otherwise scan the oplog for the first
 /// events, however long that takes, before the reply.
 pub(super) async fn open(
     client: &Client,
     watched: &Watched,
+    max_await: Duration,
     token: Option<&ResumeToken>,
 ) -> Result<RawBatchCursor> {
     let database = client.database(&watched.db_name);
@@ -49,8 +48,8 @@ pub(super) async fn open(
     };
     let mut action = database
         .run_cursor_command(command)
-        .batch_size(BATCH_EVENTS)
-        .max_time(MAX_AWAIT);
+        .batch_size(watched.batch_size)
+        .max_time(max_await);
     if let Some(criteria) = database.selection_criteria() {
         action = action.selection_criteria(criteria.clone());
     }
