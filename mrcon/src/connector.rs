@@ -332,6 +332,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.last_progress = now;
             self.parts.status.progressed();
         }
+        reading.batch.text_takes(message.body.len());
         let bytes = message.body.len() as u64;
         self.tally.count(Stage::Published, operation, bytes);
         let sent = Sent {
@@ -346,9 +347,12 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.window.push(sent, bytes);
         reading.next += 1;
         if reading.next == reading.batch.len() {
+            reading.batch.encoded();
             self.reading = None;
             self.await_mongodb();
         }
+        // A large event has left large buffers, and the next one may not come for long.
+        self.scratch.clear();
         Ok(())
     }
 

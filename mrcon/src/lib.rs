@@ -10,8 +10,8 @@
 //!    a failure a suffix is sent again from the last confirmed position; nothing is skipped.
 //! 4. **Nothing is dropped in silence.** Messages that the broker returns or refuses stop their
 //!    connector, are counted, and are visible with a remedy.
-//! 5. **Bounded.** Every queue, window, batch and retry has a limit; memory does not grow with the
-//!    backlog.
+//! 5. **Bounded.** Every queue, window, batch and retry has a limit, and all connectors together hold
+//!    no more than `server.memory_budget` for events.
 //!
 //! # Flow
 //!
@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod budget;
 pub mod checkpoint;
 pub mod config;
 mod connector;

@@ -10,6 +10,7 @@ mod journal;
 mod target;
 
 use crate::backoff::Backoff;
+use crate::budget::Budget;
 use crate::config::ValidConfig;
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
 use crate::history::History;
@@ -18,6 +19,7 @@ use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
 use crate::pace::Place;
 use crate::sink::amqp::AmqpConnections;
+use crate::source;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
 use crate::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, Verify};
@@ -109,7 +111,8 @@ impl Server {
     ) -> Result<Server> {
         let client = connect(&mongodb, config.collections().len()).await?;
         warn_if_unverified(&rabbitmq);
-        let shutdown_timeout = config.server().shutdown_timeout;
+        let settings = config.server();
+        let budget = Budget::new(settings.memory_budget);
         let configured = config.collections();
         let entries: Vec<Arc<Entry>> = configured
             .iter()
@@ -118,7 +121,7 @@ impl Server {
                 let custom = metrics.custom.for_entry(configured, index);
                 let count = configured.len();
                 let place = Place { index, count };
-                let entry = Entry::new(place, entry, &client, shutdown_timeout, &metrics, custom);
+                let entry = Entry::new(place, entry, &client, settings, &budget, &metrics, custom);
                 Arc::new(entry)
             })
             .collect();
@@ -137,7 +140,7 @@ impl Server {
         Ok(Server {
             client,
             brokers: Arc::new(Brokers { amqp, stream }),
-            shutdown_timeout,
+            shutdown_timeout: config.server().shutdown_timeout,
             metrics,
             entries,
             history: Arc::new(history),
@@ -251,6 +254,7 @@ async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
     options
         .server_selection_timeout
         .get_or_insert(SERVER_SELECTION_TIMEOUT);
+    options.cmap_event_handler = Some(source::pool_events());
     // An open change stream holds a connection while it waits for events.
     let needed = u32::try_from(connectors)
         .unwrap_or(u32::MAX)

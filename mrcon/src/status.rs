@@ -1,6 +1,7 @@
 //! What a connector is doing right now, for people and programs: the one source of truth behind
 //! `/status`, `/health`, `/readyz` and the gauges.
 
+use crate::budget::Account;
 use crate::config::{CollectionConfig, Protocol};
 use crate::error::{Error, Policy};
 use crate::history::Totals;
@@ -19,6 +20,10 @@ use tokio::time::Instant;
 /// answers when it was told to (`max_await_time`), if only that there is nothing new, and owes an
 /// answer from then on.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
+
+/// A connector that waits for memory for this long is not healthy. Others give theirs back when they
+/// get no confirm for 30 s, so the budget is too small for what flows, or it flows too slowly.
+pub const STARVED_AFTER: Duration = Duration::from_secs(60);
 
 /// What to do about a resource alarm.
 pub(crate) const BLOCKED_REMEDY: &str =
@@ -112,6 +117,8 @@ pub struct ConnectorStatus {
     pub max_unconfirmed: u64,
     /// Most body bytes in flight.
     pub max_unconfirmed_bytes: u64,
+    /// Its share of the memory budget.
+    pub memory: Arc<Account>,
     oplog: Arc<Oplog>,
     live: Mutex<Live>,
     /// Events by stage since the process began; positions begin anew with each run, these do not.
@@ -231,6 +238,8 @@ pub struct Snapshot {
     pub stalled_for: Duration,
     /// How long MongoDB has owed an answer to a read.
     pub mongodb_silent: Duration,
+    /// How long it has been waiting for room in the memory budget; `None` while it does not.
+    pub waiting_for_memory: Option<Duration>,
     /// Since when the confirmed position has not moved; `None` before it first did.
     pub progressed_at: Option<SystemTime>,
     /// How long the saved position stays in the oplog; `None` where one of them is unknown.
@@ -247,7 +256,9 @@ impl Snapshot {
     /// Why this connector is not healthy.
     pub fn complaint(&self) -> Option<Complaint> {
         let unconfirmed = self.stalled_for >= STALLED_AFTER;
-        let stalled = unconfirmed || self.mongodb_silent >= STALLED_AFTER;
+        let silent = self.mongodb_silent >= STALLED_AFTER;
+        let starved_for = self.waiting_for_memory.unwrap_or_default();
+        let stalled = unconfirmed || silent || starved_for >= STARVED_AFTER;
         let word = match self.state {
             State::Running if !stalled => return None,
             State::Running => "stalled",
@@ -268,6 +279,10 @@ impl Snapshot {
                     .unwrap_or("the broker blocks publishers"),
                 BLOCKED_REMEDY,
             ),
+            (State::Running, _) if !unconfirmed && !silent => (
+                "waits for room in the memory budget, which other connectors hold",
+                "look for connectors that get no confirms, or raise server.memory_budget",
+            ),
             (State::Running, _) if !unconfirmed => (
                 "MongoDB does not answer",
                 "check that MongoDB is up and can be reached from here; the connector goes on by itself",
@@ -280,7 +295,10 @@ impl Snapshot {
             (State::Restarting | State::Halted, None) => ("unknown", "see the log"),
         };
         let since = match word {
-            "stalled" => SystemTime::now() - self.stalled_for.max(self.mongodb_silent),
+            "stalled" => {
+                let longest = self.stalled_for.max(self.mongodb_silent).max(starved_for);
+                SystemTime::now() - longest
+            }
             _ => self.since,
         };
         Some(Complaint {
@@ -293,7 +311,7 @@ impl Snapshot {
 }
 
 impl ConnectorStatus {
-    pub(crate) fn new(config: &CollectionConfig, oplog: Arc<Oplog>) -> Self {
+    pub(crate) fn new(config: &CollectionConfig, memory: Arc<Account>, oplog: Arc<Oplog>) -> Self {
         let (database, collection) = (&config.watched.db_name, &config.watched.coll_name);
         let target = &config.rabbitmq.stream_name;
         let live = Live {
@@ -311,6 +329,7 @@ impl ConnectorStatus {
             protocol: config.rabbitmq.protocol,
             max_unconfirmed: config.rabbitmq.max_unconfirmed.into(),
             max_unconfirmed_bytes: config.rabbitmq.max_unconfirmed_bytes,
+            memory,
             oplog,
             live: Mutex::new(live),
             events: Default::default(),
@@ -358,6 +377,7 @@ impl ConnectorStatus {
             rabbitmq_up: flag(&self.rabbitmq_up),
             stalled_for: self.stalled_for(),
             mongodb_silent: self.mongodb_silent(),
+            waiting_for_memory: self.memory.waiting(),
             progressed_at: self.progressed_at(),
             time_to_history_loss: self.time_to_history_loss(),
             mongodb_reconnects: again(&self.mongodb_connects),
@@ -591,6 +611,10 @@ impl ConnectorStatus {
     }
 
     fn mongodb_silent(&self) -> Duration {
+        // It may have answered long ago: there is no room to read that.
+        if self.memory.waiting().is_some() {
+            return Duration::ZERO;
+        }
         match self.mongodb_owes.load(Ordering::Relaxed) {
             NEVER => Duration::ZERO,
             due => self

@@ -197,6 +197,7 @@ impl Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
 
     #[test]
     fn traceparent_is_not_what_w3c_says() {
@@ -256,7 +257,11 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let span = Span {
             context: tracing.sampler.context("1"),
-            connector: Arc::new(ConnectorStatus::new(&config, Arc::default())),
+            connector: Arc::new(ConnectorStatus::new(
+                &config,
+                Budget::new(0).open(),
+                Arc::default(),
+            )),
             seq: 1,
             message_id: "1".into(),
             operation: Operation::Insert,

@@ -14,7 +14,13 @@ use process::Process;
 use prometheus::Registry;
 use std::fmt::Display;
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// glibc keeps freed buffers of 16 MB: with `memory_budget: 64MiB` and 100 connectors the process took
+/// 213 MiB of memory, with this one 97 MiB.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Exit codes, a contract with scripts (see `--help`).
 mod exit {

@@ -113,7 +113,14 @@ pub(super) mod bytes {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<u64>, D::Error> {
-        deserializer.deserialize_any(BytesVisitor).map(Some)
+        required(deserializer).map(Some)
+    }
+
+    /// A size that there is always.
+    pub(in super::super) fn required<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u64, D::Error> {
+        deserializer.deserialize_any(BytesVisitor)
     }
 
     struct BytesVisitor;

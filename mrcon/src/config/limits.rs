@@ -19,6 +19,10 @@ pub const DEFAULT_LISTEN: SocketAddr =
 /// time to save the last positions and close both connections before that.
 pub const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// `server.memory_budget`: 256 MiB. Room to read seven replies of MongoDB's largest size at the same
+/// time, or some hundred batches of ordinary events, in a small container.
+pub const DEFAULT_MEMORY_BUDGET: u64 = 256 << 20;
+
 /// `watched.full_document`: MongoDB's own default, events as the oplog has them. Everything else
 /// costs a look-up per event or needs images switched on.
 pub const DEFAULT_FULL_DOCUMENT: FullDocument = FullDocument::Default;
@@ -151,6 +155,11 @@ pub const SHUTDOWN_TIMEOUT_RANGE: RangeInclusive<Duration> =
 /// nobody changed that; where it allows fewer, more connections are opened.
 pub const CONNECTORS_PER_CONNECTION_RANGE: RangeInclusive<u32> = 1..=65_535;
 
+/// Allowed `server.memory_budget`. An event of 16 MiB takes twice its size while it is read, and
+/// again until it is confirmed; 64 MiB is one that is read and one that is delivered. No machine
+/// has more than 1 TiB for this.
+pub const MEMORY_BUDGET_RANGE: RangeInclusive<u64> = 64 << 20..=1 << 40;
+
 /// Allowed `watched.max_await_time`. More often than every 100 ms a connector that has nothing to do
 /// is busy with it; above 30 s nobody knows whether MongoDB is still there, and proxies cut
 /// connections on which nothing moves.
@@ -253,6 +262,9 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         "listen" => "an IP address and a port, such as 0.0.0.0:3000".to_owned(),
         "shutdown_timeout" => durations(&SHUTDOWN_TIMEOUT_RANGE),
         "connectors_per_connection" => numbers(&CONNECTORS_PER_CONNECTION_RANGE),
+        "memory_budget" => {
+            "a size such as 256MiB or a number of bytes, from 64MiB to 1TiB".to_owned()
+        }
         "max_await_time" => durations(&MAX_AWAIT_TIME_RANGE),
         "batch_size" => numbers(&BATCH_SIZE_RANGE),
         "save_interval" => durations(&SAVE_INTERVAL_RANGE),

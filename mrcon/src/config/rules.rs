@@ -118,6 +118,13 @@ impl Rules {
                 sharing,
             );
         }
+        self.range(
+            &KeyPath::root().key("server"),
+            "memory_budget",
+            &server.memory_budget,
+            &MEMORY_BUDGET_RANGE,
+            server.memory_budget,
+        );
     }
 
     fn watched(&mut self, watched: &Watched, at: &KeyPath) {

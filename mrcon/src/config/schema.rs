@@ -44,6 +44,9 @@ pub struct ServerConfig {
     /// `auto`: up to 8 connectors have a connection each, and more share a single one.
     #[serde(with = "auto_number")]
     pub connectors_per_connection: Option<u32>,
+    /// Memory for events that are read and not yet confirmed, of all connectors together, in bytes.
+    #[serde(deserialize_with = "bytes::required")]
+    pub memory_budget: u64,
 }
 
 impl Default for ServerConfig {
@@ -52,6 +55,7 @@ impl Default for ServerConfig {
             listen: DEFAULT_LISTEN,
             shutdown_timeout: DEFAULT_SHUTDOWN_TIMEOUT,
             connectors_per_connection: None,
+            memory_budget: DEFAULT_MEMORY_BUDGET,
         }
     }
 }

@@ -2,8 +2,9 @@
 //! by chance, happens here on purpose. Time is paused, so deadlines cost nothing.
 
 use super::*;
+use crate::budget::Budget;
 use crate::checkpoint::Claim;
-use crate::config::{CollectionConfig, Config};
+use crate::config::{CollectionConfig, Config, DEFAULT_MEMORY_BUDGET};
 use crate::envelope::{Format, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::{CustomMetrics, CustomNumber};
@@ -169,7 +170,8 @@ fn parts<S: Sink>(
     store: Arc<FakeStore>,
 ) -> Parts<S, FakeStore> {
     let config = CollectionConfig::new("db", "coll", "queue");
-    let status = Arc::new(ConnectorStatus::new(&config, Arc::default()));
+    let memory = Budget::new(DEFAULT_MEMORY_BUDGET).open();
+    let status = Arc::new(ConnectorStatus::new(&config, memory, Arc::default()));
     let start = Checkpoint {
         token: token("start"),
         seq: options.start,

@@ -56,14 +56,17 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The capacity that is kept for the next message, in bytes. Larger messages are rare, and one of
+    /// The largest capacity that is kept for the next message, in bytes. Larger messages are rare, and one of
     /// 16 MB should not hold that much for ever.
     const KEPT_BYTES: usize = 256 << 10;
 
-    fn clear(&mut self) {
+    /// Forgets the text; what is larger than is kept is given back.
+    pub(crate) fn clear(&mut self) {
         for text in [&mut self.body, &mut self.key, &mut self.route] {
-            text.clear();
-            text.shrink_to(Self::KEPT_BYTES);
+            match text.capacity() > Self::KEPT_BYTES {
+                true => *text = Vec::new(),
+                false => text.clear(),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is kept in memory, without a store that answers.
 
 use super::*;
+use crate::budget::Budget;
 use crate::config::CollectionConfig;
 use crate::metrics::{Metrics, Stage};
 use prometheus::Registry;
@@ -16,7 +17,11 @@ async fn bench() -> Bench {
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).unwrap();
     let config = CollectionConfig::new("shop", "orders", "q");
-    let status = Arc::new(ConnectorStatus::new(&config, Arc::default()));
+    let status = Arc::new(ConnectorStatus::new(
+        &config,
+        Budget::new(0).open(),
+        Arc::default(),
+    ));
     let connector = metrics.connector(&status);
     let client = Client::with_uri_str("mongodb://127.0.0.1:1/")
         .await

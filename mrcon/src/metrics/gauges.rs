@@ -1,14 +1,16 @@
-//! Gauges that are read from the connectors' status at each scrape, and absent while unknown.
+//! Gauges (and a counter) that are read from the connectors' status at each scrape, and absent while
+//! unknown.
 //!
 //! Of connectors that watch the same collection, amounts add up, of ages and lags the larger one
 //! shows, and a side is up when it is up for all of them.
 
 use super::LABELS;
+use crate::budget::Budget;
 use crate::oplog::Oplog;
 use crate::status::{ConnectorStatus, State};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, Opts, Registry, Result};
+use prometheus::{CounterVec, Gauge, GaugeVec, Opts, Registry, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -21,7 +23,7 @@ struct Definition {
     join: fn(f64, f64) -> f64,
 }
 
-const DEFINITIONS: [Definition; 10] = [
+const DEFINITIONS: [Definition; 12] = [
     Definition {
         name: "mrcon_unconfirmed_messages",
         help: "Messages published and not yet confirmed",
@@ -32,6 +34,18 @@ const DEFINITIONS: [Definition; 10] = [
         name: "mrcon_unconfirmed_bytes",
         help: "Bytes of message bodies published and not yet confirmed",
         read: |status| Some(status.unconfirmed().1 as f64),
+        join: |one, other| one + other,
+    },
+    Definition {
+        name: "mrcon_read_ahead_bytes",
+        help: "Memory held by what was read and is not confirmed, and by what is being read; part of mrcon_memory_used_bytes",
+        read: |status| Some(status.memory.held() as f64),
+        join: |one, other| one + other,
+    },
+    Definition {
+        name: "mrcon_memory_wait_seconds_total",
+        help: "Time that reading has waited for room in the memory budget",
+        read: |status| Some(status.memory.waited().as_secs_f64()),
         join: |one, other| one + other,
     },
     Definition {
@@ -93,6 +107,12 @@ const BLOCKED_HELP: &str =
 const OPLOG_WINDOW: &str = "mrcon_oplog_window_seconds";
 const OPLOG_WINDOW_HELP: &str = "Time between the oldest entry of MongoDB's oplog and now; absent while MongoDB does not say (rights, a sharded cluster)";
 
+const BUDGET: &str = "mrcon_memory_budget_bytes";
+const BUDGET_HELP: &str =
+    "Memory that all connectors together may hold for events: server.memory_budget";
+const USED: &str = "mrcon_memory_used_bytes";
+const USED_HELP: &str = "Memory that all connectors together hold for events: being read, being published, waiting for confirms";
+
 fn number(flag: bool) -> f64 {
     f64::from(u8::from(flag))
 }
@@ -129,6 +149,8 @@ impl ConnectorGauges {
         )?);
         descriptions.push(describe(BLOCKED, BLOCKED_HELP, &[])?);
         descriptions.push(describe(OPLOG_WINDOW, OPLOG_WINDOW_HELP, &[])?);
+        descriptions.push(describe(BUDGET, BUDGET_HELP, &[])?);
+        descriptions.push(describe(USED, USED_HELP, &[])?);
         let gauges = ConnectorGauges {
             connectors: Arc::default(),
             oplog: Arc::default(),
@@ -168,6 +190,8 @@ impl Collector for ConnectorGauges {
             .chain(states(&connectors))
             .chain(blocked(&connectors))
             .chain(oplog_window(&self.oplog))
+            .chain(memory(&connectors, BUDGET, BUDGET_HELP, Budget::bytes))
+            .chain(memory(&connectors, USED, USED_HELP, Budget::used))
             .collect()
     }
 }
@@ -183,7 +207,16 @@ fn per_collection(gauge: &Definition, connectors: &[Arc<ConnectorStatus>]) -> Op
                 .or_insert(value);
         }
     }
-    let vec = GaugeVec::new(Opts::new(gauge.name, gauge.help), &LABELS).ok()?;
+    let options = Opts::new(gauge.name, gauge.help);
+    // What is counted elsewhere and only read here is a counter all the same.
+    if gauge.name.ends_with("_total") {
+        let vec = CounterVec::new(options, &LABELS).ok()?;
+        for (labels, value) in values {
+            vec.with_label_values(&labels).inc_by(value);
+        }
+        return family(&vec);
+    }
+    let vec = GaugeVec::new(options, &LABELS).ok()?;
     for (labels, value) in values {
         vec.with_label_values(&labels).set(value);
     }
@@ -223,6 +256,18 @@ fn blocked(connectors: &[Arc<ConnectorStatus>]) -> Option<MetricFamily> {
 fn oplog_window(oplog: &Oplog) -> Option<MetricFamily> {
     let gauge = Gauge::new(OPLOG_WINDOW, OPLOG_WINDOW_HELP).ok()?;
     gauge.set(oplog.window()?.as_secs_f64());
+    family(&gauge)
+}
+
+/// All connectors of a process share one budget.
+fn memory(
+    connectors: &[Arc<ConnectorStatus>],
+    name: &str,
+    help: &str,
+    read: fn(&Budget) -> u64,
+) -> Option<MetricFamily> {
+    let gauge = Gauge::new(name, help).ok()?;
+    gauge.set(read(connectors.first()?.memory.budget()) as f64);
     family(&gauge)
 }
 

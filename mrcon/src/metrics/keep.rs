@@ -102,6 +102,7 @@ fn kept(document: &Document, family: &str, value: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::config::CollectionConfig;
     use crate::metrics::Metrics;
     use crate::status::ConnectorStatus;
@@ -111,7 +112,11 @@ mod tests {
 
     fn connector() -> ConnectorMetrics {
         let config = CollectionConfig::new("db", "coll", "queue");
-        let status = Arc::new(ConnectorStatus::new(&config, Arc::default()));
+        let status = Arc::new(ConnectorStatus::new(
+            &config,
+            Budget::new(0).open(),
+            Arc::default(),
+        ));
         let metrics = Metrics::register(&Registry::new());
         metrics.unwrap().connector(&status)
     }

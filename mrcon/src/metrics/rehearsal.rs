@@ -1,7 +1,8 @@
 //! What counting costs, for benchmarks.
 
 use super::{Metrics, Stage};
-use crate::config::CollectionConfig;
+use crate::budget::Budget;
+use crate::config::{CollectionConfig, DEFAULT_MEMORY_BUDGET};
 use crate::event::Operation;
 use crate::status::ConnectorStatus;
 use std::hint::black_box;
@@ -20,7 +21,9 @@ impl Metrics {
     /// else. The time that this takes is what metrics add to the loop.
     pub fn rehearse(&self, events: u64) {
         let config = CollectionConfig::new("rehearsal", "rehearsal", "rehearsal");
-        let status = Arc::new(ConnectorStatus::new(&config, Arc::clone(self.oplog())));
+        let memory = Budget::new(DEFAULT_MEMORY_BUDGET).open();
+        let status = ConnectorStatus::new(&config, memory, Arc::clone(self.oplog()));
+        let status = Arc::new(status);
         let connector = self.connector(&status);
         let (mut tally, latencies) = (connector.tally(), connector.latencies());
         for first in (0..events).step_by(TURN as usize) {

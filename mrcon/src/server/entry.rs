@@ -4,8 +4,9 @@
 //! fails; the first position is saved as soon as MongoDB names it.
 
 use super::target::{Brokers, Target};
+use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
-use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY};
+use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, ServerConfig};
 use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, ErrorKind, Result};
@@ -77,12 +78,15 @@ impl Entry {
         place: Place,
         config: &CollectionConfig,
         client: &Client,
-        shutdown_timeout: Duration,
+        settings: &ServerConfig,
+        budget: &Arc<Budget>,
         metrics: &Metrics,
         custom: CustomObserver,
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
-        let status = Arc::new(ConnectorStatus::new(config, Arc::clone(metrics.oplog())));
+        let oplog = Arc::clone(metrics.oplog());
+        let status = Arc::new(ConnectorStatus::new(config, budget.open(), oplog));
+        let shutdown_timeout = settings.shutdown_timeout;
         let mut pace = Pace::of(place);
         if let Some(max_await) = watched.max_await_time {
             pace.max_await = max_await;
@@ -250,13 +254,9 @@ impl Entry {
             self.status.saved_position(stored.at);
         }
         let token = start.as_ref().map(|start| &start.token);
-        let (source, begin) = Source::open(
-            client,
-            &self.config.watched,
-            self.settings.pace.max_await,
-            token,
-        )
-        .await?;
+        let (memory, pace) = (&self.status.memory, self.settings.pace);
+        let opening = Source::open(client, &self.config.watched, pace.max_await, token, memory);
+        let (source, begin) = opening.await?;
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),
             None => {

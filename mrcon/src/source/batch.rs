@@ -1,12 +1,16 @@
 //! One reply of the server: its events as the bytes that came, and its post-batch resume token.
 
+use crate::budget::{Reservation, UNSENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use bson::raw::RawDocument;
 use mongodb::raw_batch_cursor::RawBatch;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
-use tokio::sync::OwnedSemaphorePermit;
+
+/// The text of an event is encoded in one place and copied to where the socket takes it.
+const TEXT_COPIES: usize = 2;
 
 /// The events of one reply, in order, without a copy.
 ///
@@ -19,8 +23,11 @@ pub struct EventBatch {
     events: Vec<Range<usize>>,
     idle_token: Option<ResumeToken>,
     received_at: SystemTime,
-    /// This batch's share of the read-ahead budget, given back when the batch is dropped.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Text that is paid for: of the largest event, or of as many as wait for the socket. Text of
+    /// ordinary events is about as long as their BSON.
+    text_bytes: AtomicUsize,
+    /// This batch's part of the memory budget, given back when the batch is dropped.
+    room: Option<Reservation>,
 }
 
 #[derive(Debug)]
@@ -31,6 +38,10 @@ enum Reply {
 }
 
 impl Reply {
+    fn bytes(&self) -> usize {
+        self.document().as_bytes().len()
+    }
+
     fn document(&self) -> &RawDocument {
         match self {
             Reply::Cursor(reply) => reply.as_raw_document(),
@@ -53,18 +64,54 @@ impl EventBatch {
         let (events, idle_token) = locate(reply.document()).map_err(|error| {
             Error::new(ErrorKind::Mongo, "read the reply of the change stream").with_source(error)
         })?;
+        let largest = events.iter().map(Range::len).max().unwrap_or_default();
+        let text_bytes = largest.max(reply.bytes().min(UNSENT_BYTES));
         Ok(EventBatch {
             reply,
             events,
             idle_token,
             received_at: SystemTime::now(),
-            _permit: None,
+            text_bytes: text_bytes.into(),
+            room: None,
         })
     }
 
-    pub(crate) fn holding(mut self, permit: OwnedSemaphorePermit) -> EventBatch {
-        self._permit = Some(permit);
+    /// What it takes to have this batch and to encode its events, in bytes.
+    pub(crate) fn cost(&self) -> u64 {
+        self.cost_with(TEXT_COPIES)
+    }
+
+    /// The reply, where its events are, and the text that waits for the socket.
+    fn cost_with(&self, text_copies: usize) -> u64 {
+        let places = self.events.len() * size_of::<Range<usize>>();
+        let text = self.text_bytes.load(Ordering::Relaxed);
+        (self.bytes() + places + text_copies * text) as u64
+    }
+
+    /// The batch with its memory paid for by `room`, of which it keeps what it costs.
+    pub(crate) fn holding(mut self, room: Reservation) -> EventBatch {
+        room.resize(self.cost());
+        self.room = Some(room);
         self
+    }
+
+    /// The text of one of its events has become so long; what is more than was thought is paid for.
+    pub(crate) fn text_takes(&self, bytes: usize) {
+        if bytes > self.text_bytes.load(Ordering::Relaxed) {
+            self.text_bytes.store(bytes, Ordering::Relaxed);
+            self.pay(self.cost());
+        }
+    }
+
+    /// All of its events are encoded: from now on their text is there once.
+    pub(crate) fn encoded(&self) {
+        self.pay(self.cost_with(1));
+    }
+
+    fn pay(&self, bytes: u64) {
+        if let Some(room) = &self.room {
+            room.resize(bytes);
+        }
     }
 
     /// How many events there are; none in a reply that only moves the idle token.
@@ -96,7 +143,7 @@ impl EventBatch {
 
     /// Size of the whole reply in bytes.
     pub fn bytes(&self) -> usize {
-        self.reply.document().as_bytes().len()
+        self.reply.bytes()
     }
 }
 

@@ -1,32 +1,33 @@
 //! The MongoDB side: a change stream as raw batches, read ahead by one task of its own.
 //!
 //! Ordering and positions: batches come in change-stream order, each with the server's own bytes.
-//! The task that owns the cursor reads ahead while the connector encodes and publishes, within a
-//! budget of bytes. After **any** error the cursor is thrown away: polling it again can skip
+//! The task that owns the cursor reads ahead while the connector encodes and publishes, as
+//! far as the budget of memory goes that all connectors share (`gate.rs`): what there is no room for
+//! is not read from the socket, and so MongoDB does not send it. After **any** error the cursor is thrown away: polling it again can skip
 //! events in silence. The connector then opens a new one from its last position.
 
 mod batch;
+mod gate;
 mod images;
 mod watch;
 
 pub use batch::EventBatch;
+pub(crate) use gate::pool_events;
 
+use crate::budget::Account;
 use crate::config::Watched;
 use crate::error::{Error, Result};
 use crate::event::ResumeToken;
+use futures_util::StreamExt;
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Raw bytes of batches that may be alive at once for one connector: read ahead, being encoded, or
-/// waiting for confirms. Enough for a window of 1,000 events of 16 KiB; one larger batch still
-/// goes, alone.
-const READ_AHEAD_BYTES: usize = 16 << 20;
-/// Permits are counted in KiB, since a semaphore counts in `u32`.
-const PERMIT_BYTES: usize = 1024;
+/// A reply this large is likely to be followed by another: 1,000 events of 4 KiB.
+const MUCH_BYTES: usize = 4 << 20;
 /// Batches that may wait for the connector. One is enough to overlap reading with encoding.
 const READ_AHEAD_BATCHES: usize = 1;
 
@@ -49,7 +50,8 @@ pub struct Source {
 impl Source {
     /// Turns images on if configured, and opens the change stream after `token`, or from now.
     ///
-    /// `max_await` is how long MongoDB waits for an event before it says that there is none.
+    /// `max_await` is how long MongoDB waits for an event before it says that there is none. What is
+    /// read counts towards `account` until its last event is confirmed.
     ///
     /// Returns the stream and, if the server names it, where it begins: with that saved, nothing
     /// that happens from now on can be missed.
@@ -62,19 +64,27 @@ impl Source {
         watched: &Watched,
         max_await: Duration,
         token: Option<&ResumeToken>,
+        account: &Arc<Account>,
     ) -> Result<(Source, Option<ResumeToken>)> {
         if watched.images().enable {
             images::enable(client, watched).await?;
         }
         let mut cursor = watch::open(client, watched, max_await, token).await?;
-        let start = match watch::next(&mut cursor).await? {
+        let start = match watch::with_deadline(cursor.next()).await? {
+            // The server was asked for no events yet, so this reply is small.
             Some(reply) => EventBatch::parse(reply.map_err(watch::reading_first)?)?
                 .idle_token()
                 .cloned(),
             None => None,
         };
         let (sender, items) = mpsc::channel(READ_AHEAD_BATCHES);
-        let task = tokio::spawn(read_ahead(cursor, sender));
+        let reader = Reader {
+            cursor,
+            account: Arc::clone(account),
+            wrap: watch::reading_first,
+            expects_much: false,
+        };
+        let task = tokio::spawn(reader.read_ahead(sender));
         Ok((Source { items, task }, start))
     }
 
@@ -104,38 +114,48 @@ impl Drop for Source {
     }
 }
 
-async fn read_ahead(mut cursor: RawBatchCursor, sender: mpsc::Sender<Result<SourceItem>>) {
-    let budget = Arc::new(Semaphore::new(READ_AHEAD_BYTES / PERMIT_BYTES));
-    let mut wrap: fn(mongodb::error::Error) -> Error = watch::reading_first;
-    loop {
-        let item = read(&mut cursor, &budget, wrap).await;
-        let last = !matches!(item, Ok(SourceItem::Batch(_)));
-        if sender.send(item).await.is_err() || last {
-            return;
-        }
-        wrap = watch::reading;
-    }
+/// The task that owns the cursor.
+struct Reader {
+    cursor: RawBatchCursor,
+    account: Arc<Account>,
+    wrap: fn(mongodb::error::Error) -> Error,
+    /// The last reply was large, so the next one is likely to be.
+    expects_much: bool,
 }
 
-async fn read(
-    cursor: &mut RawBatchCursor,
-    budget: &Arc<Semaphore>,
-    wrap: fn(mongodb::error::Error) -> Error,
-) -> Result<SourceItem> {
-    let reply = match watch::next(cursor).await? {
-        None => return Ok(SourceItem::End),
-        Some(reply) => reply.map_err(wrap)?,
-    };
-    let batch = EventBatch::parse(reply)?;
-    let permits = batch
-        .bytes()
-        .div_ceil(PERMIT_BYTES)
-        .min(READ_AHEAD_BYTES / PERMIT_BYTES);
-    let permit = Arc::clone(budget)
-        .acquire_many_owned(permits as u32)
-        .await
-        .unwrap_or_else(|_| unreachable!("the budget is never closed"));
-    Ok(SourceItem::Batch(Arc::new(batch.holding(permit))))
+impl Reader {
+    async fn read_ahead(mut self, sender: mpsc::Sender<Result<SourceItem>>) {
+        loop {
+            let item = self.read().await;
+            let last = !matches!(item, Ok(SourceItem::Batch(_)));
+            if sender.send(item).await.is_err() || last {
+                return;
+            }
+            self.wrap = watch::reading;
+        }
+    }
+
+    async fn read(&mut self) -> Result<SourceItem> {
+        // Before it is asked for: a large reply may be there as soon as the question is sent.
+        let room = match self.expects_much {
+            true => Some(self.account.reserve(gate::READ_BYTES).await),
+            false => None,
+        };
+        let (reply, room) = gate::read(self.cursor.next(), &self.account, room).await?;
+        let batch = match reply {
+            None => return Ok(SourceItem::End),
+            Some(reply) => EventBatch::parse(reply.map_err(self.wrap)?)?,
+        };
+        self.expects_much = batch.bytes() >= MUCH_BYTES;
+        if batch.is_empty() {
+            return Ok(SourceItem::Batch(Arc::new(batch)));
+        }
+        let room = match room {
+            Some(room) => room,
+            None => self.account.reserve(batch.cost()).await,
+        };
+        Ok(SourceItem::Batch(Arc::new(batch.holding(room))))
+    }
 }
 
 #[cfg(test)]

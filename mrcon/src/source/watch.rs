@@ -10,18 +10,15 @@ use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use bson::{Document, doc};
-use futures_util::StreamExt;
 use mongodb::Client;
-use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use mongodb::raw_batch_cursor::RawBatchCursor;
 use std::future::IntoFuture;
 use std::time::Duration;
 use tokio::time::timeout;
 
 /// A reply that does not come within this time never will (half-open connection, frozen server).
 /// The driver's monitoring usually notices first, after 10 to 20 s.
-const REPLY_DEADLINE: Duration = Duration::from_secs(60);
-
-type Reply = std::result::Result<RawBatch, mongodb::error::Error>;
+pub(super) const REPLY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Opens the stream after `token`, or at the current time.
 ///
@@ -79,20 +76,14 @@ fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
 pub(super) async fn with_deadline<F: IntoFuture>(reply: F) -> Result<F::Output> {
     timeout(REPLY_DEADLINE, reply.into_future())
         .await
-        .map_err(|_| {
-            Error::new(
-                ErrorKind::MongoConnection,
-                format!(
-                    "read the change stream: no answer within {} s",
-                    REPLY_DEADLINE.as_secs()
-                ),
-            )
-        })
+        .map_err(|_| no_answer())
 }
 
-/// The next reply, or `None` when the server has closed the stream.
-pub(super) async fn next(cursor: &mut RawBatchCursor) -> Result<Option<Reply>> {
-    with_deadline(cursor.next()).await
+/// MongoDB was silent for [`REPLY_DEADLINE`].
+pub(super) fn no_answer() -> Error {
+    let seconds = REPLY_DEADLINE.as_secs();
+    let text = format!("read the change stream: no answer within {seconds} s");
+    Error::new(ErrorKind::MongoConnection, text)
 }
 
 /// An error of the first read, which is when the server looks for the position.

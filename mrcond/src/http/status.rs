@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::process::Figures;
+use mrcon::budget::Budget;
 use mrcon::config::{CustomMetricType, Protocol};
 use mrcon::history::History;
 use mrcon::metrics::custom::{CustomMetrics, CustomNumber};
@@ -9,6 +10,7 @@ use mrcon::status::State::Blocked;
 use mrcon::status::{ConnectorStatus, Snapshot, rfc3339};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The whole answer.
 #[derive(Debug, Serialize)]
@@ -49,6 +51,8 @@ struct Process {
     tokio_workers: usize,
     tokio_alive_tasks: usize,
     tokio_busy_ratio: f64,
+    memory_budget_bytes: u64,
+    memory_used_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +108,7 @@ struct Connector {
     time_to_history_loss_seconds: Option<f64>,
     checkpoint: Checkpoint,
     window: Window,
+    memory: Memory,
     rates: Rates,
     totals: Totals,
     restarts: u64,
@@ -141,6 +146,13 @@ struct Window {
     bytes: u64,
     max_messages: u64,
     max_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    read_ahead_bytes: u64,
+    /// How long reading has been waiting for room; 0 while it does not.
+    waiting_seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,7 +210,7 @@ impl Status {
                     .iter()
                     .any(|connector| connector.state == Blocked.as_str()),
             },
-            process: process(state.process.figures()),
+            process: process(state.process.figures(), &state.connectors),
             history: history(&state.history),
             custom_metrics: custom(&state.custom),
             connectors,
@@ -211,7 +223,8 @@ fn all_up(sides: impl Iterator<Item = Option<bool>>) -> Option<bool> {
     sides.flatten().reduce(|one, other| one && other)
 }
 
-fn process(figures: Figures) -> Process {
+fn process(figures: Figures, connectors: &[Arc<ConnectorStatus>]) -> Process {
+    let budget = connectors.first().map(|one| one.memory.budget());
     Process {
         cpu_seconds: figures.cpu_seconds,
         resident_bytes: figures.resident_bytes,
@@ -221,6 +234,8 @@ fn process(figures: Figures) -> Process {
         tokio_workers: figures.tokio_workers,
         tokio_alive_tasks: figures.tokio_alive_tasks,
         tokio_busy_ratio: figures.tokio_busy_ratio,
+        memory_budget_bytes: budget.map_or(0, Budget::bytes),
+        memory_used_bytes: budget.map_or(0, Budget::used),
     }
 }
 
@@ -301,6 +316,10 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
             bytes: now.unconfirmed_bytes,
             max_messages: status.max_unconfirmed,
             max_bytes: status.max_unconfirmed_bytes,
+        },
+        memory: Memory {
+            read_ahead_bytes: status.memory.held(),
+            waiting_seconds: now.waiting_for_memory.unwrap_or_default().as_secs_f64(),
         },
         rates: Rates {
             received_per_second: now.rates.received_per_second,

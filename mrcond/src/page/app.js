@@ -258,7 +258,7 @@ function drawFacts() {
   facts.put("Up for", duration(Math.floor(newest.uptime_seconds)), "", newest.started_at ? `since ${time(Date.parse(newest.started_at))}` : "");
   const p = newest.process ?? {};
   process.put("CPU time", duration(p.cpu_seconds), "", share(p.cpu_seconds));
-  process.put("Memory", bytes(p.resident_bytes));
+  process.put("Memory", bytes(p.resident_bytes), "", p.memory_budget_bytes ? `events: ${bytes(p.memory_used_bytes)} of ${bytes(p.memory_budget_bytes)}` : "");
   process.put("Open files", count(p.open_fds), p.open_fds > 0.8 * p.max_fds ? "wait" : "", p.max_fds ? `of ${count(p.max_fds)}` : "");
   process.put("Threads", count(p.threads), "", p.tokio_workers ? plural(p.tokio_workers, "worker", "workers") : "");
   process.put("Tasks", count(p.tokio_alive_tasks));

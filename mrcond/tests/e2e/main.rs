@@ -19,6 +19,7 @@ mod delivery;
 mod history;
 mod lag;
 mod logs;
+mod memory;
 mod monitoring;
 mod once;
 #[cfg(feature = "otlp")]

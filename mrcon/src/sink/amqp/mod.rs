@@ -18,6 +18,7 @@ pub(crate) use publish::Publisher;
 
 use super::headers::SEQ;
 use super::{Outcome, Settlement, Sink};
+use crate::budget::UNSENT_BYTES;
 use crate::config::RabbitMq;
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +31,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Bytes waiting for the socket above which the connector encodes no further: a few turns' worth.
-const WRITE_BUFFER_HIGH: usize = 1 << 20;
+const WRITE_BUFFER_HIGH: usize = UNSENT_BYTES;
 /// How long the broker may take to say goodbye. A blocked broker never does.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 

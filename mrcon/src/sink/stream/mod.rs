@@ -18,6 +18,7 @@ mod topology;
 pub(crate) use message::write as write_message;
 
 use super::{Outcome, Settlement, Sink};
+use crate::budget::UNSENT_BYTES;
 use crate::config::RabbitMq;
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +31,7 @@ use tokio::time::timeout;
 use topology::Topology;
 
 /// Bytes waiting for the socket above which the connector encodes no further: a few turns' worth.
-const WRITE_BUFFER_HIGH: usize = 1 << 20;
+const WRITE_BUFFER_HIGH: usize = UNSENT_BYTES;
 /// Size from which on a frame is full: few enough bytes that the first of them need not wait.
 const FULL_FRAME: usize = 64 << 10;
 /// How long the broker may take to say goodbye.

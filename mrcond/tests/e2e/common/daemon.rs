@@ -288,6 +288,16 @@ impl Daemon {
         .await
     }
 
+    /// The most memory that it has had.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid);
+        let status =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no peak in {status}")) << 10
+    }
+
     /// What it wrote to standard error so far.
     pub(crate) fn log(&self) -> String {
         locked(&self.log).clone()
