@@ -41,9 +41,9 @@ run: ## run mrcond with CONFIG (default config.yaml) against the project's or yo
 	$(CARGO) build --release --locked -p mrcond
 	@$(WITH_SERVICES) exec target/release/mrcond -c $(CONFIG)
 
-bench: ## throughput, CPU and memory next to the limits measured in the same run
+bench: ## everything next to its limits, measured in one run (BENCH="latency --quick" for a part)
 	@$(CARGO) build --release --locked -p mrcond -p mrcon-bench
-	@$(WITH_SERVICES) exec target/release/bench
+	@$(WITH_SERVICES) exec target/release/bench $(BENCH)
 
 services-up: ## start MongoDB and RabbitMQ of the project's own, and print their URIs
 	@$(SERVICES) up

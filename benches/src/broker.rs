@@ -4,7 +4,7 @@ use crate::failure::{Failure, Result};
 use amqprs::FieldTable;
 use amqprs::channel::{
     BasicAckArguments, BasicConsumeArguments, BasicQosArguments, Channel, ConsumerMessage,
-    QueueDeclareArguments, QueueDeleteArguments,
+    QueueDeclareArguments, QueueDeleteArguments, QueuePurgeArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::error::Error;
@@ -89,6 +89,7 @@ impl Broker {
             channel.queue_declare(declare.arguments(arguments).finish()),
         )
         .await?;
+        leave(channel).await;
         Ok(())
     }
 
@@ -104,6 +105,19 @@ impl Broker {
             channel.queue_delete(QueueDeleteArguments::new(queue)),
         )
         .await?;
+        leave(channel).await;
+        Ok(())
+    }
+
+    /// Throws away what is in the queue and not with a consumer.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub async fn purge(&self, queue: &str) -> Result<()> {
+        let channel = self.channel().await?;
+        let step = format!("empty the queue {queue}");
+        answered(&step, channel.queue_purge(QueuePurgeArguments::new(queue))).await?;
+        leave(channel).await;
         Ok(())
     }
 
@@ -116,8 +130,7 @@ impl Broker {
         let declare = QueueDeclareArguments::new(queue).passive(true).finish();
         let step = format!("count the messages in {queue}");
         let answer = answered(&step, channel.queue_declare(declare)).await?;
-        // Left open it would count against the connection's limit.
-        let _ = timeout(ANSWER_TIME, channel.close()).await;
+        leave(channel).await;
         Ok(answer.map_or(0, |(_, messages, _)| u64::from(messages)))
     }
 
@@ -194,6 +207,11 @@ impl Consumer {
             at: SystemTime::now(),
         })
     }
+}
+
+/// Left open a channel would count against the connection's limit.
+async fn leave(channel: Channel) {
+    let _ = timeout(ANSWER_TIME, channel.close()).await;
 }
 
 /// Waits for the broker, but not for ever.

@@ -19,7 +19,7 @@ const PREFIX: &str = "MRCON_BENCH";
 /// How often the daemon is asked whether it is ready.
 const READY_STEP: Duration = Duration::from_millis(20);
 /// How long it may take to connect to both sides.
-const READY_TIME: Duration = Duration::from_secs(30);
+const READY_TIME: Duration = Duration::from_secs(60);
 /// Its default deadline for an orderly stop is 20 s.
 const STOP_TIME: Duration = Duration::from_secs(30);
 /// Where the daemon listens by default, and where a reader of the documentation looks.
@@ -68,7 +68,16 @@ impl Daemon {
             .arg(&setup.config_file)
             .args(["--prefix", PREFIX])
             .env(format!("{PREFIX}_MONGO_URI"), servers.mongodb.expose())
-            .env(format!("{PREFIX}_RABBITMQ_URI"), &servers.rabbitmq_text.0)
+            .env(
+                format!("{PREFIX}_RABBITMQ_URI"),
+                servers.rabbitmq_text.expose(),
+            )
+            .envs(
+                servers
+                    .stream_text
+                    .iter()
+                    .map(|uri| (format!("{PREFIX}_RABBITMQ_STREAM_URI"), uri.expose())),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -160,9 +169,15 @@ impl Daemon {
     }
 
     /// The value of a counter, its series added up; `None` while `/metrics` does not answer.
-    pub async fn counter(&self, name: &str) -> Option<u64> {
+    async fn counter(&self, name: &str) -> Option<u64> {
         let answer = http::get(self.address, "/metrics").await.ok()?;
         Some(sum_of(&answer.body, name))
+    }
+
+    /// How many events it has confirmed since it started; 0 while `/metrics` does not answer.
+    pub async fn confirmed(&self) -> u64 {
+        let counted = self.counter("mrcon_events_confirmed_total").await;
+        counted.unwrap_or(0)
     }
 
     /// Stops it with SIGTERM and waits for its end.

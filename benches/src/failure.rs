@@ -30,6 +30,12 @@ impl Failure {
         Failure::new(format_args!("{step}: {reason}"), remedy)
     }
 
+    /// The same, and what was being done.
+    pub fn while_doing(mut self, step: impl fmt::Display) -> Failure {
+        self.cause = one_line(&format_args!("{step}: {}", self.cause));
+        self
+    }
+
     /// The same, and where to read more.
     pub fn see(mut self, place: impl fmt::Display) -> Failure {
         self.remedy = format!("{}; see {place}", self.remedy);

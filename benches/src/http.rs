@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// More than any answer of the daemon has.
-const MAX_ANSWER_BYTES: u64 = 4 << 20;
+const MAX_ANSWER_BYTES: u64 = 32 << 20;
 
 /// Status code and body of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

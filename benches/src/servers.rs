@@ -4,11 +4,12 @@ use crate::failure::{Failure, Result};
 use bson::doc;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
-use mrcon::uri::{AmqpUri, MongoUri, UriError};
+use mrcon::uri::{AmqpUri, MongoUri, Secret, StreamUri, UriError};
 use std::time::Duration;
 
 const MONGO_URI: &str = "MRCON_MONGO_URI";
 const RABBITMQ_URI: &str = "MRCON_RABBITMQ_URI";
+const STREAM_URI: &str = "MRCON_RABBITMQ_STREAM_URI";
 const MANAGEMENT_URL: &str = "MRCON_RABBITMQ_MANAGEMENT_URL";
 
 /// How long MongoDB may take to answer: long enough for an election, short enough for a person.
@@ -21,20 +22,14 @@ pub struct Servers {
     pub mongodb: MongoUri,
     /// RabbitMQ.
     pub rabbitmq: AmqpUri,
+    /// RabbitMQ's native stream protocol.
+    pub stream: StreamUri,
     /// RabbitMQ's management page, where it is known.
     pub management_url: Option<String>,
-    /// As the user wrote it, with its password: for the daemon's environment.
-    pub(crate) rabbitmq_text: RabbitText,
-}
-
-/// A URI with a password, which must not be printed.
-#[derive(Clone)]
-pub(crate) struct RabbitText(pub(crate) String);
-
-impl std::fmt::Debug for RabbitText {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
+    /// As the user wrote it, with its password: for the environment of other programs.
+    pub rabbitmq_text: Secret,
+    /// The same for the native stream protocol, where it is known.
+    pub stream_text: Option<Secret>,
 }
 
 impl Servers {
@@ -46,9 +41,11 @@ impl Servers {
         let rabbitmq = format!("amqp://{nobody}");
         Ok(Servers {
             mongodb: parsed(MONGO_URI, &format!("mongodb://{nobody}/"), MongoUri::parse)?,
+            stream: StreamUri::from(&parsed(RABBITMQ_URI, &rabbitmq, AmqpUri::parse)?),
             rabbitmq: parsed(RABBITMQ_URI, &rabbitmq, AmqpUri::parse)?,
             management_url: None,
-            rabbitmq_text: RabbitText(rabbitmq),
+            stream_text: None,
+            rabbitmq_text: Secret::new(rabbitmq),
         })
     }
 
@@ -58,13 +55,18 @@ impl Servers {
     /// When a variable is missing or is not a URI of its kind.
     pub fn from_environment() -> Result<Servers> {
         let rabbitmq_text = variable(RABBITMQ_URI)?;
+        let rabbitmq = parsed(RABBITMQ_URI, &rabbitmq_text, AmqpUri::parse)?;
+        let stream_text = optional(STREAM_URI);
         let servers = Servers {
             mongodb: parsed(MONGO_URI, &variable(MONGO_URI)?, MongoUri::parse)?,
-            rabbitmq: parsed(RABBITMQ_URI, &rabbitmq_text, AmqpUri::parse)?,
-            management_url: std::env::var(MANAGEMENT_URL)
-                .ok()
-                .filter(|url| !url.is_empty()),
-            rabbitmq_text: RabbitText(rabbitmq_text),
+            stream: match &stream_text {
+                Some(text) => parsed(STREAM_URI, text, StreamUri::parse)?,
+                None => StreamUri::from(&rabbitmq),
+            },
+            rabbitmq,
+            management_url: optional(MANAGEMENT_URL),
+            stream_text: stream_text.map(Secret::new),
+            rabbitmq_text: Secret::new(rabbitmq_text),
         };
         match servers.rabbitmq.tls {
             // The second client, which checks the first, is used without TLS.
@@ -81,6 +83,14 @@ impl Servers {
     /// # Errors
     /// When it does not.
     pub async fn connect_mongodb(&self) -> Result<Client> {
+        self.connect_mongodb_with(|_| ()).await
+    }
+
+    /// The same, with options of the driver changed.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn connect_mongodb_with(&self, change: fn(&mut ClientOptions)) -> Result<Client> {
         let fail = |error: mongodb::error::Error| {
             let remedy =
                 format!("check that MongoDB runs, and user, password and host in {MONGO_URI}");
@@ -95,6 +105,7 @@ impl Servers {
             .map_err(fail)?;
         options.app_name = Some("mrcon-bench".into());
         options.server_selection_timeout = Some(ANSWER_TIME);
+        change(&mut options);
         let client = Client::with_options(options).map_err(fail)?;
         client
             .database("admin")
@@ -118,6 +129,10 @@ fn variable(name: &str) -> Result<String> {
             "use `make demo` or `make bench`, which start servers, or set it to your server's URI",
         )),
     }
+}
+
+fn optional(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn parsed<T>(name: &str, text: &str, parse: fn(&str) -> Result<T, UriError>) -> Result<T> {

@@ -1,10 +1,10 @@
 //! Where it was measured: numbers of two machines cannot be compared.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Machine {
     processor: String,
     cores: usize,

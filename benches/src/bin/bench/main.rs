@@ -1,75 +1,83 @@
-//! How fast `mrcond` catches up, and what it costs, next to the limit measured in the same run.
+//! How fast `mrcond` is and what it costs, next to the limits measured in the same run.
 //!
-//! Called by `make bench`. It writes BENCH_EVENTS orders once, and then lets several programs carry
-//! them to RabbitMQ from the same position on, one at a time: `mrcond`, and **bare pipes** that do
-//! nothing but read and publish. Each runs as a process of its own and is measured the same way;
-//! see [`meter`].
+//! Called by `make bench`. Every program that is measured runs as a process of its own, mrcond and
+//! the **bare pipes** that do nothing but read and publish; `BENCHMARKS.md` tells the method.
 
-mod campaign;
 mod client;
+mod figure;
+mod latency;
 mod machine;
+mod memory;
 mod meter;
+mod naive;
+mod options;
+mod peers;
+mod place;
 mod probe;
 mod reader;
 mod report;
-mod results;
+mod scale;
 mod scrape;
 mod stage;
+mod table;
+mod target;
+mod throughput;
+mod verdict;
 
-use campaign::Campaign;
 use clap::Parser;
-use mrcon::config::QueueType;
+use machine::Machine;
+use mrcon::status::rfc3339;
 use mrcon_bench::arguments;
 use mrcon_bench::daemon::beside_this_program;
 use mrcon_bench::failure::{Failure, Result};
+use mrcon_bench::output::say;
 use mrcon_bench::servers::Servers;
 use mrcon_bench::stop::Stop;
+use mrcon_bench::truth::mongodb_version;
 use mrcon_bench::workplace::Workplace;
+use options::{Options, Section};
+use place::Place;
 use probe::Probe;
+use report::Results;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
-/// Measure mrcond against a bare pipe between the same servers.
+/// Measure mrcond against bare pipes between the same servers.
 ///
-/// Uses the servers that MRCON_MONGO_URI and MRCON_RABBITMQ_URI name, in them the database
-/// `mrcon_bench` and the queue `mrcon_bench.orders`, and removes both at the end.
+/// Uses the servers that MRCON_MONGO_URI, MRCON_RABBITMQ_URI and MRCON_RABBITMQ_STREAM_URI name, in
+/// them the database `mrcon_bench` and queues that begin with `mrcon_bench.`, and removes them at
+/// the end.
 #[derive(Debug, Parser)]
-#[command(name = "bench")]
-struct Options {
-    /// Orders to write and to carry
-    #[arg(long, env = "BENCH_EVENTS", value_name = "BENCH_EVENTS", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(2..))]
-    events: u64,
-
-    /// How often each program is measured; the medians count
-    #[arg(long, env = "BENCH_ROUNDS", value_name = "BENCH_ROUNDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-
-    /// Queue types to measure
-    #[arg(long, env = "BENCH_QUEUES", value_name = "TYPE", value_delimiter = ',', default_value = "classic,quorum,stream", value_parser = queue_type)]
-    queues: Vec<QueueType>,
-
-    /// The mrcond to measure [default: the one beside this program]
-    #[arg(long, value_name = "FILE")]
-    mrcond: Option<PathBuf>,
-
-    /// Where the numbers go as JSON
-    #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
-    json: PathBuf,
+#[command(name = "bench", args_conflicts_with_subcommands = true)]
+struct Line {
+    #[command(flatten)]
+    options: Options,
 
     #[command(subcommand)]
-    probe: Option<Command>,
+    other: Option<Command>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Write the results of an earlier run as Markdown
+    Render {
+        /// The results
+        json: PathBuf,
+        /// Where they go
+        markdown: PathBuf,
+    },
     /// Be one of the programs that mrcond is compared with (started by the benchmark itself)
     #[command(hide = true)]
     Probe(Probe),
+    /// Be the naive peer (started by the benchmark itself)
+    #[command(hide = true)]
+    Naive,
 }
 
 fn main() -> ExitCode {
-    let options: Options = match arguments::parse() {
-        Ok(options) => options,
+    let line: Line = match arguments::parse() {
+        Ok(line) => line,
         Err(code) => return code,
     };
     let runtime = match tokio::runtime::Runtime::new() {
@@ -77,9 +85,13 @@ fn main() -> ExitCode {
         Err(error) => return failed(&Failure::because("start the runtime", error, "try again")),
     };
     let outcome = runtime.block_on(async {
-        match options.probe {
+        match line.other {
             Some(Command::Probe(probe)) => probe.run().await,
-            None => bench(options).await,
+            Some(Command::Naive) => naive::run().await,
+            Some(Command::Render { json, markdown }) => {
+                report::write(&markdown, &Results::read_json(&json)?.markdown())
+            }
+            None => bench(line.options).await,
         }
     });
     match outcome {
@@ -96,27 +108,67 @@ fn failed(failure: &Failure) -> ExitCode {
 async fn bench(options: Options) -> Result<()> {
     let stop = Stop::listen()?;
     let servers = Servers::from_environment()?;
-    let program = options.mrcond.map_or_else(beside_this_program, Ok)?;
+    let program = options
+        .mrcond
+        .clone()
+        .map_or_else(beside_this_program, Ok)?;
     let workplace = Workplace::claim("bench").await?;
-    let opening = Campaign::open(servers, &workplace, program, options.events);
-    let campaign = stop.or_interrupted(opening).await?;
-    let outcome = stop
-        .or_interrupted(campaign.run(options.rounds, &options.queues))
-        .await;
+    let opening = Place::open(servers, &workplace, program, options.most_entries());
+    let place = stop.or_interrupted(opening).await?;
+    let outcome = stop.or_interrupted(measure(&place, &options)).await;
     // Whatever happened, nothing stays in the servers.
-    let cleared = campaign.close().await;
+    let cleared = place.close().await;
     let results = outcome?;
     cleared?;
     workplace.remove();
-    report::print(&results);
-    report::write_json(&results, &options.json)
+    results.print();
+    results.write_json(&options.json)?;
+    match &options.markdown {
+        Some(path) => report::write(path, &results.markdown()),
+        None => Ok(()),
+    }
 }
 
-/// The same words as in mrcond's configuration.
-pub(crate) fn queue_type(word: &str) -> Result<QueueType, String> {
-    let all = [QueueType::Classic, QueueType::Quorum, QueueType::Stream];
-    let found = all
-        .into_iter()
-        .find(|queue_type| queue_type.as_str() == word);
-    found.ok_or_else(|| "choose from classic, quorum, stream".into())
+async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
+    let mut results = Results {
+        date: rfc3339(SystemTime::now()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: Machine::this(),
+        mongodb: mongodb_version(&place.stage.client).await?,
+        rabbitmq: place.stage.broker.version().to_owned(),
+        rounds: options.rounds(),
+        quick: options.quick,
+        throughput: None,
+        latency: None,
+        memory: None,
+        scale: None,
+        peers: None,
+        scrape: None,
+        verdicts: Vec::new(),
+    };
+    say(&results.machine);
+    let (mongodb, rabbitmq) = (&results.mongodb, &results.rabbitmq);
+    say(format_args!("MongoDB {mongodb}, RabbitMQ {rabbitmq}"));
+    place.stage.clear().await?;
+    // The scale comes before what fills the oplog, since a start reads it from the saved position on.
+    if options.measures(Section::Scale) {
+        results.scale = Some(scale::measure(place, options).await?);
+    }
+    if options.measures(Section::Scrape) {
+        results.scrape = Some(scrape::measure(&place.setup).await?);
+    }
+    if options.measures(Section::Latency) {
+        results.latency = Some(latency::measure(place, options).await?);
+    }
+    if options.measures(Section::Peers) {
+        results.peers = Some(peers::measure(place, options).await?);
+    }
+    if options.measures(Section::Throughput) {
+        results.throughput = Some(throughput::measure(place, options).await?);
+    }
+    if options.measures(Section::Memory) {
+        results.memory = Some(memory::measure(place, options).await?);
+    }
+    results.judge();
+    Ok(results)
 }

@@ -1,62 +1,136 @@
 //! The programs that mrcond is compared with: a bare pipe, and its two halves alone.
 //!
-//! No encoding, no checkpoint, no metrics, no supervision: the body is the event's raw BSON. The
-//! window is mrcond's default, and each message has as many properties and headers as mrcond's.
+//! No encoding, no checkpoint, no metrics, no supervision: the body is the event's raw BSON, cut or
+//! filled up so that it is on average as long as mrcond's. The window is mrcond's default, and each
+//! message has as many properties and headers as mrcond's.
 
-use crate::client::{Amqprs, Client, Mrcon};
+use crate::client::{Bare, Client};
 use crate::meter::{Measured, Meter};
-use crate::results::Subject;
-use crate::stage::Stage;
-use crate::{queue_type, reader};
-use mrcon::config::{QueueType, RabbitMq, ValidConfig};
+use crate::reader::{self, Batch};
+use crate::stage::{QUEUE, Stage};
+use crate::target::Target;
+use mrcon::config::{Protocol, RabbitMq, ValidConfig};
+use mrcon::sink::amqp::{AmqpConnections, AmqpSink};
+use mrcon::sink::stream::StreamLink;
 use mrcon::sink::{Outcome, Settlement};
 use mrcon::window::ConfirmWindow;
 use mrcon::{Metrics, Server};
 use mrcon_bench::daemon::free_address;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::say;
+use mrcon_bench::publisher::{Publisher, lost};
 use mrcon_bench::servers::Servers;
 use prometheus::Registry;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Events taken from the reader at once, so that the broker's answers are looked at in between.
+/// Events published before the broker's answers are looked at.
 const TURN: usize = 64;
 /// How often the library's own position is looked at.
 const LOOK: Duration = Duration::from_millis(4);
+/// What a relay says once no event can escape it.
+pub(crate) const READY: &str = "ready";
+
+/// A program that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[clap(rename_all = "snake_case")]
+pub(crate) enum Subject {
+    Mrcond,
+    Counting,
+    NotCounting,
+    Pipe,
+    Publisher,
+    PipeAmqprs,
+    Reader,
+    /// A bare pipe that begins now and has no end.
+    Relay,
+}
+
+impl Subject {
+    /// As they stand in a table.
+    pub(crate) const IN_ORDER: [Subject; 6] = [
+        Subject::Mrcond,
+        Subject::Pipe,
+        Subject::Publisher,
+        Subject::PipeAmqprs,
+        Subject::Counting,
+        Subject::NotCounting,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Subject::Mrcond => "mrcond",
+            Subject::Counting => "counting",
+            Subject::NotCounting => "not_counting",
+            Subject::Pipe => "pipe",
+            Subject::Publisher => "publisher",
+            Subject::PipeAmqprs => "pipe_amqprs",
+            Subject::Reader => "reader",
+            Subject::Relay => "relay",
+        }
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Subject::Mrcond => "mrcond",
+            Subject::Counting => "mrcon as a library",
+            Subject::NotCounting => "the same, no metrics",
+            Subject::Pipe | Subject::Relay => "bare pipe",
+            Subject::Publisher => "bare publisher",
+            Subject::PipeAmqprs => "amqprs, no headers",
+            Subject::Reader => "bare reader",
+        }
+    }
+}
 
 /// What to be.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Probe {
     #[arg(long)]
     pub(crate) subject: Subject,
-    #[arg(long, value_parser = queue_type, default_value = "classic")]
-    pub(crate) queue_type: QueueType,
-    #[arg(long)]
+    #[arg(long, default_value = "classic")]
+    pub(crate) target: Target,
+    #[arg(long, default_value_t = u64::MAX)]
     pub(crate) events: u64,
-    /// Where reading begins
+    /// Where reading begins [default: now]
     #[arg(long)]
-    pub(crate) position: String,
+    pub(crate) position: Option<String>,
     /// Size of the bodies of a publisher that does not read
-    #[arg(long)]
+    #[arg(long, default_value_t = 0)]
     pub(crate) body_bytes: usize,
+    /// Bytes that a body is longer than its event, less than 0 if it is shorter
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    pub(crate) stretch: isize,
 }
 
 impl Probe {
+    /// One that begins now and has no end.
+    pub(crate) fn relay(target: Target) -> Probe {
+        Probe {
+            subject: Subject::Relay,
+            target,
+            events: u64::MAX,
+            position: None,
+            body_bytes: 0,
+            stretch: 0,
+        }
+    }
+
     /// The arguments that make a process this probe.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let named = [
-            ("--subject", self.subject.as_str().to_owned()),
-            ("--queue-type", self.queue_type.as_str().to_owned()),
-            ("--events", self.events.to_string()),
-            ("--position", self.position.clone()),
-            ("--body-bytes", self.body_bytes.to_string()),
+        let mut arguments = vec![
+            "probe".to_owned(),
+            format!("--subject={}", self.subject.as_str()),
+            format!("--target={}", self.target.as_str()),
+            format!("--events={}", self.events),
+            format!("--body-bytes={}", self.body_bytes),
+            format!("--stretch={}", self.stretch),
         ];
-        let named = named
-            .into_iter()
-            .flat_map(|(name, value)| [name.to_owned(), value]);
-        std::iter::once("probe".to_owned()).chain(named).collect()
+        arguments.extend(self.position.iter().map(|at| format!("--position={at}")));
+        arguments
     }
 
     /// Does the work and prints what it was measured at.
@@ -68,55 +142,80 @@ impl Probe {
     }
 
     async fn measure(&self, servers: &Servers) -> Result<Measured> {
-        let target = Stage::target(self.queue_type);
         match self.subject {
             Subject::Mrcond => Err(Failure::new("mrcond is not a probe", "run the benchmark")),
             Subject::Reader => self.read(servers).await,
             Subject::Counting => self.library(servers, |metrics| metrics).await,
             Subject::NotCounting => self.library(servers, Metrics::without_counting).await,
-            Subject::Pipe => {
-                let client = Mrcon::connect(&servers.rabbitmq, &target).await?;
-                self.pump(client, self.events(servers).await?, &target)
-                    .await
-            }
-            Subject::PipeAmqprs => {
-                let client = Amqprs::connect(&servers.rabbitmq, &target).await?;
-                self.pump(client, self.events(servers).await?, &target)
-                    .await
+            Subject::Pipe | Subject::Relay => {
+                let events = self.events(servers).await?;
+                self.publish_bare(servers, events).await
             }
             Subject::Publisher => {
-                let client = Mrcon::connect(&servers.rabbitmq, &target).await?;
                 let made = Events::Made {
                     body: vec![b'x'; self.body_bytes],
                     left: self.events,
                 };
-                self.pump(client, made, &target).await
+                self.publish_bare(servers, made).await
+            }
+            Subject::PipeAmqprs => {
+                let broker =
+                    mrcon_bench::broker::Broker::connect(&servers.rabbitmq, "mrcon bench").await?;
+                broker.declare(QUEUE, self.target.queue_type()).await?;
+                broker.close().await;
+                let client =
+                    Publisher::connect(&servers.rabbitmq, QUEUE, "application/bson").await?;
+                let events = self.events(servers).await?;
+                self.pump(client, events).await
             }
         }
     }
 
+    /// With mrcond's own publisher for the target.
+    async fn publish_bare(&self, servers: &Servers, events: Events) -> Result<Measured> {
+        let target = Stage::target(self.target);
+        let lost = |error: mrcon::Error| lost(error.chain());
+        if target.protocol == Protocol::Stream {
+            let link = StreamLink::connect(&servers.stream, "mrcon bench", &target).await;
+            let opened = link.map_err(lost)?.publish_as("mrcon bench", 1).await;
+            let (sink, _) = opened.map_err(lost)?;
+            return self.pump(Bare(sink), events).await;
+        }
+        let connections =
+            AmqpConnections::new(servers.rabbitmq.clone(), &["bench".to_owned()], None);
+        let sink = AmqpSink::connect(&connections, 0, &target).await;
+        self.pump(Bare(sink.map_err(lost)?.starting_at(1)), events)
+            .await
+    }
+
     async fn read(&self, servers: &Servers) -> Result<Measured> {
         let orders = Stage::orders(&servers.connect_mongodb().await?);
-        let mut stream = reader::open(&orders, &self.position).await?;
+        let mut cursor = reader::open(&orders, self.position.as_deref()).await?;
         let mut meter = Meter::of_this_process();
-        for count in 1..=self.events {
-            reader::next(&mut stream).await?;
+        let mut count = 0;
+        while count < self.events {
+            let mut batch = reader::next(&mut cursor).await?;
+            while batch.take().is_some() {
+                count += 1;
+            }
             meter.saw(count)?;
         }
-        meter.finish(self.events)
+        meter.finish(count)
     }
 
     /// mrcond's library, as it is configured for mrcond.
     async fn library(&self, servers: &Servers, change: fn(Metrics) -> Metrics) -> Result<Measured> {
         let fail =
             |error: &dyn std::fmt::Display| Failure::because("library", error, "report this");
-        let text = Stage::config(free_address(false)?, self.queue_type);
+        let text = Stage::config(free_address(false)?, self.target, 1);
         let config = ValidConfig::from_yaml("bench", text.as_bytes())
             .map_err(|problems| fail(&problems[0]))?;
         let metrics = Metrics::register(&Registry::new()).map_err(|error| fail(&error))?;
         let (mongodb, rabbitmq) = (servers.mongodb.clone(), servers.rabbitmq.clone());
         let server = Server::new(config, mongodb, rabbitmq, change(metrics)).await;
-        let server = server.map_err(|error| fail(&error.chain()))?;
+        let server = server
+            .map_err(|error| fail(&error.chain()))?
+            .with_stream_uri(servers.stream.clone());
         let connector = Arc::clone(&server.status()[0]);
         let mut meter = Meter::of_this_process();
         let (done, finished) = tokio::sync::oneshot::channel::<()>();
@@ -142,31 +241,37 @@ impl Probe {
 
     async fn events(&self, servers: &Servers) -> Result<Events> {
         let orders = Stage::orders(&servers.connect_mongodb().await?);
-        let stream = reader::open(&orders, &self.position).await?;
-        let events = reader::spawn(stream, self.events);
+        let cursor = reader::open(&orders, self.position.as_deref()).await?;
         Ok(Events::Read {
-            events,
-            ready: Vec::with_capacity(TURN),
+            batches: reader::spawn(cursor),
+            current: None,
         })
     }
 
-    async fn pump(
-        &self,
-        mut client: impl Client,
-        mut events: Events,
-        target: &RabbitMq,
-    ) -> Result<Measured> {
-        let mut window =
-            ConfirmWindow::new(1, target.max_unconfirmed, target.max_unconfirmed_bytes);
+    async fn pump(&self, mut client: impl Client, mut events: Events) -> Result<Measured> {
+        let RabbitMq {
+            max_unconfirmed,
+            max_unconfirmed_bytes,
+            ..
+        } = Stage::target(self.target);
+        let mut window = ConfirmWindow::new(1, max_unconfirmed, max_unconfirmed_bytes);
         let mut meter = Meter::of_this_process();
-        let mut answers = Vec::new();
+        let (mut answers, mut scratch) = (Vec::new(), Vec::new());
         let mut confirmed = 0;
+        if self.subject == Subject::Relay {
+            say(READY);
+        }
         while confirmed < self.events {
-            while window.has_room() && client.has_room() {
-                let Some(body) = events.take()? else { break };
+            for _ in 0..TURN {
+                if !window.has_room() || !client.has_room() {
+                    break;
+                }
+                let Some(event) = events.take() else { break };
+                let body = stretched(event, self.stretch, &mut scratch);
                 let seq = window.push((), body.len() as u64);
                 client.publish(seq, body).await?;
             }
+            let more_may_go = window.has_room() && client.has_room();
             tokio::select! {
                 biased;
                 settled = client.settled(&mut answers) => {
@@ -174,13 +279,25 @@ impl Probe {
                     confirmed += settle(&mut window, &mut answers)?;
                     meter.saw(confirmed)?;
                 }
-                () = events.more(), if window.has_room() => {}
+                more = events.more(), if more_may_go => more?,
             }
         }
         let measured = meter.finish(confirmed);
         client.close().await;
         measured
     }
+}
+
+/// The event, cut or filled up.
+fn stretched<'a>(event: &'a [u8], by: isize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    let length = event.len().saturating_add_signed(by);
+    if length <= event.len() {
+        return &event[..length];
+    }
+    scratch.clear();
+    scratch.extend_from_slice(event);
+    scratch.resize(length, 0);
+    scratch
 }
 
 /// Takes the broker's answers in; how many messages are newly confirmed in order.
@@ -205,38 +322,56 @@ fn settle(window: &mut ConfirmWindow<()>, answers: &mut Vec<Settlement>) -> Resu
 
 /// Where bodies come from.
 enum Events {
-    /// From the change stream; those that are ready, the last one first.
+    /// From the change stream.
     Read {
-        events: mpsc::Receiver<Result<Vec<u8>>>,
-        ready: Vec<Result<Vec<u8>>>,
+        batches: mpsc::Receiver<Result<Batch>>,
+        current: Option<Batch>,
     },
     /// From nowhere: copies of one.
     Made { body: Vec<u8>, left: u64 },
 }
 
 impl Events {
-    /// The next body, if it is there.
-    fn take(&mut self) -> Result<Option<Vec<u8>>> {
+    /// The next event, if it is there.
+    fn take(&mut self) -> Option<&[u8]> {
         match self {
-            Events::Read { ready, .. } => ready.pop().transpose(),
-            Events::Made { left: 0, .. } => Ok(None),
+            Events::Read { current, .. } => current.as_mut()?.take(),
+            Events::Made { left: 0, .. } => None,
             Events::Made { body, left } => {
                 *left -= 1;
-                Ok(Some(body.clone()))
+                Some(body)
             }
         }
     }
 
-    /// Waits until there are more; for ever after the last.
-    async fn more(&mut self) {
+    /// Waits until there is one; for ever after the last.
+    async fn more(&mut self) -> Result<()> {
         match self {
-            Events::Read { events, ready } if ready.is_empty() => {
-                if events.recv_many(ready, TURN).await == 0 {
-                    std::future::pending().await
+            Events::Made { left: 0, .. } => std::future::pending().await,
+            Events::Made { .. } => Ok(()),
+            Events::Read { batches, current } => {
+                while current.as_ref().is_none_or(|batch| batch.left() == 0) {
+                    match batches.recv().await {
+                        Some(batch) => *current = Some(batch?),
+                        None => std::future::pending().await,
+                    }
                 }
-                ready.reverse();
+                Ok(())
             }
-            _ => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_has_another_length() {
+        let mut scratch = vec![9; 7];
+        assert_eq!(stretched(b"event", -2, &mut scratch), b"eve");
+        assert_eq!(stretched(b"event", 0, &mut scratch), b"event");
+        assert_eq!(stretched(b"event", 2, &mut scratch), b"event\0\0");
+        assert_eq!(stretched(b"event", -9, &mut scratch), b"");
     }
 }

@@ -1,119 +1,179 @@
-//! The table that people read, and the file that programs read.
+//! What people read, at a terminal or as Markdown, and the file that programs read.
 
-use crate::meter::Measured;
-use crate::results::{
-    LEAST_RATIO, MOST_COUNTING, MOST_CPU_US, MOST_MIB, MOST_SCRAPE_MS, Results, Series, Subject,
-};
+use crate::figure::Figure;
+use crate::latency::Latency;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::peers::Peers;
+use crate::scale::Scale;
+use crate::scrape::Scrape;
+use crate::table::Table;
+use crate::throughput::Throughput;
+use crate::verdict::Verdict;
 use mrcon_bench::failure::{Failure, Result};
-use mrcon_bench::output::{grouped, say};
+use mrcon_bench::output::say;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-pub(crate) fn print(results: &Results) {
-    say("");
-    say(&results.machine);
-    say(format_args!(
-        "MongoDB {}, RabbitMQ {}",
-        results.mongodb, results.rabbitmq
-    ));
-    say(format_args!(
-        "catch-up of {} orders of {} bytes of BSON, {} bytes as change events; window {}",
-        grouped(results.events),
-        results.document_bytes,
-        results.event_bytes,
-        grouped(u64::from(results.window)),
-    ));
-    say("from the first confirmed event to the last; medians, then the events/s of every round");
-    say("");
-    say(format_args!(
-        "{:8} {:20} {:>9} {:>7} {:>13} {:>9}   {}",
-        "queue", "", "events/s", "of pipe", "CPU us/event", "peak MiB", "every round"
-    ));
-    let mut queue = None;
-    for series in &results.series {
-        if queue.is_some_and(|queue| queue != series.queue) {
-            say("");
+/// The results of one section.
+pub(crate) trait Chapter {
+    fn title(&self) -> &'static str;
+    /// How it was measured, a paragraph each.
+    fn method(&self) -> Vec<String>;
+    fn tables(&self) -> Vec<Table>;
+    fn verdicts(&self) -> Vec<Verdict>;
+}
+
+/// Everything that one run has measured.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    /// When it began, in UTC.
+    pub(crate) date: String,
+    pub(crate) version: String,
+    pub(crate) machine: Machine,
+    pub(crate) mongodb: String,
+    pub(crate) rabbitmq: String,
+    pub(crate) rounds: u32,
+    /// Too small to judge by.
+    pub(crate) quick: bool,
+    pub(crate) throughput: Option<Throughput>,
+    pub(crate) latency: Option<Latency>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) scale: Option<Scale>,
+    pub(crate) peers: Option<Peers>,
+    pub(crate) scrape: Option<Scrape>,
+    /// Of all chapters; filled in when the run is over.
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// The least and the most of all rounds.
+pub(crate) fn range(figure: &Figure, show: impl Fn(f64) -> String) -> String {
+    format!("{}-{}", show(figure.min), show(figure.max))
+}
+
+/// How far the rounds lie apart, with a mark if that is too far to trust the median.
+pub(crate) fn noise(figure: &Figure) -> String {
+    let mark = if figure.is_noisy() { "!" } else { "" };
+    format!("{:.0} %{mark}", figure.spread() * 100.0)
+}
+
+impl Results {
+    fn chapters(&self) -> Vec<&dyn Chapter> {
+        fn chapter<C: Chapter>(one: &Option<C>) -> Option<&dyn Chapter> {
+            one.as_ref().map(|one| one as &dyn Chapter)
         }
-        queue = Some(series.queue);
-        say(row(series, results));
+        let all = [
+            chapter(&self.throughput),
+            chapter(&self.latency),
+            chapter(&self.memory),
+            chapter(&self.scale),
+            chapter(&self.peers),
+            chapter(&self.scrape),
+        ];
+        all.into_iter().flatten().collect()
     }
-    say("");
-    let word = |met| if met { "met" } else { "NOT MET" };
-    for judgement in &results.judgements {
-        say(format_args!(
-            "{:8} {:.2} of the bare pipe (at least {LEAST_RATIO}): {}; {:.1} us of CPU (at most {MOST_CPU_US}): {}; {:.1} MiB (at most {MOST_MIB}): {}",
-            judgement.queue,
-            judgement.ratio,
-            word(judgement.ratio_met),
-            judgement.cpu_us_per_event,
-            word(judgement.cpu_met),
-            judgement.peak_rss_mib,
-            word(judgement.memory_met),
-        ));
+
+    /// Holds every chapter against its limits.
+    pub(crate) fn judge(&mut self) {
+        let verdicts = self.chapters().into_iter().flat_map(Chapter::verdicts);
+        self.verdicts = verdicts.collect();
     }
-    if let Some(counting) = &results.counting {
-        say(format_args!(
-            "metrics  {:.3} us of CPU an event, counted alone: {:.1} % of the library's (less than {:.0} %): {}; the library with them {:.1} us, without {:.1} us",
-            counting.us_per_event,
-            counting.part * 100.0,
-            MOST_COUNTING * 100.0,
-            word(counting.part < MOST_COUNTING),
-            counting.with_us,
-            counting.without_us,
-        ));
+
+    fn about(&self) -> [String; 3] {
+        let noisy =
+            "spread: the rounds' largest difference as a part of their median; ! above 10 %";
+        let quick = if self.quick {
+            "; QUICK: too small to judge by"
+        } else {
+            ""
+        };
+        [
+            format!("{}, mrcond {}", self.date, self.version),
+            format!(
+                "{}; MongoDB {}, RabbitMQ {}",
+                self.machine, self.mongodb, self.rabbitmq
+            ),
+            format!("medians of {} rounds; {noisy}{quick}", self.rounds),
+        ]
     }
-    let scrape = &results.scrape;
-    say(format_args!(
-        "scrape   {:.1} ms for {} connectors, {} lines, {} KiB (less than {MOST_SCRAPE_MS:.0} ms): {}; a bare answer of {} lines {:.1} ms",
-        scrape.median_ms,
-        scrape.connectors,
-        grouped(scrape.lines as u64),
-        grouped(scrape.bytes as u64 >> 10),
-        word(scrape.median_ms < MOST_SCRAPE_MS),
-        grouped(scrape.bare_lines as u64),
-        scrape.bare_ms,
-    ));
+
+    pub(crate) fn print(&self) {
+        say("");
+        self.about().iter().for_each(say);
+        for chapter in self.chapters() {
+            say(format_args!("\n{}", chapter.title().to_uppercase()));
+            chapter.method().iter().for_each(say);
+            for table in chapter.tables() {
+                say("");
+                table.terminal().iter().for_each(say);
+            }
+        }
+        say("");
+        for verdict in &self.verdicts {
+            let (measured, wanted) = (verdict.measured(), verdict.wanted());
+            say(format_args!(
+                "{:8} {}: {measured} ({wanted})",
+                verdict.word(),
+                verdict.what
+            ));
+        }
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let mut lines: Vec<String> = self
+            .about()
+            .iter()
+            .map(|line| format!("- {line}"))
+            .collect();
+        for chapter in self.chapters() {
+            lines.extend([String::new(), format!("### {}", chapter.title())]);
+            for paragraph in chapter.method() {
+                lines.extend([String::new(), paragraph]);
+            }
+            for table in chapter.tables() {
+                lines.push(String::new());
+                lines.extend(table.markdown());
+            }
+        }
+        lines.extend([String::new(), "### Limits".into(), String::new()]);
+        let mut table = Table::new(4, &["limit", "measured", "wanted", ""]);
+        for verdict in &self.verdicts {
+            let (measured, wanted) = (verdict.measured(), verdict.wanted());
+            table.row([
+                verdict.what.clone(),
+                measured,
+                wanted,
+                verdict.word().into(),
+            ]);
+        }
+        lines.extend(table.markdown());
+        lines.join("\n") + "\n"
+    }
+
+    pub(crate) fn write_json(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| Failure::because(path.display(), error, "report this"))?;
+        write(path, &(text + "\n"))
+    }
+
+    pub(crate) fn read_json(path: &Path) -> Result<Results> {
+        let failed = |error: &dyn std::fmt::Display| {
+            let remedy = "name a file that this version of the benchmark has written";
+            Failure::because(path.display(), error, remedy)
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+        serde_json::from_str(&text).map_err(|error| failed(&error))
+    }
 }
 
-fn row(series: &Series, results: &Results) -> String {
-    let rounds: Vec<String> = series.rounds.iter().map(rate).collect();
-    format!(
-        "{:8} {:20} {:>9} {:>7} {:>13.1} {:>9.1}   {}",
-        series.queue.unwrap_or("-"),
-        series.subject.title(),
-        rate(&series.median),
-        ratio(series, results),
-        series.median.cpu_us_per_event,
-        series.median.peak_rss_bytes as f64 / f64::from(1 << 20),
-        rounds.join(" "),
-    )
-}
-
-fn rate(measured: &Measured) -> String {
-    grouped(measured.events_per_second.round() as u64)
-}
-
-/// Only mrcond is compared; see [`crate::results::Judgement::ratio`].
-fn ratio(series: &Series, results: &Results) -> String {
-    let judgement = results
-        .judgements
-        .iter()
-        .find(|judgement| Some(judgement.queue) == series.queue);
-    match judgement {
-        Some(judgement) if series.subject == Subject::Mrcond => format!("{:.2}", judgement.ratio),
-        _ => String::new(),
-    }
-}
-
-pub(crate) fn write_json(results: &Results, path: &Path) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let place = path.display();
-    let text = serde_json::to_string_pretty(results)
-        .map_err(|error| Failure::because(&place, error, "report this"))?;
     if let Some(folder) = path.parent() {
         // Writing the file says what is wrong with the folder.
         let _ = std::fs::create_dir_all(folder);
     }
-    std::fs::write(path, text + "\n")
-        .map_err(|error| Failure::because(&place, error, "name another file with --json"))?;
+    std::fs::write(path, text)
+        .map_err(|error| Failure::because(&place, error, "name another file"))?;
     say(format_args!("written to {place}"));
     Ok(())
 }

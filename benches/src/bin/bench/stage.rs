@@ -1,17 +1,20 @@
-//! The benchmark's place in both servers: one collection of orders, one queue.
+//! The benchmark's place in both servers: its collections of orders, and a queue for each.
 
+use crate::target::Target;
 use bson::{Document, doc};
 use mongodb::options::WriteConcern;
 use mongodb::{Client, Collection};
-use mrcon::config::{CollectionConfig, QueueType, RabbitMq};
+use mrcon::config::{CollectionConfig, Protocol, RabbitMq};
 use mrcon_bench::broker::Broker;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::orders::Orders;
 use mrcon_bench::servers::{Servers, mongodb_failed};
+use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::timeout;
 
-const DATABASE: &str = "mrcon_bench";
+pub(crate) const DATABASE: &str = "mrcon_bench";
 const COLLECTION: &str = "orders";
 const TOKENS: &str = "resume_tokens";
 const HISTORY: &str = "metrics_history";
@@ -28,48 +31,67 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 pub(crate) struct Stage {
     pub(crate) client: Client,
     pub(crate) broker: Broker,
+    /// The most entries that are measured, so that all of their queues go at the end.
+    entries: usize,
 }
 
 impl Stage {
-    pub(crate) async fn open(servers: &Servers) -> Result<Stage> {
+    pub(crate) async fn open(servers: &Servers, entries: usize) -> Result<Stage> {
         let client = servers.connect_mongodb().await?;
         let broker = Broker::connect(&servers.rabbitmq, "mrcon bench (queues)").await?;
-        Ok(Stage { client, broker })
+        Ok(Stage {
+            client,
+            broker,
+            entries: entries.max(1),
+        })
     }
 
     pub(crate) fn orders(client: &Client) -> Collection<Document> {
         client.database(DATABASE).collection(COLLECTION)
     }
 
+    /// The collection of entry number `entry`; the first is the one of [`Stage::orders`].
+    pub(crate) fn collection_name(entry: usize) -> String {
+        numbered(COLLECTION, entry)
+    }
+
+    /// The queue of entry number `entry`; the first is [`QUEUE`].
+    pub(crate) fn queue(entry: usize) -> String {
+        numbered(QUEUE, entry)
+    }
+
     /// The queue as mrcond's configuration describes it, with mrcond's default window.
-    pub(crate) fn target(queue_type: QueueType) -> RabbitMq {
+    pub(crate) fn target(target: Target) -> RabbitMq {
         let entry = CollectionConfig::new(DATABASE, COLLECTION, QUEUE);
         RabbitMq {
-            queue_type,
+            queue_type: target.queue_type(),
+            protocol: target.protocol(),
             ..entry.rabbitmq
         }
     }
 
-    /// A configuration for mrcond.
-    pub(crate) fn config(address: std::net::SocketAddr, queue_type: QueueType) -> String {
-        format!(
-            "server:
-  listen: {address}
-collections:
-  - watched:
-      db_name: {DATABASE}
-      coll_name: {COLLECTION}
-    resume_tokens:
-      tokens_db_name: {DATABASE}
-      tokens_coll_name: {TOKENS}
-    rabbitmq:
-      stream_name: {QUEUE}
-      queue_type: {}
-metrics:
-  history: {{db_name: {DATABASE}, coll_name: {HISTORY}}}
-",
-            queue_type.as_str()
-        )
+    /// A configuration for mrcond, with a collection and a queue for each entry.
+    pub(crate) fn config(address: SocketAddr, target: Target, entries: usize) -> String {
+        let mut text = format!(
+            "server: {{listen: \"{address}\"}}\n\
+             metrics: {{history: {{db_name: {DATABASE}, coll_name: {HISTORY}}}}}\n\
+             collections:\n"
+        );
+        for entry in 0..entries {
+            let (collection, queue) = (Stage::collection_name(entry), Stage::queue(entry));
+            let queue_type = target.queue_type().as_str();
+            let protocol = match target.protocol() {
+                Protocol::Amqp => "amqp",
+                Protocol::Stream => "stream",
+            };
+            let _ = write!(
+                text,
+                "  - watched: {{db_name: {DATABASE}, coll_name: {collection}}}\n    \
+                 resume_tokens: {{tokens_db_name: {DATABASE}, tokens_coll_name: {TOKENS}}}\n    \
+                 rabbitmq: {{stream_name: {queue}, queue_type: {queue_type}, protocol: {protocol}}}\n"
+            );
+        }
+        text
     }
 
     /// Removes what this or an earlier run has left in the servers.
@@ -80,31 +102,31 @@ metrics:
             .write_concern(WriteConcern::majority())
             .await;
         dropped.map_err(mongodb_failed("drop the benchmark's database"))?;
-        self.broker.delete(QUEUE).await
+        for entry in 0..self.entries {
+            self.broker.delete(&Stage::queue(entry)).await?;
+        }
+        Ok(())
     }
 
-    pub(crate) async fn create(&self) -> Result<()> {
+    /// Begins with so many empty collections and nothing else.
+    pub(crate) async fn set(&self, entries: usize) -> Result<()> {
+        self.clear().await?;
         let database = self.client.database(DATABASE);
-        let created = database
-            .create_collection(COLLECTION)
-            .write_concern(WriteConcern::majority());
-        created
-            .await
-            .map_err(mongodb_failed("create the benchmark's collection"))
+        for entry in 0..entries {
+            let created = database
+                .create_collection(Stage::collection_name(entry))
+                .write_concern(WriteConcern::majority());
+            created
+                .await
+                .map_err(mongodb_failed("create the benchmark's collections"))?;
+        }
+        Ok(())
     }
 
     /// Makes sure that the oplog can hold all events until the last program has read them.
     pub(crate) async fn check_oplog(&self, events: u64) -> Result<()> {
-        let local = self.client.database("local");
-        // A user without rights on `local` may measure too; a lost position is an error then.
-        let Ok(stats) = local.run_command(doc! {"collStats": "oplog.rs"}).await else {
+        let Some(size) = self.oplog_bytes().await else {
             return Ok(());
-        };
-        let size = match stats.get("maxSize") {
-            Some(bson::Bson::Int32(bytes)) => *bytes as u64,
-            Some(bson::Bson::Int64(bytes)) => *bytes as u64,
-            Some(bson::Bson::Double(bytes)) => *bytes as u64,
-            _ => return Ok(()),
         };
         match events * OPLOG_BYTES_PER_EVENT < size {
             true => Ok(()),
@@ -114,10 +136,23 @@ metrics:
                     size >> 20
                 ),
                 format_args!(
-                    "use a larger oplog, or BENCH_EVENTS={}",
+                    "use a larger oplog, or --events {}",
                     size / OPLOG_BYTES_PER_EVENT / 2
                 ),
             )),
+        }
+    }
+
+    /// The oplog's size; `None` for a user without rights on `local`, who may measure too: a lost
+    /// position is an error then.
+    pub(crate) async fn oplog_bytes(&self) -> Option<u64> {
+        let local = self.client.database("local");
+        let stats = local.run_command(doc! {"collStats": "oplog.rs"});
+        match stats.await.ok()?.get("maxSize")? {
+            bson::Bson::Int32(bytes) => Some(*bytes as u64),
+            bson::Bson::Int64(bytes) => Some(*bytes as u64),
+            bson::Bson::Double(bytes) => Some(*bytes as u64),
+            _ => None,
         }
     }
 
@@ -166,6 +201,9 @@ metrics:
         history.drop().await.map_err(&fail)?;
         let tokens = self.tokens();
         tokens.delete_many(doc! {}).await.map_err(&fail)?;
+        if positions.is_empty() {
+            return Ok(());
+        }
         let insert = tokens
             .insert_many(positions)
             .write_concern(WriteConcern::majority());
@@ -178,18 +216,27 @@ metrics:
     }
 }
 
+fn numbered(name: &str, entry: usize) -> String {
+    match entry {
+        0 => name.to_owned(),
+        number => format!("{name}{number}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum;
     use mrcon::config::ValidConfig;
 
     #[test]
     fn daemon_publishes_another_way_than_the_pipe() {
-        let text = Stage::config("127.0.0.1:3000".parse().unwrap(), QueueType::Stream);
-        let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
-        assert_eq!(
-            config.collections()[0].rabbitmq,
-            Stage::target(QueueType::Stream)
-        );
+        for target in Target::value_variants() {
+            let text = Stage::config("127.0.0.1:3000".parse().unwrap(), *target, 3);
+            let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
+            assert_eq!(config.collections().len(), 3);
+            assert_eq!(config.collections()[0].rabbitmq, Stage::target(*target));
+            assert_eq!(config.collections()[2].watched.coll_name, "orders2");
+        }
     }
 }

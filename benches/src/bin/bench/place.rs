@@ -1,0 +1,129 @@
+//! What every section works with: both servers, and how programs are started between them.
+
+use crate::probe::Probe;
+use crate::stage::Stage;
+use crate::target::Target;
+use mrcon_bench::daemon::{Daemon, Setup, free_address};
+use mrcon_bench::failure::{Failure, Result};
+use mrcon_bench::servers::Servers;
+use mrcon_bench::workplace::Workplace;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+
+/// How long mrcond may take until the position it begins from is durable.
+const SAVE_TIME: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const STEP: Duration = Duration::from_millis(4);
+/// After a queue was deleted the broker still tidies up; that is not the next program's affair.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long the broker may take to count the last confirmed messages.
+const COUNT_TIME: Duration = Duration::from_secs(10);
+
+pub(crate) struct Place<'a> {
+    workplace: &'a Workplace,
+    pub(crate) servers: Servers,
+    pub(crate) stage: Stage,
+    pub(crate) setup: Setup,
+}
+
+impl Place<'_> {
+    /// `entries` is the most that will be measured.
+    pub(crate) async fn open(
+        servers: Servers,
+        workplace: &Workplace,
+        program: PathBuf,
+        entries: usize,
+    ) -> Result<Place<'_>> {
+        Ok(Place {
+            workplace,
+            stage: Stage::open(&servers, entries).await?,
+            setup: workplace.setup(program),
+            servers,
+        })
+    }
+
+    /// Removes everything from the servers.
+    pub(crate) async fn close(self) -> Result<()> {
+        let cleared = self.stage.clear().await;
+        self.stage.close().await;
+        cleared
+    }
+
+    /// mrcond with so many entries.
+    pub(crate) fn start_daemon(&self, target: Target, entries: usize) -> Result<Daemon> {
+        let address = free_address(false)?;
+        let config = Stage::config(address, target, entries);
+        let daemon = Daemon::start(&self.setup, &self.servers, address, &config)?;
+        self.workplace.remember(daemon.pid())?;
+        Ok(daemon)
+    }
+
+    /// The same, once no event can escape it.
+    pub(crate) async fn start_ready(&self, target: Target, entries: usize) -> Result<Daemon> {
+        let mut daemon = self.start_daemon(target, entries)?;
+        daemon.wait_until_ready().await?;
+        let deadline = Instant::now() + SAVE_TIME;
+        while !daemon
+            .status()
+            .await
+            .is_some_and(|status| has_saved(&status))
+        {
+            daemon.check()?;
+            if Instant::now() > deadline {
+                let log = daemon.log();
+                return Err(Failure::new("mrcond saves no position", "read why").see(log));
+            }
+            sleep(STEP).await;
+        }
+        Ok(daemon)
+    }
+
+    /// A process of its own that will be `probe`; it ends when it is dropped.
+    pub(crate) fn command(probe: &Probe) -> Result<Command> {
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::because("find this program", error, "start it by its path")
+        })?;
+        let mut command = Command::new(program);
+        command
+            .args(probe.arguments())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            // It ends with us, and Ctrl-C is for us alone.
+            .process_group(0)
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    /// A rate only counts if every message is in the queue, once.
+    pub(crate) async fn verify(&self, who: &str, queue: &str, events: u64) -> Result<()> {
+        let broker = &self.stage.broker;
+        let found = broker.count_up_to(queue, events, COUNT_TIME).await?;
+        match found == events {
+            true => Ok(()),
+            false => Err(Failure::new(
+                format_args!("{who}: {found} of {events} messages are in the queue"),
+                "look into the logs of RabbitMQ and mrcond",
+            )),
+        }
+    }
+
+    /// Deletes a queue, and lets the broker come to rest.
+    pub(crate) async fn discard(&self, queue: &str) -> Result<()> {
+        self.stage.broker.delete(queue).await?;
+        sleep(PAUSE).await;
+        Ok(())
+    }
+}
+
+/// Whether every connector has saved a position.
+fn has_saved(status: &serde_json::Value) -> bool {
+    let connectors = status["connectors"].as_array();
+    connectors.is_some_and(|all| {
+        all.iter()
+            .all(|one| one["checkpoint"]["saved_at"].is_string())
+    })
+}
