@@ -16,6 +16,7 @@ use bson::raw::RawDocumentBuf;
 use bson::{doc, rawdoc};
 use mongodb::Client;
 use mongodb::options::WriteConcern;
+use mrcon::config::DEFAULT_MEMORY_BUDGET;
 use mrcon_bench::daemon::Daemon;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::{grouped, say};
@@ -32,7 +33,7 @@ use tokio::time::{Instant, sleep};
 /// allow.
 const DOCUMENT_BYTES: usize = 16_000_000;
 /// mrcond's default for all connectors together, in MiB.
-const BUDGET_MIB: f64 = 256.0;
+const BUDGET_MIB: f64 = (DEFAULT_MEMORY_BUDGET >> 20) as f64;
 /// What everything else in the process may take, in MiB.
 const REST_MIB: f64 = 64.0;
 /// Documents that are written at once.
