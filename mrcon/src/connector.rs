@@ -11,9 +11,9 @@ use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::OnInvalidate;
 use crate::envelope::{Envelope, Scratch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ChangeEvent, Operation, ResumeToken};
-use crate::metrics::custom::CustomObserver;
-use crate::metrics::{ConnectorMetrics, Latencies, Stage, Tally};
+use crate::event::{self, ChangeEvent, Operation, ResumeToken};
+use crate::metrics::custom::{CustomObserver, CustomObservers};
+use crate::metrics::{ConnectorMetrics, Latencies, Stage, Tally, Which};
 use crate::pace::Pace;
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
@@ -66,7 +66,7 @@ pub(crate) struct Parts<S, C> {
     pub(crate) settings: Settings,
     pub(crate) status: Arc<ConnectorStatus>,
     pub(crate) metrics: ConnectorMetrics,
-    pub(crate) custom: CustomObserver,
+    pub(crate) custom: CustomObservers,
 }
 
 /// The configuration as far as the loop needs it.
@@ -90,6 +90,7 @@ struct Sent {
     batch: Arc<EventBatch>,
     index: usize,
     operation: Operation,
+    which: Which,
     bytes: u64,
     published_at: Instant,
     /// When the server wrote it, if it says so.
@@ -132,6 +133,8 @@ pub(crate) struct Run<S, C> {
     stream_ended: bool,
     latencies: Latencies,
     tally: Tally,
+    /// What looks at the events of each collection.
+    observers: Vec<Option<CustomObserver>>,
 }
 
 impl<S: Sink, C: CheckpointStore> Run<S, C> {
@@ -163,6 +166,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             stream_ended: false,
             latencies: parts.metrics.latencies(),
             tally: parts.metrics.tally(),
+            observers: Vec::new(),
             parts,
         }
     }
@@ -318,9 +322,16 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 .with_source(error.to_string())
         };
         let event = ChangeEvent::parse(event).map_err(|error| malformed(&error))?;
+        if self.parts.status.is_database() {
+            has_place(&event)?;
+        }
+        if !self.parts.sink.is_ready_for(event.coll)? {
+            return Ok(());
+        }
         let operation = event.operation;
         let read = event.raw.as_bytes().len() as u64;
-        self.tally.count(Stage::Received, operation, read);
+        let which = self.tally.which(event.coll);
+        self.tally.count(which, Stage::Received, operation, read);
         let message = self
             .parts
             .settings
@@ -334,11 +345,12 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         }
         reading.batch.text_takes(message.body.len());
         let bytes = message.body.len() as u64;
-        self.tally.count(Stage::Published, operation, bytes);
+        self.tally.count(which, Stage::Published, operation, bytes);
         let sent = Sent {
             batch: Arc::clone(&reading.batch),
             index: reading.next,
             operation,
+            which,
             bytes,
             published_at: now,
             written_at: event_time(&event),
@@ -405,14 +417,14 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         while let Some((seq, sent)) = self.window.pop_confirmed() {
             count += 1;
             self.tally
-                .count(Stage::Confirmed, sent.operation, sent.bytes);
+                .count(sent.which, Stage::Confirmed, sent.operation, sent.bytes);
+            self.tally.note_time(sent.which, sent.written_at);
             // The clocks of two machines differ: an event from our future took no time.
             let took = |at| clock.duration_since(at).unwrap_or_default();
             self.latencies
                 .observe(now - sent.published_at, sent.written_at.map(took));
             if !self.parts.custom.is_empty() {
-                let event = sent.batch.event(sent.index);
-                self.parts.custom.observe_raw(sent.operation, event);
+                self.observe(&sent);
             }
             if sent.sampled {
                 self.tell_span(seq, &sent, now, clock);
@@ -438,6 +450,28 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.begin_save();
         }
         Ok(())
+    }
+
+    /// Counts a confirmed event for the business metrics of its collection.
+    fn observe(&mut self, sent: &Sent) {
+        let event = sent.batch.event(sent.index);
+        let custom = &self.parts.custom;
+        let new = || match sent.which {
+            // An event of another collection, or of none, than the one that is watched.
+            Which::FIRST if !self.parts.status.is_database() => {
+                custom.of(&self.parts.status.collection)
+            }
+            _ => custom.of(event::collection(event).ok().flatten().unwrap_or_default()),
+        };
+        if sent.which == Which::OTHERS {
+            return new().observe_raw(sent.operation, event);
+        }
+        let place = sent.which.0 as usize;
+        if self.observers.len() <= place {
+            self.observers.resize_with(place + 1, || None);
+        }
+        let observer = self.observers[place].get_or_insert_with(new);
+        observer.observe_raw(sent.operation, event);
     }
 
     /// Few events are sampled, so what a span needs is read again instead of kept for all.
@@ -598,9 +632,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let now = Instant::now();
         // Not yet published: the next run reads it again.
         self.reading = None;
-        let broker_is_there = outcome
-            .as_ref()
-            .map_or_else(|error| !error.is_rabbitmq(), |()| true);
+        let broker_is_there = outcome.as_ref().map_or_else(
+            |error| !error.is_rabbitmq() || error.kind().leaves_the_broker(),
+            |()| true,
+        );
         let mut drained = Ok(());
         if broker_is_there {
             drained = self.drain(now + time * 3 / 4).await;
@@ -650,7 +685,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     /// Makes what was counted visible.
     fn count(&mut self) {
-        self.tally.flush(&self.parts.metrics, &self.parts.status);
+        self.tally.flush(&self.parts.status);
     }
 
     fn report(&self) {
@@ -674,6 +709,20 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             .status
             .set_unconfirmed(self.window.len() as u64, self.window.bytes());
     }
+}
+
+/// Events of a watched database are told apart by their collection.
+fn has_place(event: &ChangeEvent<'_>) -> Result<()> {
+    let about_all = [
+        Operation::DropDatabase,
+        Operation::Invalidate,
+        Operation::Other,
+    ];
+    if event.coll.is_some() || about_all.contains(&event.operation) {
+        return Ok(());
+    }
+    let text = "read the change stream: `pipeline` takes ns.coll away, by which the events of a database are told apart";
+    Err(Error::new(ErrorKind::WatchRefused, text))
 }
 
 /// When the server wrote the event: to the millisecond where it says so (MongoDB 6.0), else to the second.

@@ -91,6 +91,22 @@ impl<'a> ChangeEvent<'a> {
     }
 }
 
+/// `ns.coll` of an event, and nothing else of it.
+///
+/// # Errors
+///
+/// As [`ChangeEvent::parse`], about what comes before and in `ns`.
+pub(crate) fn collection(raw: &RawDocument) -> Result<Option<&str>, EventError> {
+    let mut input = Cursor::new(raw);
+    while let Some(kind) = input.kind()? {
+        match input.cstring()? {
+            b"ns" => return namespace(&mut input, kind).map(|(_, coll)| coll),
+            _ => input.skip(kind)?,
+        }
+    }
+    Ok(None)
+}
+
 /// Shows no value of the document: events may end up in a log.
 impl fmt::Debug for ChangeEvent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -157,11 +157,18 @@ pub(crate) fn numbering(
 /// What decides which events a position stands for, as it is stored beside the token.
 pub(crate) fn watch_options(watched: &Watched) -> Document {
     let images = watched.images();
-    doc! {
+    let mut options = doc! {
         "pipeline": &watched.pipeline,
         "full_document": images.full_document.as_str(),
         "full_document_before_change": images.before_change.as_str(),
+    };
+    // Left out where there are none, so that documents of earlier versions say the same.
+    for (name, patterns) in [("include", &watched.include), ("exclude", &watched.exclude)] {
+        if !patterns.is_empty() {
+            options.insert(name, patterns.clone());
+        }
     }
+    options
 }
 
 /// Whether reading again from a position gives the same events in the same order.

@@ -11,7 +11,7 @@ mod target;
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
-use crate::config::ValidConfig;
+use crate::config::{Scope, ValidConfig};
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
 use crate::history::History;
 use crate::metrics::Metrics;
@@ -23,7 +23,7 @@ use crate::source;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
 use crate::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, Verify};
-use entry::{Ended, Entry, Legacy};
+use entry::{About, Ended, Entry, Legacy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use journal::{Failure, Journal};
@@ -118,10 +118,13 @@ impl Server {
             .iter()
             .enumerate()
             .map(|(index, entry)| {
-                let custom = metrics.custom.for_entry(configured, index);
+                let about = About {
+                    scope: Scope::of_entry(&config, index),
+                    custom: metrics.custom.for_entry(configured, index),
+                };
                 let count = configured.len();
                 let place = Place { index, count };
-                let entry = Entry::new(place, entry, &client, settings, &budget, &metrics, custom);
+                let entry = Entry::new(place, entry, &client, settings, &budget, &metrics, about);
                 Arc::new(entry)
             })
             .collect();
@@ -139,7 +142,10 @@ impl Server {
         let history = History::new(settings, &client, recorded.collect(), metrics.history());
         Ok(Server {
             client,
-            brokers: Arc::new(Brokers { amqp, stream }),
+            brokers: Arc::new(Brokers {
+                amqp: Arc::new(amqp),
+                stream,
+            }),
             shutdown_timeout: config.server().shutdown_timeout,
             metrics,
             entries,

@@ -2,7 +2,7 @@
 //! `/status`, `/health`, `/readyz` and the gauges.
 
 use crate::budget::Account;
-use crate::config::{CollectionConfig, Protocol};
+use crate::config::{CollectionConfig, EVERY_COLLECTION, Protocol};
 use crate::error::{Error, Policy};
 use crate::history::Totals;
 use crate::metrics::Stage;
@@ -100,6 +100,71 @@ pub struct Positions {
     pub saved: u64,
 }
 
+/// What one collection of a connector has had, since the process began. Connectors that watch a
+/// whole database have one for each collection.
+#[derive(Debug)]
+pub(crate) struct CollectionStatus {
+    pub(crate) name: String,
+    events: [AtomicU64; Stage::COUNT],
+    confirmed_bytes: AtomicU64,
+    /// Milliseconds since 1970 of the last confirmed event; `UNKNOWN` before the first.
+    last_event: AtomicI64,
+}
+
+impl CollectionStatus {
+    pub(crate) fn new(name: &str) -> CollectionStatus {
+        CollectionStatus {
+            name: name.to_owned(),
+            events: Default::default(),
+            confirmed_bytes: AtomicU64::new(0),
+            last_event: AtomicI64::new(UNKNOWN),
+        }
+    }
+
+    pub(crate) fn count(&self, stage: Stage, events: u64, bytes: u64) {
+        self.events[stage as usize].fetch_add(events, Ordering::Relaxed);
+        if stage == Stage::Confirmed {
+            self.confirmed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn last_event_at(&self, at: SystemTime) {
+        self.last_event.store(millis(at), Ordering::Relaxed);
+    }
+
+    fn figures(&self) -> CollectionFigures {
+        let [events_received, events_published, events_confirmed] = self
+            .events
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed));
+        CollectionFigures {
+            name: self.name.clone(),
+            events_received,
+            events_published,
+            events_confirmed,
+            bytes_confirmed: self.confirmed_bytes.load(Ordering::Relaxed),
+            last_event_at: time(self.last_event.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// What one collection of a watched database has had, since the process began.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollectionFigures {
+    /// Its name; `$other` for all that are too many to be told apart.
+    pub name: String,
+    /// Events read from MongoDB.
+    pub events_received: u64,
+    /// Messages handed to RabbitMQ.
+    pub events_published: u64,
+    /// Messages confirmed.
+    pub events_confirmed: u64,
+    /// Body bytes confirmed.
+    pub bytes_confirmed: u64,
+    /// When the last confirmed event was written, by MongoDB's clock.
+    pub last_event_at: Option<SystemTime>,
+}
+
 /// Live state of one connector. Written by its task and its supervisor, read by anyone.
 #[derive(Debug)]
 pub struct ConnectorStatus {
@@ -107,7 +172,7 @@ pub struct ConnectorStatus {
     pub name: String,
     /// The watched database.
     pub database: String,
-    /// The watched collection.
+    /// The watched collection; `*` for a whole database.
     pub collection: String,
     /// The queue.
     pub target: String,
@@ -124,6 +189,8 @@ pub struct ConnectorStatus {
     /// Events by stage since the process began; positions begin anew with each run, these do not.
     events: [AtomicU64; Stage::COUNT],
     confirmed_bytes: AtomicU64,
+    /// Of a whole database, its collections as far as they had events.
+    collections: Mutex<Vec<Arc<CollectionStatus>>>,
     unsaved: Mutex<Option<Unsaved>>,
     received: AtomicU64,
     published: AtomicU64,
@@ -334,6 +401,7 @@ impl ConnectorStatus {
             live: Mutex::new(live),
             events: Default::default(),
             confirmed_bytes: AtomicU64::new(0),
+            collections: Mutex::default(),
             unsaved: Mutex::default(),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
@@ -356,6 +424,27 @@ impl ConnectorStatus {
             mongodb_up: AtomicI8::new(-1),
             rabbitmq_up: AtomicI8::new(-1),
         }
+    }
+
+    /// Whether it watches a whole database.
+    pub fn is_database(&self) -> bool {
+        self.collection == EVERY_COLLECTION
+    }
+
+    /// The collections of a watched database that have had events, in the order of their first.
+    pub fn collections(&self) -> Vec<CollectionFigures> {
+        let all = self.all_collections();
+        all.iter().map(|one| one.figures()).collect()
+    }
+
+    pub(crate) fn add_collection(&self, collection: Arc<CollectionStatus>) {
+        self.all_collections().push(collection);
+    }
+
+    fn all_collections(&self) -> MutexGuard<'_, Vec<Arc<CollectionStatus>>> {
+        self.collections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A copy of everything, as consistent as independent counters can be.

@@ -211,6 +211,9 @@ pub const MAX_NAMESPACE_BYTES: usize = 255;
 /// Longest queue or stream name in bytes; AMQP carries it as a short string.
 pub const MAX_STREAM_NAME_BYTES: usize = 255;
 
+/// Most patterns in `watched.include`, and in `watched.exclude`.
+pub const MAX_PATTERNS: usize = 100;
+
 /// Most stages in `watched.pipeline`. Every stage runs for every event on the server; real
 /// pipelines have a handful.
 pub const MAX_PIPELINE_STAGES: usize = 100;
@@ -225,7 +228,7 @@ pub const MAX_METRIC_NAME_BYTES: usize = 128;
 /// Longest help text of a custom metric, in bytes: a sentence or two, not a manual.
 pub const MAX_HELP_BYTES: usize = 500;
 
-/// Longest `metrics.custom[].collection`, in bytes: room for a choice of four of MongoDB's longest
+/// Longest `metrics.custom[].collection`, and pattern of `watched`, in bytes: room for a choice of four of MongoDB's longest
 /// names.
 pub const MAX_SELECTOR_BYTES: usize = 1024;
 

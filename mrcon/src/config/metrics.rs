@@ -135,8 +135,11 @@ fn help_fault(help: &str) -> Option<Fault> {
 
 /// A metric whose collection nobody watches would stay at nothing, in silence.
 fn collection(rules: &mut Rules, config: &Config, text: &str, at: &KeyPath) {
-    let names: Option<Vec<_>> = config.collections.iter().map(namespace).collect();
-    let fault = match names {
+    let known = config
+        .collections
+        .iter()
+        .all(|entry| namespace(entry).is_some());
+    let fault = match known {
         _ if text.is_empty() => {
             let allowed = "give db.coll of an entry, or a regular expression for several";
             fault(EMPTY, allowed)
@@ -146,25 +149,26 @@ fn collection(rules: &mut Rules, config: &Config, text: &str, at: &KeyPath) {
             fault(what, format!("must have 1 to {MAX_SELECTOR_BYTES}"))
         }
         // Some entry is not known completely, which is a problem of its own.
-        None => None,
-        Some(names) => match_fault(text, &names),
+        false => None,
+        true => match_fault(text, &config.collections),
     };
     rules.text(at.clone(), fault);
 }
 
-fn match_fault(text: &str, names: &[(&str, &str)]) -> Option<Fault> {
+fn match_fault(text: &str, entries: &[CollectionConfig]) -> Option<Fault> {
     let selector = Selector::new(text);
-    if names.iter().any(|(db, coll)| selector.matches(db, coll)) {
+    if entries
+        .iter()
+        .any(|entry| selector.may_match(&entry.watched))
+    {
         return None;
     }
     let what = match Selector::fault(text) {
         Some(fault) => format!("is no regular expression ({fault}) and no entry's name"),
         None => format!("\"{}\" matches no entry", escaped(text)),
     };
-    let known: Vec<String> = names
-        .iter()
-        .map(|(db, coll)| format!("{db}.{coll}"))
-        .collect();
+    let names = entries.iter().filter_map(namespace);
+    let known: Vec<String> = names.map(|(db, coll)| format!("{db}.{coll}")).collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let allowed = match nearest(text, &known) {
         Some(near) => format!("did you mean `{}`?", escaped(near)),
@@ -188,9 +192,7 @@ fn adds_fields(config: &Config, metric: &CustomMetric) -> bool {
         .collections
         .iter()
         .map(|entry| &entry.watched)
-        .any(|watched| {
-            !watched.pipeline.is_empty() && selector.matches(&watched.db_name, &watched.coll_name)
-        })
+        .any(|watched| !watched.pipeline.is_empty() && selector.may_match(watched))
 }
 
 fn labels(rules: &mut Rules, metric: &CustomMetric, free: bool, at: &KeyPath) {

@@ -36,6 +36,7 @@
 //! );
 //! ```
 
+mod database;
 mod decode;
 mod forms;
 mod limits;
@@ -44,13 +45,17 @@ mod pipeline;
 mod problem;
 mod rules;
 mod schema;
+mod scope;
 mod selector;
 mod stream;
+mod target_name;
 mod validate;
 mod yaml;
 
 pub use limits::*;
 pub use problem::Problem;
 pub use schema::*;
+pub use scope::{EVERY_COLLECTION, Scope};
 pub(crate) use selector::Selector;
+pub use target_name::{DATABASE_EVENTS, TargetName};
 pub use validate::ValidConfig;

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
-use super::{metrics, pipeline, stream};
+use super::{database, metrics, pipeline, stream};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -31,12 +31,18 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.watched(&entry.watched, &at.key("watched"));
         rules.not_yet_watched(&entry.watched, &at.key("watched"));
         rules.resume_tokens(&entry.resume_tokens, &at.key("resume_tokens"));
+        let name = at.key("rabbitmq").key("stream_name");
+        rules.text(name, stream_name_fault(&entry.rabbitmq.stream_name));
+        if entry.watched.is_database() {
+            database::target_names(&mut rules, entry, &at.key("rabbitmq"));
+        }
         rules.rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         stream::check(&mut rules, entry, &at.key("rabbitmq"));
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         rules.not_yet_envelope(entry, &at);
     }
     rules.no_duplicates(&config.collections, &collections);
+    database::no_overlaps(&mut rules, &config.collections, &collections);
     rules.tokens_are_not_watched(&config.collections, &collections);
     let at = KeyPath::root().key("metrics");
     metrics::check(&mut rules, config, &at);
@@ -135,11 +141,11 @@ impl Rules {
         } else {
             self.text(at.key("db_name"), db_name_fault(db_name));
         }
-        if coll_name == "*" {
-            let what = "watching a whole database (`*`) is not supported yet";
-            self.wrong(at.key("coll_name"), what, "give one collection");
+        if watched.is_database() {
+            database::check(self, watched, at);
         } else {
             self.text(at.key("coll_name"), coll_name_fault(db_name, coll_name));
+            database::is_needed(self, watched, at);
         }
         let faults = pipeline::check(&watched.pipeline, &at.key("pipeline"));
         self.problems.extend(faults);
@@ -152,8 +158,6 @@ impl Rules {
     }
 
     fn not_yet_watched(&mut self, watched: &Watched, at: &KeyPath) {
-        self.not_yet_key(at.key("include"), !watched.include.is_empty());
-        self.not_yet_key(at.key("exclude"), !watched.exclude.is_empty());
         let split = match watched.split_large_events {
             SplitLargeEvents::Auto | SplitLargeEvents::Never => None,
             SplitLargeEvents::Always => Some("true"),
@@ -208,10 +212,6 @@ impl Rules {
     }
 
     fn rabbitmq(&mut self, rabbitmq: &RabbitMq, at: &KeyPath) {
-        self.text(
-            at.key("stream_name"),
-            stream_name_fault(&rabbitmq.stream_name),
-        );
         let count = rabbitmq.max_unconfirmed;
         self.range(at, "max_unconfirmed", &count, &MAX_UNCONFIRMED_RANGE, count);
         let bytes = rabbitmq.max_unconfirmed_bytes;
@@ -366,7 +366,7 @@ pub(super) fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
 }
 
 /// RabbitMQ's rules for queue names.
-fn stream_name_fault(name: &str) -> Option<Fault> {
+pub(super) fn stream_name_fault(name: &str) -> Option<Fault> {
     if name.is_empty() {
         return fault(EMPTY, "give the name of a queue or stream");
     }

@@ -119,11 +119,13 @@ impl Default for CollectionConfig {
 pub struct Watched {
     /// Database to watch. Required.
     pub db_name: String,
-    /// Collection to watch. Required.
+    /// Collection to watch, or [`EVERY_COLLECTION`](super::EVERY_COLLECTION). Required.
     pub coll_name: String,
-    /// Collections to include when a whole database is watched. Not supported yet.
+    /// When a whole database is watched: regular expressions, of which one must be found in a
+    /// collection's name. Empty: every name will do.
     pub include: Vec<String>,
-    /// Collections to leave out when a whole database is watched. Not supported yet.
+    /// When a whole database is watched: regular expressions that must not be found in a
+    /// collection's name.
     pub exclude: Vec<String>,
     /// Whether an update event carries the whole document.
     pub full_document: FullDocument,
@@ -168,6 +170,11 @@ pub struct Images {
 }
 
 impl Watched {
+    /// Whether it is a whole database.
+    pub fn is_database(&self) -> bool {
+        self.coll_name == super::EVERY_COLLECTION
+    }
+
     /// The image settings in effect.
     ///
     /// `change_stream_pre_and_post_images: true` asks for both images where they exist, and leaves
@@ -328,7 +335,8 @@ impl Default for ResumeTokens {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RabbitMq {
-    /// Name of the queue or stream; the routing key on the default exchange. Required.
+    /// Name of the queue or stream; the routing key on the default exchange. With a whole database
+    /// it may have `{db}` and `{coll}` in it. Required.
     pub stream_name: String,
     /// Protocol to publish with.
     pub protocol: Protocol,

@@ -1,5 +1,7 @@
 //! Which collections a custom metric is about: one by its name, or those in which a pattern is found.
 
+use super::schema::Watched;
+use super::scope::Scope;
 use regex_lite::Regex;
 
 /// What makes a text a pattern. A dot does not: every name of a collection has one.
@@ -29,6 +31,17 @@ impl Selector {
     pub(super) fn fault(text: &str) -> Option<String> {
         let error = pattern(text)?.err()?;
         Some(error.to_string())
+    }
+
+    /// Whether events of an entry may count, as far as can be known of a whole database.
+    pub(super) fn may_match(&self, watched: &Watched) -> bool {
+        if !watched.is_database() {
+            return self.matches(&watched.db_name, &watched.coll_name);
+        }
+        let coll = self.text.strip_prefix(watched.db_name.as_str());
+        let coll = coll.and_then(|rest| rest.strip_prefix('.'));
+        let scope = Scope::new(watched, Vec::new());
+        self.pattern.is_some() || coll.is_some_and(|coll| !coll.is_empty() && scope.takes(coll))
     }
 
     /// Whether the events of this collection count.

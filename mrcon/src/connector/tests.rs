@@ -111,7 +111,7 @@ struct Options {
     start: u64,
     careful: bool,
     max_unconfirmed: u32,
-    custom: CustomObserver,
+    custom: CustomObservers,
 }
 
 impl Default for Options {
@@ -120,9 +120,13 @@ impl Default for Options {
             start: 0,
             careful: false,
             max_unconfirmed: 100,
-            custom: CustomMetrics::default().for_collection("db", "coll"),
+            custom: observers(&CustomMetrics::default()),
         }
     }
+}
+
+fn observers(metrics: &CustomMetrics) -> CustomObservers {
+    metrics.for_entry(&[CollectionConfig::new("db", "coll", "queue")], 0)
 }
 
 fn token(text: &str) -> ResumeToken {
@@ -296,7 +300,7 @@ async fn business_metric_counts_what_will_be_sent_again() {
     let config = Config::from_yaml(text).unwrap().metrics.custom;
     let metrics = CustomMetrics::register(&config, &Registry::new()).unwrap();
     let mut stage = stage(Options {
-        custom: metrics.for_collection("db", "coll"),
+        custom: observers(&metrics),
         ..Options::default()
     });
     stage.read(1, 5).await;

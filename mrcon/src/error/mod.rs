@@ -74,6 +74,8 @@ pub enum ErrorKind {
     TargetMissing,
     /// The queue exists with other properties, or is used exclusively (codes 405, 406).
     TargetMismatch,
+    /// The name of a collection makes no name of a queue.
+    TargetName,
     /// The broker refuses a message of this size (codes 311, 406 on publish).
     MessageTooLarge,
     /// The broker returned a message: no queue would have got it.
@@ -345,6 +347,12 @@ impl ErrorKind {
                 Some(Rabbitmq),
                 "the queue cannot be used as it is: see the broker's words, correct the queue or rabbitmq.queue_type",
             ),
+            ErrorKind::TargetName => (
+                Halt,
+                R::PublishUnroutable,
+                Some(Rabbitmq),
+                "exclude the collection, or change rabbitmq.stream_name so that names stay within RabbitMQ's rules, then restart mrcond",
+            ),
             ErrorKind::MessageTooLarge => (
                 Halt,
                 R::PublishRejected,
@@ -400,6 +408,16 @@ impl ErrorKind {
                 | Self::StreamUnsupported
                 | Self::RabbitAuthentication
                 | Self::ConfirmTimeout
+        )
+    }
+}
+
+impl ErrorKind {
+    /// Whether the broker answers, and what is in flight may still be confirmed.
+    pub(crate) const fn leaves_the_broker(self) -> bool {
+        matches!(
+            self,
+            Self::TargetName | Self::TargetMissing | Self::TargetMismatch | Self::RabbitPermission
         )
     }
 }

@@ -27,7 +27,7 @@ use futures_util::future::try_join_all;
 use mongodb::Client;
 use query::Recorded;
 use sample::Sample;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,6 +57,12 @@ struct Track {
     meta: Document,
     /// Whether the counters of its collection are kept with it: the first one of each collection.
     keeps_counters: bool,
+}
+
+impl Track {
+    fn name(&self) -> String {
+        format!("{}.{}", self.status.database, self.status.collection)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -184,7 +190,7 @@ impl History {
             }
         }
         for (track, memory) in self.tracks.iter().zip(self.memory().iter()) {
-            let collection = format!("{}.{}", track.status.database, track.status.collection);
+            let collection = track.name();
             if query
                 .collection
                 .as_ref()
@@ -340,13 +346,16 @@ impl History {
         self.write(store).await?;
         self.take_sample();
         let mut last = Vec::new();
+        // Collections that have an entry of their own keep their counters with that one.
+        let kept = self.tracks.iter().filter(|track| track.keeps_counters);
+        let mut exported: HashSet<String> = kept.map(Track::name).collect();
         for (track, memory) in self.tracks.iter().zip(self.memory().iter_mut()) {
             let Some(sample) = memory.samples.back() else {
                 continue;
             };
             let mut document = sample.document(&track.meta);
             if track.keeps_counters {
-                document.insert("counters", track.metrics.export());
+                document.insert("counters", track.metrics.export(&mut exported));
             }
             memory.unsaved = 0;
             last.push(document);

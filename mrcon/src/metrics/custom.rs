@@ -12,7 +12,9 @@
 mod label;
 mod series;
 
-use crate::config::{CollectionConfig, CustomMetric, CustomMetricType, CustomValue, Selector};
+use crate::config::{
+    CollectionConfig, CustomMetric, CustomMetricType, CustomValue, Scope, Selector,
+};
 use crate::event::{ChangeEvent, Operation};
 use crate::path::Path;
 use bson::RawDocument;
@@ -89,20 +91,19 @@ impl CustomMetrics {
         }
     }
 
-    /// The same for one of several connectors. A collection that goes to several queues counts once,
-    /// by the first of its connectors: an order is one order, however often it is delivered.
-    pub(crate) fn for_entry(&self, entries: &[CollectionConfig], index: usize) -> CustomObserver {
-        let name = |entry: &CollectionConfig| {
-            let watched = &entry.watched;
-            (watched.db_name.clone(), watched.coll_name.clone())
-        };
-        let (db, coll) = name(&entries[index]);
-        let counted = entries[..index]
-            .iter()
-            .any(|entry| name(entry) == (db.clone(), coll.clone()));
-        match counted {
-            true => CustomMetrics::default().for_collection(&db, &coll),
-            false => self.for_collection(&db, &coll),
+    /// What looks at the events of one of several connectors. A collection that goes to several
+    /// queues counts once, by the first of its connectors: an order is one order, however often it is
+    /// delivered.
+    pub(crate) fn for_entry(&self, entries: &[CollectionConfig], index: usize) -> CustomObservers {
+        let db = &entries[index].watched.db_name;
+        let earlier = entries[..index].iter().map(|entry| &entry.watched);
+        let earlier = earlier.filter(|watched| watched.db_name == *db);
+        CustomObservers {
+            metrics: self.clone(),
+            db: db.clone(),
+            counted: earlier
+                .map(|watched| Scope::new(watched, Vec::new()))
+                .collect(),
         }
     }
 
@@ -186,7 +187,31 @@ fn bit(operation: Operation) -> u32 {
     1 << operation as u32
 }
 
-/// Counts the confirmed events of one connector.
+/// Makes the observers of a connector, one for each of its collections.
+#[derive(Debug, Clone)]
+pub(crate) struct CustomObservers {
+    metrics: CustomMetrics,
+    db: String,
+    /// What earlier connectors count.
+    counted: Vec<Scope>,
+}
+
+impl CustomObservers {
+    /// Whether there is no metric at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.metrics.metrics.is_empty()
+    }
+
+    /// What looks at the events of this collection.
+    pub(crate) fn of(&self, coll: &str) -> CustomObserver {
+        match self.counted.iter().any(|scope| scope.takes(coll)) {
+            true => CustomMetrics::default().for_collection(&self.db, coll),
+            false => self.metrics.for_collection(&self.db, coll),
+        }
+    }
+}
+
+/// Counts the confirmed events of one collection.
 #[derive(Debug, Clone)]
 pub struct CustomObserver {
     observed: Vec<Observed>,

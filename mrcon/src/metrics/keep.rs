@@ -1,17 +1,22 @@
 //! The counters of a connector as a document, to go on from after an orderly stop.
 
+use super::collections::{Collection, MAX_COLLECTIONS};
 use super::operations::ByOperation;
 use super::{ConnectorMetrics, Stage};
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
 use crate::lineage::Reset;
-use bson::Document;
+use bson::{Bson, Document};
 use prometheus::IntCounter;
+use std::collections::HashSet;
+
+/// Under which the counters of a database's collections are.
+const COLLECTIONS: &str = "collections";
 
 /// Counters by the value of one label, or alone under an empty one.
 type Family<'a> = (&'static str, Vec<(&'static str, &'a IntCounter)>);
 
-impl ConnectorMetrics {
+impl Collection {
     fn by_operation(&self) -> [(&'static str, &ByOperation); 2 * Stage::COUNT] {
         let [received, published, confirmed] = &self.events;
         let [bytes_received, bytes_published, bytes_confirmed] = &self.bytes;
@@ -25,6 +30,25 @@ impl ConnectorMetrics {
         ]
     }
 
+    fn export(&self, document: &mut Document) {
+        for (family, counters) in self.by_operation() {
+            put(document, family, counters.counted());
+        }
+    }
+
+    fn import(&self, document: &Document) {
+        for (family, counters) in self.by_operation() {
+            for operation in Operation::ALL {
+                let count = kept(document, family, operation.as_str());
+                if count > 0 {
+                    counters.of(operation).inc_by(count);
+                }
+            }
+        }
+    }
+}
+
+impl ConnectorMetrics {
     fn others(&self) -> [Family<'_>; 8] {
         let reasons = Reason::ALL.map(Reason::as_str);
         let types = ErrorType::ALL.map(ErrorType::as_str);
@@ -47,34 +71,44 @@ impl ConnectorMetrics {
         ]
     }
 
-    /// Every counter that is not 0, by family and label value.
-    pub(crate) fn export(&self) -> Document {
+    /// Every counter that is not 0, by family and label value. Of a database also those of its
+    /// collections, by name, but for those `exported` already, which it then has too.
+    pub(crate) fn export(&self, exported: &mut HashSet<String>) -> Document {
         let mut document = Document::new();
-        for (family, counters) in self.by_operation() {
-            put(&mut document, family, counters.counted());
-        }
+        self.collections.first().export(&mut document);
         for (family, counters) in self.others() {
             let counted = counters
                 .into_iter()
                 .map(|(value, counter)| (value, counter.get()));
             put(&mut document, family, counted);
         }
+        let mut further = Document::new();
+        for collection in self.collections.further() {
+            let name = &collection.status.name;
+            if exported.insert(format!("{}.{name}", self.database)) {
+                let mut counters = Document::new();
+                collection.export(&mut counters);
+                further.insert(name, counters);
+            }
+        }
+        if !further.is_empty() {
+            document.insert(COLLECTIONS, further);
+        }
         document
     }
 
     /// Adds what an earlier process exported; what is not understood is left out.
     pub(crate) fn import(&self, document: &Document) {
-        for (family, counters) in self.by_operation() {
-            for operation in Operation::ALL {
-                let count = kept(document, family, operation.as_str());
-                if count > 0 {
-                    counters.of(operation).inc_by(count);
-                }
-            }
-        }
+        self.collections.first().import(document);
         for (family, counters) in self.others() {
             for (value, counter) in counters {
                 counter.inc_by(kept(document, family, value));
+            }
+        }
+        let further = document.get_document(COLLECTIONS).into_iter().flatten();
+        for (name, counters) in further.take(MAX_COLLECTIONS + 1) {
+            if let Bson::Document(counters) = counters {
+                self.collections.named(name).import(counters);
             }
         }
     }
@@ -124,7 +158,7 @@ mod tests {
     #[test]
     fn counter_is_forgotten_by_a_restart() {
         let connector = self::connector();
-        let operations = connector.by_operation().into_iter();
+        let operations = connector.collections.first().by_operation().into_iter();
         let operations = operations
             .flat_map(|(_, counters)| Operation::ALL.map(|operation| counters.of(operation)));
         let others = connector.others().into_iter();
@@ -134,12 +168,15 @@ mod tests {
         }
         let next = self::connector();
         next.checkpoint_saves.inc();
-        next.import(&connector.export());
+        next.import(&connector.export(&mut HashSet::new()));
         let saves = connector.checkpoint_saves.get();
         assert_eq!(next.checkpoint_saves.get(), saves + 1);
         next.checkpoint_saves.reset();
         next.checkpoint_saves.inc_by(saves);
-        assert_eq!(next.export(), connector.export());
+        assert_eq!(
+            next.export(&mut HashSet::new()),
+            connector.export(&mut HashSet::new())
+        );
         let expected = 6 * Operation::ALL.len() + Reason::ALL.len() + ErrorType::ALL.len() + 4;
         assert_eq!(next.rabbitmq_reconnects.get(), expected as u64);
     }
@@ -151,6 +188,9 @@ mod tests {
             "events_received": 7, "restarts": {"task_panic": "x"}, "failures": {"mongo_error": -1_i64},
             "checkpoint_saves": {"": 3_i64},
         });
-        assert_eq!(connector.export(), doc! {"checkpoint_saves": {"": 3_i64}});
+        assert_eq!(
+            connector.export(&mut HashSet::new()),
+            doc! {"checkpoint_saves": {"": 3_i64}}
+        );
     }
 }

@@ -6,6 +6,7 @@
 //! operation and no lock. Gauges are not stored at all: they are read from [`ConnectorStatus`] when
 //! somebody scrapes (`gauges.rs`). Two connectors that watch the same collection share their series.
 
+mod collections;
 pub mod custom;
 mod gauges;
 mod keep;
@@ -19,9 +20,9 @@ use crate::event::Operation;
 use crate::lineage::Reset;
 use crate::oplog::Oplog;
 use crate::status::ConnectorStatus;
+use collections::{Collections, Families};
 use custom::CustomMetrics;
 use gauges::ConnectorGauges;
-use operations::ByOperation;
 use prometheus::local::LocalHistogram;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -29,7 +30,7 @@ use prometheus::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-pub(crate) use tally::{Stage, Tally};
+pub(crate) use tally::{Stage, Tally, Which};
 
 /// What every series of a connector is labelled with.
 const LABELS: [&str; 2] = ["collection", "database"];
@@ -58,8 +59,7 @@ pub struct Metrics {
     tasks_started: IntCounter,
     task_restarts: IntCounterVec,
     task_failures: IntCounterVec,
-    events: [IntCounterVec; Stage::COUNT],
-    bytes: [IntCounterVec; Stage::COUNT],
+    by_operation: Families,
     publish_confirm: HistogramVec,
     end_to_end: HistogramVec,
     checkpoint_saves: IntCounterVec,
@@ -89,11 +89,11 @@ pub(crate) struct HistoryMetrics {
 /// The handles of one connector.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectorMetrics {
+    database: String,
     servers: IntGauge,
     restarts: Vec<IntCounter>,
     failures: Vec<IntCounter>,
-    events: [ByOperation; Stage::COUNT],
-    bytes: [ByOperation; Stage::COUNT],
+    collections: Arc<Collections>,
     counting: bool,
     publish_confirm: Histogram,
     end_to_end: Histogram,
@@ -137,6 +137,7 @@ impl Metrics {
                 "Total number of task failures per collection",
                 Some("error_type"),
             )?,
+            by_operation: Families {
             events: [
                 new.counters(
                     "mrcon_events_received_total",
@@ -171,6 +172,7 @@ impl Metrics {
                     Some("operation"),
                 )?,
             ],
+            },
             publish_confirm: new.histograms(
                 "mrcon_publish_confirm_seconds",
                 "Time from handing a message to RabbitMQ until it and every earlier one is confirmed",
@@ -278,8 +280,7 @@ impl Metrics {
         self.gauges.add(Arc::clone(status));
         let labels = [status.collection.as_str(), status.database.as_str()];
         let one = |counters: &IntCounterVec| counters.with_label_values(&labels);
-        let by_operation = |counters| ByOperation::new(counters, labels);
-        let [received, ..] = &self.events;
+        let [received, ..] = &self.by_operation.events;
         each(received, labels, Operation::ALL.map(Operation::as_str));
         each(&self.dead_letters, labels, DEAD_LETTER_REASONS);
         for counters in &self.rare {
@@ -287,6 +288,7 @@ impl Metrics {
         }
         self.configured.inc();
         ConnectorMetrics {
+            database: status.database.clone(),
             servers: self.collection_servers.with_label_values(&labels),
             restarts: each(&self.task_restarts, labels, Reason::ALL.map(Reason::as_str)),
             failures: each(
@@ -294,8 +296,7 @@ impl Metrics {
                 labels,
                 ErrorType::ALL.map(ErrorType::as_str),
             ),
-            events: self.events.each_ref().map(by_operation),
-            bytes: self.bytes.each_ref().map(by_operation),
+            collections: Arc::new(Collections::new(&self.by_operation, status)),
             counting: self.counting,
             publish_confirm: self.publish_confirm.with_label_values(&labels),
             end_to_end: self.end_to_end.with_label_values(&labels),
@@ -355,7 +356,7 @@ impl ConnectorMetrics {
     }
 
     pub(crate) fn tally(&self) -> Tally {
-        Tally::new(self.counting)
+        Tally::new(self.counting, Arc::clone(&self.collections))
     }
 
     pub(crate) fn latencies(&self) -> Latencies {

@@ -1,6 +1,6 @@
 //! What counting costs, for benchmarks.
 
-use super::{Metrics, Stage};
+use super::{Metrics, Stage, Which};
 use crate::budget::Budget;
 use crate::config::{CollectionConfig, DEFAULT_MEMORY_BUDGET};
 use crate::event::Operation;
@@ -29,15 +29,21 @@ impl Metrics {
         for first in (0..events).step_by(TURN as usize) {
             for _ in first..events.min(first + TURN) {
                 let operation = black_box(Operation::Insert);
-                tally.count(Stage::Received, operation, black_box(BYTES));
-                tally.count(Stage::Published, operation, black_box(BYTES));
+                let which = tally.which(black_box(Some("rehearsal")));
+                tally.count(which, Stage::Received, operation, black_box(BYTES));
+                tally.count(which, Stage::Published, operation, black_box(BYTES));
             }
-            tally.flush(&connector, &status);
+            tally.flush(&status);
             for _ in first..events.min(first + TURN) {
                 latencies.observe(black_box(CONFIRM), black_box(Some(END_TO_END)));
-                tally.count(Stage::Confirmed, black_box(Operation::Insert), BYTES);
+                tally.count(
+                    black_box(Which::FIRST),
+                    Stage::Confirmed,
+                    Operation::Insert,
+                    BYTES,
+                );
             }
-            tally.flush(&connector, &status);
+            tally.flush(&status);
         }
         latencies.flush();
     }

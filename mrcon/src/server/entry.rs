@@ -6,17 +6,17 @@
 use super::target::{Brokers, Target};
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
-use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, ServerConfig};
+use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, Scope, ServerConfig};
 use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::lineage::Producer;
-use crate::metrics::custom::CustomObserver;
+use crate::metrics::custom::CustomObservers;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::pace::{Pace, Place};
 use crate::sink::AnySink;
-use crate::source::Source;
+use crate::source::{Source, Watch};
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
 use mongodb::Client;
@@ -34,11 +34,18 @@ pub(super) struct Entry {
     /// Its place in the configuration.
     pub(super) index: usize,
     pub(super) config: CollectionConfig,
+    scope: Scope,
     pub(super) settings: Settings,
     pub(super) store: Arc<MongoCheckpoints>,
     pub(super) status: Arc<ConnectorStatus>,
     pub(super) metrics: ConnectorMetrics,
-    pub(super) custom: CustomObserver,
+    pub(super) custom: CustomObservers,
+}
+
+/// What an entry is about, in view of all others.
+pub(super) struct About {
+    pub(super) scope: Scope,
+    pub(super) custom: CustomObservers,
 }
 
 /// What a run leaves to the next one of the same process.
@@ -81,7 +88,7 @@ impl Entry {
         settings: &ServerConfig,
         budget: &Arc<Budget>,
         metrics: &Metrics,
-        custom: CustomObserver,
+        about: About,
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
         let oplog = Arc::clone(metrics.oplog());
@@ -106,11 +113,12 @@ impl Entry {
         Entry {
             index: place.index,
             config: config.clone(),
+            scope: about.scope,
             settings,
             store: Arc::new(store),
             status,
             metrics,
-            custom,
+            custom: about.custom,
         }
     }
 
@@ -254,8 +262,12 @@ impl Entry {
             self.status.saved_position(stored.at);
         }
         let token = start.as_ref().map(|start| &start.token);
-        let (memory, pace) = (&self.status.memory, self.settings.pace);
-        let opening = Source::open(client, &self.config.watched, pace.max_await, token, memory);
+        let watch = Watch {
+            watched: &self.config.watched,
+            scope: &self.scope,
+            max_await: self.settings.pace.max_await,
+        };
+        let opening = Source::open(client, watch, token, &self.status.memory);
         let (source, begin) = opening.await?;
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),

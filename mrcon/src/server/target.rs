@@ -1,18 +1,19 @@
 //! The RabbitMQ side of an entry: which protocol, and for streams under which name to publish.
 
 use super::entry::{Entry, Opened};
-use crate::config::Protocol;
-use crate::error::{Error, Result};
+use crate::config::{CollectionConfig, DATABASE_EVENTS, Protocol, RabbitMq, TargetName};
+use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
-use crate::sink::amqp::{AmqpConnections, AmqpSink};
+use crate::sink::amqp::{AmqpConnections, AmqpSink, QueueNames};
 use crate::sink::stream::StreamLink;
 use crate::sink::{AnySink, Sink};
 use crate::uri::StreamUri;
+use std::sync::Arc;
 
 /// How to reach the broker over either protocol.
 #[derive(Debug)]
 pub(super) struct Brokers {
-    pub(super) amqp: AmqpConnections,
+    pub(super) amqp: Arc<AmqpConnections>,
     pub(super) stream: StreamUri,
 }
 
@@ -24,9 +25,10 @@ pub(super) enum Target {
 
 impl Target {
     pub(super) async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Target> {
-        let rabbitmq = &entry.config.rabbitmq;
+        let (rabbitmq, names) = named(&entry.config)?;
+        let rabbitmq = &rabbitmq;
         match rabbitmq.protocol {
-            Protocol::Amqp => AmqpSink::connect(&brokers.amqp, entry.index, rabbitmq)
+            Protocol::Amqp => AmqpSink::connect(&brokers.amqp, entry.index, rabbitmq, names)
                 .await
                 .map(Target::Amqp),
             Protocol::Stream => {
@@ -53,6 +55,24 @@ impl Target {
             Target::Stream(link) => publish_as(entry, link, source).await.map(AnySink::Stream),
         }
     }
+}
+
+/// The target with its name, or how the queues of a database's collections are called.
+fn named(entry: &CollectionConfig) -> Result<(RabbitMq, Option<QueueNames>)> {
+    let mut rabbitmq = entry.rabbitmq.clone();
+    if !entry.watched.is_database() {
+        return Ok((rabbitmq, None));
+    }
+    let database = entry.watched.db_name.clone();
+    let name = TargetName::parse(&rabbitmq.stream_name).map_err(|wrong| {
+        let text = format!("name the queue: `{wrong}` is no placeholder");
+        Error::new(ErrorKind::TargetName, text)
+    })?;
+    if name.is_per_collection() {
+        return Ok((rabbitmq, Some(QueueNames { database, name })));
+    }
+    rabbitmq.stream_name = name.of(&database, DATABASE_EVENTS);
+    Ok((rabbitmq, None))
 }
 
 async fn publish_as(

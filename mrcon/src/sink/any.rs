@@ -16,6 +16,13 @@ pub enum AnySink {
 }
 
 impl Sink for AnySink {
+    fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
+        match self {
+            AnySink::Amqp(sink) => sink.is_ready_for(collection),
+            AnySink::Stream(sink) => sink.is_ready_for(collection),
+        }
+    }
+
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
         match self {
             AnySink::Amqp(sink) => sink.publish(seq, message),

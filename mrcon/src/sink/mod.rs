@@ -44,6 +44,17 @@ pub struct Settlement {
 /// Numbers given to `publish` are consecutive. Settlements may come in any order; a message that
 /// is returned gets a `Returned` before any `Confirmed` that covers it.
 pub trait Sink: Send {
+    /// Whether a message of this collection can be published now.
+    ///
+    /// If not, the sink looks for where it is to go: [`Sink::has_room`] says no until it knows, and
+    /// [`Sink::settled`] does the looking.
+    ///
+    /// # Errors
+    /// When there can be no place for it.
+    fn is_ready_for(&mut self, _collection: Option<&str>) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Queues one message to be written; [`Sink::settled`] does the writing.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! One reply of the server: its events as the bytes that came, and its post-batch resume token.
 
+use super::filter::Filter;
 use crate::budget::{Reservation, UNSENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
@@ -95,6 +96,14 @@ impl EventBatch {
         self
     }
 
+    /// Leaves events out. What the filter cannot read stays, for the connector to say so.
+    pub(super) fn filtered(mut self, filter: &mut Filter) -> EventBatch {
+        let mut events = std::mem::take(&mut self.events);
+        events.retain(|range| filter.takes(self.at(range)).unwrap_or(true));
+        self.events = events;
+        self
+    }
+
     /// The text of one of its events has become so long; what is more than was thought is paid for.
     pub(crate) fn text_takes(&self, bytes: usize) {
         if bytes > self.text_bytes.load(Ordering::Relaxed) {
@@ -126,7 +135,11 @@ impl EventBatch {
 
     /// The event at `index`, which must be below [`EventBatch::len`].
     pub fn event(&self, index: usize) -> &RawDocument {
-        let bytes = &self.reply.document().as_bytes()[self.events[index].clone()];
+        self.at(&self.events[index])
+    }
+
+    fn at(&self, range: &Range<usize>) -> &RawDocument {
+        let bytes = &self.reply.document().as_bytes()[range.clone()];
         RawDocument::from_bytes(bytes)
             .unwrap_or_else(|_| unreachable!("the range was taken from a raw document"))
     }

@@ -7,6 +7,7 @@
 //! events in silence. The connector then opens a new one from its last position.
 
 mod batch;
+mod filter;
 mod gate;
 mod images;
 mod watch;
@@ -15,9 +16,10 @@ pub use batch::EventBatch;
 pub(crate) use gate::pool_events;
 
 use crate::budget::Account;
-use crate::config::Watched;
+use crate::config::{Scope, Watched};
 use crate::error::{Error, Result};
 use crate::event::ResumeToken;
+use filter::Filter;
 use futures_util::StreamExt;
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
@@ -40,6 +42,17 @@ pub enum SourceItem {
     End,
 }
 
+/// What to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch<'a> {
+    /// As configured.
+    pub watched: &'a Watched,
+    /// The collections that it is about.
+    pub scope: &'a Scope,
+    /// How long MongoDB waits for an event before it says that there is none.
+    pub max_await: Duration,
+}
+
 /// An open change stream. Dropping it closes the cursor.
 #[derive(Debug)]
 pub struct Source {
@@ -50,8 +63,7 @@ pub struct Source {
 impl Source {
     /// Turns images on if configured, and opens the change stream after `token`, or from now.
     ///
-    /// `max_await` is how long MongoDB waits for an event before it says that there is none. What is
-    /// read counts towards `account` until its last event is confirmed.
+    /// What is read counts towards `account` until its last event is confirmed.
     ///
     /// Returns the stream and, if the server names it, where it begins: with that saved, nothing
     /// that happens from now on can be missed.
@@ -61,15 +73,14 @@ impl Source {
     /// the position still exists when it first reads, so that comes with [`Source::next`].
     pub async fn open(
         client: &Client,
-        watched: &Watched,
-        max_await: Duration,
+        watch: Watch<'_>,
         token: Option<&ResumeToken>,
         account: &Arc<Account>,
     ) -> Result<(Source, Option<ResumeToken>)> {
-        if watched.images().enable {
-            images::enable(client, watched).await?;
+        if watch.watched.images().enable {
+            images::enable(client, watch.watched).await?;
         }
-        let mut cursor = watch::open(client, watched, max_await, token).await?;
+        let mut cursor = watch::open(client, watch, token).await?;
         let start = match watch::with_deadline(cursor.next()).await? {
             // The server was asked for no events yet, so this reply is small.
             Some(reply) => EventBatch::parse(reply.map_err(watch::reading_first)?)?
@@ -80,6 +91,7 @@ impl Source {
         let (sender, items) = mpsc::channel(READ_AHEAD_BATCHES);
         let reader = Reader {
             cursor,
+            filter: Filter::new(watch.scope),
             account: Arc::clone(account),
             wrap: watch::reading_first,
             expects_much: false,
@@ -117,6 +129,7 @@ impl Drop for Source {
 /// The task that owns the cursor.
 struct Reader {
     cursor: RawBatchCursor,
+    filter: Option<Filter>,
     account: Arc<Account>,
     wrap: fn(mongodb::error::Error) -> Error,
     /// The last reply was large, so the next one is likely to be.
@@ -142,13 +155,16 @@ impl Reader {
             false => None,
         };
         let (reply, room) = gate::read(self.cursor.next(), &self.account, room).await?;
-        let batch = match reply {
+        let mut batch = match reply {
             None => return Ok(SourceItem::End),
             Some(reply) => EventBatch::parse(reply.map_err(self.wrap)?)?,
         };
         self.expects_much = batch.bytes() >= MUCH_BYTES;
         if batch.is_empty() {
             return Ok(SourceItem::Batch(Arc::new(batch)));
+        }
+        if let Some(filter) = &mut self.filter {
+            batch = batch.filtered(filter);
         }
         let room = match room {
             Some(room) => room,

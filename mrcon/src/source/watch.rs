@@ -4,12 +4,13 @@
 //! skips events; and it hands out one event at a time. A raw batch cursor over the same
 //! `aggregate` gives the server's replies as they are, and every error.
 
+use super::{Watch, filter};
 use crate::checkpoint::token_document;
 use crate::config::{FullDocument, FullDocumentBeforeChange, Watched};
 use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use std::future::IntoFuture;
@@ -30,15 +31,20 @@ pub(super) const REPLY_DEADLINE: Duration = Duration::from_secs(60);
 /// events, however long that takes, before the reply.
 pub(super) async fn open(
     client: &Client,
-    watched: &Watched,
-    max_await: Duration,
+    watch: Watch<'_>,
     token: Option<&ResumeToken>,
 ) -> Result<RawBatchCursor> {
+    let Watch { watched, scope, .. } = watch;
     let database = client.database(&watched.db_name);
     let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
+    pipeline.extend(filter::stage(&database, scope).await);
     pipeline.extend(watched.pipeline.iter().cloned());
+    let target = match scope.is_database() {
+        true => Bson::Int32(1),
+        false => Bson::String(watched.coll_name.clone()),
+    };
     let command = doc! {
-        "aggregate": &watched.coll_name,
+        "aggregate": target,
         "pipeline": pipeline,
         "cursor": {"batchSize": 0},
         "readConcern": {"level": "majority"},
@@ -46,7 +52,7 @@ pub(super) async fn open(
     let mut action = database
         .run_cursor_command(command)
         .batch_size(watched.batch_size)
-        .max_time(max_await);
+        .max_time(watch.max_await);
     if let Some(criteria) = database.selection_criteria() {
         action = action.selection_criteria(criteria.clone());
     }

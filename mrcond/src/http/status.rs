@@ -7,7 +7,7 @@ use mrcon::config::{CustomMetricType, Protocol};
 use mrcon::history::History;
 use mrcon::metrics::custom::{CustomMetrics, CustomNumber};
 use mrcon::status::State::Blocked;
-use mrcon::status::{ConnectorStatus, Snapshot, rfc3339};
+use mrcon::status::{CollectionFigures, ConnectorStatus, Snapshot, rfc3339};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,6 +111,8 @@ struct Connector {
     memory: Memory,
     rates: Rates,
     totals: Totals,
+    /// Of a whole database, its collections that have had events since the process began.
+    collections: Vec<Collection>,
     restarts: u64,
     last_error: Option<LastError>,
     /// Of a running copy of the collection; there are none in this version.
@@ -172,6 +174,16 @@ struct Totals {
     bytes_confirmed: u64,
     failures: u64,
     restarts: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Collection {
+    collection: String,
+    events_received: u64,
+    events_published: u64,
+    events_confirmed: u64,
+    bytes_confirmed: u64,
+    last_event_at: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -273,6 +285,19 @@ impl From<mrcon::metrics::custom::CustomSeries> for CustomSeries {
     }
 }
 
+impl From<CollectionFigures> for Collection {
+    fn from(figures: CollectionFigures) -> Collection {
+        Collection {
+            collection: figures.name,
+            events_received: figures.events_received,
+            events_published: figures.events_published,
+            events_confirmed: figures.events_confirmed,
+            bytes_confirmed: figures.bytes_confirmed,
+            last_event_at: figures.last_event_at.map(rfc3339),
+        }
+    }
+}
+
 fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Totals) -> Connector {
     let complaint = now.complaint();
     Connector {
@@ -335,6 +360,11 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
             failures: totals.failures,
             restarts: totals.restarts,
         },
+        collections: status
+            .collections()
+            .into_iter()
+            .map(Collection::from)
+            .collect(),
         restarts: now.restarts,
         last_error: now.last_error.map(|error| LastError {
             at: rfc3339(error.at),

@@ -183,7 +183,7 @@ impl Probe {
         }
         let connections =
             AmqpConnections::new(servers.rabbitmq.clone(), &["bench".to_owned()], None);
-        let sink = AmqpSink::connect(&connections, 0, &target).await;
+        let sink = AmqpSink::connect(&Arc::new(connections), 0, &target, None).await;
         self.pump(Bare(sink.map_err(lost)?.starting_at(1)), events)
             .await
     }

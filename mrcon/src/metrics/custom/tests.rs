@@ -160,8 +160,19 @@ fn a_collection_with_two_queues_counts_twice_or_not_at_all() {
         entry("people", "billing"),
         entry("orders", "audit"),
     ];
-    let counts = [0, 1, 2].map(|index| !bench.metrics.for_entry(&entries, index).is_empty());
-    assert_eq!(counts, [true, true, false]);
+    let counts = |entries: &[CollectionConfig], index: usize, coll: &str| {
+        !bench.metrics.for_entry(entries, index).of(coll).is_empty()
+    };
+    let of_its_own = |index: usize| counts(&entries, index, &entries[index].watched.coll_name);
+    assert_eq!([0, 1, 2].map(of_its_own), [true, true, false]);
+    // A database and one of its collections, in either order.
+    let entries = [
+        entry("orders", "billing"),
+        entry("*", "all"),
+        entry("people", "x"),
+    ];
+    assert!(counts(&entries, 0, "orders") && counts(&entries, 1, "logs"));
+    assert!(!counts(&entries, 1, "orders") && !counts(&entries, 2, "people"));
 }
 
 #[test]

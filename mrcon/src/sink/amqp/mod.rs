@@ -11,10 +11,12 @@ mod frames;
 mod handshake;
 mod link;
 mod publish;
+mod routes;
 mod topology;
 
 pub use connections::AmqpConnections;
 pub(crate) use publish::Publisher;
+pub(crate) use routes::QueueNames;
 
 use super::headers::SEQ;
 use super::{Outcome, Settlement, Sink};
@@ -27,6 +29,8 @@ use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
 use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
+use routes::{Place, Routes};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -35,14 +39,21 @@ const WRITE_BUFFER_HIGH: usize = UNSENT_BYTES;
 /// How long the broker may take to say goodbye. A blocked broker never does.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A channel that publishes to one queue. See the module's documentation.
+/// A channel that publishes to one queue, or to one for each collection. See the module's documentation.
 #[derive(Debug)]
 pub struct AmqpSink {
     channel: Channel,
-    publisher: Publisher,
+    targets: Targets,
     /// Seq of the message with delivery tag 0: tags count from 1 on each channel.
     base: u64,
     returning: Option<Returning>,
+}
+
+/// Where messages go.
+#[derive(Debug)]
+enum Targets {
+    One(Publisher),
+    Many(Box<Routes>),
 }
 
 /// A `basic.return` whose header and body are still coming in.
@@ -54,7 +65,8 @@ struct Returning {
 }
 
 impl AmqpSink {
-    /// Connects, finds or declares the queue, and turns confirms on.
+    /// Connects, finds or declares the queue, and turns confirms on. With `names` each collection has
+    /// a queue of its own, which is found or declared when its first message comes.
     ///
     /// `connector` is the connector's place in the configuration, which decides whose connection it
     /// uses.
@@ -62,15 +74,32 @@ impl AmqpSink {
     /// # Errors
     /// No connection, refused credentials, a queue that is missing or cannot be used.
     pub async fn connect(
-        connections: &AmqpConnections,
+        connections: &Arc<AmqpConnections>,
         connector: usize,
         target: &RabbitMq,
+        names: Option<QueueNames>,
     ) -> Result<AmqpSink> {
         let uri = connections.uri();
         let opening = async {
             let mut channel = connections.channel(connector).await?;
             channel.open().await?;
-            topology::ensure_queue(&mut channel, target).await?;
+            let (number, frame_max) = (channel.number(), channel.frame_max());
+            let targets = match names {
+                Some(names) => {
+                    let place = Place {
+                        connections: Arc::clone(connections),
+                        connector,
+                        channel: number,
+                        frame_max,
+                    };
+                    Targets::Many(Box::new(Routes::new(place, names, target)))
+                }
+                None => {
+                    topology::ensure_queue(&mut channel, target).await?;
+                    let queue = &target.stream_name;
+                    Targets::One(Publisher::new(number, frame_max, "", queue)?)
+                }
+            };
             channel
                 .call(
                     AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select {
@@ -79,15 +108,9 @@ impl AmqpSink {
                     "turn publisher confirms on",
                 )
                 .await?;
-            let publisher = Publisher::new(
-                channel.number(),
-                channel.frame_max(),
-                "",
-                &target.stream_name,
-            )?;
             Ok(AmqpSink {
                 channel,
-                publisher,
+                targets,
                 base: 0,
                 returning: None,
             })
@@ -175,12 +198,27 @@ impl AmqpSink {
 }
 
 impl Sink for AmqpSink {
+    fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
+        match &mut self.targets {
+            Targets::One(_) => Ok(true),
+            Targets::Many(routes) => routes.is_ready_for(collection),
+        }
+    }
+
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
-        self.publisher.write(self.channel.out(), seq, message)
+        let publisher = match &self.targets {
+            Targets::One(publisher) => publisher,
+            Targets::Many(routes) => routes.publisher(),
+        };
+        publisher.write(self.channel.out(), seq, message)
     }
 
     fn has_room(&self) -> bool {
-        self.channel.unsent() < WRITE_BUFFER_HIGH
+        let searching = match &self.targets {
+            Targets::One(_) => false,
+            Targets::Many(routes) => routes.is_searching(),
+        };
+        !searching && self.channel.unsent() < WRITE_BUFFER_HIGH
     }
 
     fn blocked(&self) -> Option<&str> {
@@ -200,7 +238,16 @@ impl Sink for AmqpSink {
             {
                 return Ok(());
             }
-            self.channel.turn(had_room, WRITE_BUFFER_HIGH).await?;
+            let room = self.channel.unsent() < WRITE_BUFFER_HIGH;
+            let turn = self.channel.turn(room, WRITE_BUFFER_HIGH);
+            match &mut self.targets {
+                Targets::One(_) => turn.await?,
+                Targets::Many(routes) => tokio::select! {
+                    biased;
+                    turned = turn => turned?,
+                    searched = routes.searched(was_blocked) => searched?,
+                },
+            }
         }
     }
 

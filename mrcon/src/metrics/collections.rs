@@ -1,0 +1,105 @@
+//! The collections of a connector, each with what is counted of it.
+//!
+//! One that watches a single collection has just that one. One that watches a database begins with
+//! `*`, which stands for events about the whole database, and gets a further one with the first
+//! event of each collection. Their number is bounded, since each has a dozen series; what comes
+//! beyond is counted together.
+
+use super::Stage;
+use super::operations::ByOperation;
+use crate::status::{CollectionStatus, ConnectorStatus};
+use prometheus::IntCounterVec;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most collections of a connector that are counted each for itself: 12 series each, which is as
+/// much as 200 connectors have.
+pub(crate) const MAX_COLLECTIONS: usize = 1000;
+/// The label of all further ones; no collection can have this name.
+const OTHERS: &str = "$other";
+
+/// The counters that have an operation as a label, by stage.
+#[derive(Debug, Clone)]
+pub(super) struct Families {
+    pub(super) events: [IntCounterVec; Stage::COUNT],
+    pub(super) bytes: [IntCounterVec; Stage::COUNT],
+}
+
+/// One collection.
+#[derive(Debug)]
+pub(super) struct Collection {
+    pub(super) events: [ByOperation; Stage::COUNT],
+    pub(super) bytes: [ByOperation; Stage::COUNT],
+    pub(super) status: Arc<CollectionStatus>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Collections {
+    families: Families,
+    connector: Arc<ConnectorStatus>,
+    first: Arc<Collection>,
+    further: Mutex<Vec<Arc<Collection>>>,
+}
+
+impl Collections {
+    pub(super) fn new(families: &Families, connector: &Arc<ConnectorStatus>) -> Collections {
+        let first = Collection::new(families, connector, &connector.collection);
+        Collections {
+            families: families.clone(),
+            connector: Arc::clone(connector),
+            first: Arc::new(first),
+            further: Mutex::default(),
+        }
+    }
+
+    /// The one that is there from the start.
+    pub(super) fn first(&self) -> &Arc<Collection> {
+        &self.first
+    }
+
+    /// Whether there can be further ones.
+    pub(super) fn are_many(&self) -> bool {
+        self.connector.is_database()
+    }
+
+    pub(super) fn further(&self) -> Vec<Arc<Collection>> {
+        self.list().clone()
+    }
+
+    /// The collection of this name, there from now on, or what stands for it.
+    pub(super) fn named(&self, name: &str) -> Arc<Collection> {
+        let mut list = self.list();
+        let name = match list.len() < MAX_COLLECTIONS || list.iter().any(|one| one.is(name)) {
+            true => name,
+            false => OTHERS,
+        };
+        if let Some(known) = list.iter().find(|one| one.is(name)) {
+            return Arc::clone(known);
+        }
+        let new = Collection::new(&self.families, &self.connector, name);
+        let new = Arc::new(new);
+        self.connector.add_collection(Arc::clone(&new.status));
+        list.push(Arc::clone(&new));
+        new
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Collection>>> {
+        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collection {
+    fn new(families: &Families, connector: &ConnectorStatus, name: &str) -> Collection {
+        let labels = [name, connector.database.as_str()];
+        let by_operation = |counters| ByOperation::new(counters, labels);
+        Collection {
+            events: families.events.each_ref().map(by_operation),
+            bytes: families.bytes.each_ref().map(by_operation),
+            status: Arc::new(CollectionStatus::new(name)),
+        }
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.status.name == name
+    }
+}

@@ -1,0 +1,203 @@
+//! Which queue a message goes to, where each collection of a database has its own.
+//!
+//! A queue is looked for, and declared if it is to be, when the first event of its collection comes;
+//! later ones know it. Meanwhile the connector publishes nothing, so the order stays, and goes on
+//! taking confirms: the search has a channel of its own, because RabbitMQ closes the channel on which
+//! it is asked for a queue that does not exist.
+
+use super::channel::Channel;
+use super::connections::AmqpConnections;
+use super::publish::Publisher;
+use super::topology;
+use crate::config::{DATABASE_EVENTS, MAX_STREAM_NAME_BYTES, RabbitMq, TargetName};
+use crate::error::{Error, ErrorKind, Result};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Queues that are remembered; further ones make the connector forget them all, and look again.
+const REMEMBERED: usize = 10_000;
+
+/// How the queues of a database's collections are called.
+#[derive(Debug, Clone)]
+pub struct QueueNames {
+    /// The database.
+    pub database: String,
+    /// With `{coll}` in it.
+    pub name: TargetName,
+}
+
+type Search = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
+
+/// A queue that exists, and the channel of the search.
+struct Found {
+    collection: String,
+    queue: String,
+    channel: Channel,
+}
+
+/// The queues of one connector.
+pub(super) struct Routes {
+    place: Place,
+    names: QueueNames,
+    target: RabbitMq,
+    publishers: HashMap<String, Publisher>,
+    /// The collection of the message that is to be published, if its queue is known.
+    current: Option<String>,
+    search: Option<Search>,
+    /// When it has taken too long, unless the broker blocks publishers: it does not read then.
+    deadline: Instant,
+    was_blocked: bool,
+    /// For the next search.
+    spare: Option<Channel>,
+}
+
+/// Where channels come from, and what is published on.
+pub(super) struct Place {
+    pub(super) connections: Arc<AmqpConnections>,
+    pub(super) connector: usize,
+    pub(super) channel: u16,
+    pub(super) frame_max: usize,
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes")
+            .field("known", &self.publishers.len())
+            .field("searching", &self.search.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Routes {
+    pub(super) fn new(place: Place, names: QueueNames, target: &RabbitMq) -> Routes {
+        Routes {
+            place,
+            names,
+            target: target.clone(),
+            publishers: HashMap::new(),
+            current: None,
+            search: None,
+            deadline: Instant::now(),
+            was_blocked: false,
+            spare: None,
+        }
+    }
+
+    /// Whether the queue of this collection is known; if not, the search for it begins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TargetName`] when its name is none that RabbitMQ takes.
+    pub(super) fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
+        let collection = collection.unwrap_or(DATABASE_EVENTS);
+        if self.current.as_deref() == Some(collection) {
+            return Ok(true);
+        }
+        if self.publishers.contains_key(collection) {
+            let current = self.current.get_or_insert_default();
+            current.clear();
+            current.push_str(collection);
+            return Ok(true);
+        }
+        if self.search.is_none() {
+            let queue = self.queue_of(collection)?;
+            self.deadline = Instant::now() + self.limit();
+            self.search = Some(self.search_for(collection.to_owned(), queue));
+        }
+        Ok(false)
+    }
+
+    pub(super) fn is_searching(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// What writes the message that [`Routes::is_ready_for`] was asked about.
+    pub(super) fn publisher(&self) -> &Publisher {
+        let current = self.current.as_ref();
+        current
+            .and_then(|current| self.publishers.get(current))
+            .unwrap_or_else(|| unreachable!("published before the queue is known"))
+    }
+
+    /// Ready when the search has ended; never without one. Safe to drop half-way.
+    pub(super) async fn searched(&mut self, blocked: bool) -> Result<()> {
+        let limit = self.limit();
+        let Some(search) = &mut self.search else {
+            return std::future::pending().await;
+        };
+        if std::mem::replace(&mut self.was_blocked, blocked) && !blocked {
+            self.deadline = Instant::now() + limit;
+        }
+        let found = match blocked {
+            true => search.await,
+            false => timeout_at(self.deadline, search).await.unwrap_or_else(|_| {
+                let seconds = limit.as_secs_f32();
+                let text = format!("look for a queue: no answer within {seconds} s");
+                Err(Error::new(ErrorKind::RabbitConnection, text))
+            }),
+        };
+        self.search = None;
+        let Found {
+            collection,
+            queue,
+            channel,
+        } = found?;
+        self.spare = Some(channel);
+        let publisher = Publisher::new(self.place.channel, self.place.frame_max, "", &queue)?;
+        if self.publishers.len() >= REMEMBERED {
+            self.publishers.clear();
+            self.current = None;
+        }
+        self.publishers.insert(collection, publisher);
+        Ok(())
+    }
+
+    fn limit(&self) -> Duration {
+        self.place.connections.uri().connection_timeout
+    }
+
+    fn queue_of(&self, collection: &str) -> Result<String> {
+        let QueueNames { database, name } = &self.names;
+        let queue = name.of(database, collection);
+        let fault = if queue.len() > MAX_STREAM_NAME_BYTES {
+            format!(
+                "it has {} bytes, and {MAX_STREAM_NAME_BYTES} are allowed",
+                queue.len()
+            )
+        } else if queue.starts_with("amq.") {
+            "it begins with `amq.`, which RabbitMQ keeps for itself".to_owned()
+        } else {
+            return Ok(queue);
+        };
+        let text = format!("name the queue of {database}.{collection}: {fault}");
+        Err(Error::new(ErrorKind::TargetName, text))
+    }
+
+    fn search_for(&mut self, collection: String, queue: String) -> Search {
+        let connections = Arc::clone(&self.place.connections);
+        let connector = self.place.connector;
+        let mut target = self.target.clone();
+        target.stream_name.clone_from(&queue);
+        let spare = self.spare.take();
+        Box::pin(async move {
+            let mut channel = match spare {
+                Some(channel) => channel,
+                None => {
+                    let mut channel = connections.channel(connector).await?;
+                    channel.open().await?;
+                    channel
+                }
+            };
+            topology::ensure_queue(&mut channel, &target).await?;
+            Ok(Found {
+                collection,
+                queue,
+                channel,
+            })
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Leaving out what `include` and `exclude` of a whole database leave out.
+//!
+//! The patterns are judged here and only here, so they mean what they mean for business metrics.
+//! MongoDB's own regular expressions (PCRE) differ in places, and an event that the server left out
+//! by another meaning would be lost in silence. What the server gets instead are the names that are
+//! known to be left out when the stream is opened: equality means the same everywhere. Events of
+//! others that come later are left out here.
+
+use crate::config::Scope;
+use crate::event::{self, EventError};
+use bson::{Document, RawDocument, doc};
+use mongodb::Database;
+use std::collections::HashMap;
+
+/// Most names that the server gets: more make no stream cheaper, and the command must fit into 16 MiB.
+const MAX_NAMES: usize = 10_000;
+/// Collections whose answer is remembered.
+const REMEMBERED: usize = 10_000;
+
+/// The stage that leaves known collections out, if there are any.
+///
+/// Without the right to list collections all is done here, which costs only the transfer.
+pub(super) async fn stage(database: &Database, scope: &Scope) -> Option<Document> {
+    if scope.takes_all() {
+        return None;
+    }
+    let listed = database
+        .list_collection_names()
+        .authorized_collections(true);
+    let mut names = scope.own().to_vec();
+    let known = super::watch::with_deadline(listed).await.ok()?;
+    let others = known.unwrap_or_default().into_iter();
+    names.extend(others.filter(|name| !scope.takes(name)));
+    names.sort_unstable();
+    names.dedup();
+    names.truncate(MAX_NAMES);
+    (!names.is_empty()).then(|| doc! {"$match": {"ns.coll": {"$nin": names}}})
+}
+
+/// Judges events by their collection.
+#[derive(Debug)]
+pub(super) struct Filter {
+    scope: Scope,
+    /// The collection of the last event and its answer: most events are of the same one.
+    last: (String, bool),
+    answers: HashMap<String, bool>,
+}
+
+impl Filter {
+    /// `None` where every event counts.
+    pub(super) fn new(scope: &Scope) -> Option<Filter> {
+        (!scope.takes_all()).then(|| Filter {
+            scope: scope.clone(),
+            last: (String::new(), true),
+            answers: HashMap::new(),
+        })
+    }
+
+    /// Whether the event counts. One without a collection does: it is about the whole database.
+    pub(super) fn takes(&mut self, event: &RawDocument) -> Result<bool, EventError> {
+        let Some(coll) = event::collection(event)? else {
+            return Ok(true);
+        };
+        if self.last.0 != coll {
+            if self.answers.len() >= REMEMBERED {
+                self.answers.clear();
+            }
+            let scope = &self.scope;
+            let answer = match self.answers.get(coll) {
+                Some(answer) => *answer,
+                None => *self
+                    .answers
+                    .entry(coll.to_owned())
+                    .or_insert(scope.takes(coll)),
+            };
+            self.last.0.clear();
+            self.last.0.push_str(coll);
+            self.last.1 = answer;
+        }
+        Ok(self.last.1)
+    }
+}
