@@ -431,10 +431,12 @@ impl ConnectorStatus {
         self.collection == EVERY_COLLECTION
     }
 
-    /// The collections of a watched database that have had events, in the order of their first.
+    /// The collections of a watched database that have had events since the process began.
     pub fn collections(&self) -> Vec<CollectionFigures> {
         let all = self.all_collections();
-        all.iter().map(|one| one.figures()).collect()
+        let figures = all.iter().map(|one| one.figures());
+        // Some are known only from an earlier process, whose counters go on.
+        figures.filter(|one| one.events_received > 0).collect()
     }
 
     pub(crate) fn add_collection(&self, collection: Arc<CollectionStatus>) {

@@ -218,7 +218,7 @@ mod tests {
             let which = tally.which(coll);
             tally.count(which, Stage::Received, Operation::Insert, 10);
         }
-        assert_eq!(counted(&status), [("a".into(), 0), ("b".into(), 0)]);
+        assert!(counted(&status).is_empty());
         tally.flush(&status);
         tally.flush(&status);
         assert_eq!(counted(&status), [("a".into(), 3), ("b".into(), 1)]);

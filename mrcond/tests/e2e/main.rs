@@ -30,3 +30,4 @@ mod secrets;
 mod sharing;
 mod stream;
 mod supervision;
+mod whole_database;
