@@ -257,10 +257,15 @@ mod tests {
             show_expanded_events: true,
             ..plain.clone()
         };
+        let included = Watched {
+            include: vec!["a".to_owned()],
+            ..plain.clone()
+        };
         let others = [
             numbering(&watched(only_inserts, FullDocument::Default), 0, None),
             numbering(&watched(vec![], FullDocument::UpdateLookup), 0, None),
             numbering(&expanded, 0, None),
+            numbering(&included, 0, None),
             numbering(&plain, 3, None),
         ];
         for other in others {

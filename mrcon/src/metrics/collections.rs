@@ -11,8 +11,8 @@ use crate::status::{CollectionStatus, ConnectorStatus};
 use prometheus::IntCounterVec;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most collections of a connector that are counted each for itself: 12 series each, which is as
-/// much as 200 connectors have.
+/// Most collections of a connector that are counted each for itself: two dozen series each, as
+/// many as a scrape of 200 connectors has.
 pub(crate) const MAX_COLLECTIONS: usize = 1000;
 /// The label of all further ones; no collection can have this name.
 const OTHERS: &str = "$other";
