@@ -155,9 +155,45 @@ pub(super) mod bytes {
     }
 }
 
-/// A whole number, or `auto` for what suits the rest of the configuration.
+/// What another form reads, or `auto` for what suits the rest of the configuration.
+struct AutoOr<V> {
+    other: V,
+    expecting: &'static str,
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for AutoOr<V> {
+    type Value = Option<V::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expecting)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        let invalid = E::invalid_value(de::Unexpected::Str(text), &self);
+        match text {
+            "auto" => Ok(None),
+            other => self
+                .other
+                .visit_str::<E>(other)
+                .map(Some)
+                .map_err(|_| invalid),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        self.other.visit_i64(number).map(Some)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        self.other.visit_u64(number).map(Some)
+    }
+}
+
+/// A whole number, or `auto`.
 pub(super) mod auto_number {
-    use super::{Deserializer, Serialize, Serializer, Visitor, de, fmt};
+    use super::{AutoOr, Deserializer, Serialize, Serializer, Visitor, de, fmt};
+
+    const EXPECTING: &str = "auto or a whole number";
 
     pub(in super::super) fn serialize<S: Serializer>(
         value: &Option<u32>,
@@ -172,46 +208,38 @@ pub(super) mod auto_number {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<u32>, D::Error> {
-        deserializer.deserialize_any(AutoVisitor)
+        deserializer.deserialize_any(AutoOr {
+            other: NumberVisitor,
+            expecting: EXPECTING,
+        })
     }
 
-    struct AutoVisitor;
+    struct NumberVisitor;
 
-    impl Visitor<'_> for AutoVisitor {
-        type Value = Option<u32>;
+    impl Visitor<'_> for NumberVisitor {
+        type Value = u32;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("auto or a whole number")
+            f.write_str(EXPECTING)
         }
 
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            match text {
-                "auto" => Ok(None),
-                other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
-            }
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<u32, E> {
+            u32::try_from(number)
+                .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
         }
 
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-            match u32::try_from(number) {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
-            }
-        }
-
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-            match u32::try_from(number) {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => Err(E::invalid_value(de::Unexpected::Unsigned(number), &self)),
-            }
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u32, E> {
+            u32::try_from(number)
+                .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
         }
     }
 }
 
-/// A duration, or `auto` for what suits the rest of the configuration.
+/// A duration, or `auto`.
 pub(super) mod auto_duration {
     use std::time::Duration;
 
-    use super::{Deserializer, Serialize, Serializer, Visitor, de, duration, fmt};
+    use super::{AutoOr, Deserializer, Serialize, Serializer, duration};
 
     pub(in super::super) fn serialize<S: Serializer>(
         value: &Option<Duration>,
@@ -226,34 +254,10 @@ pub(super) mod auto_duration {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
-        deserializer.deserialize_any(AutoVisitor)
-    }
-
-    struct AutoVisitor;
-
-    impl Visitor<'_> for AutoVisitor {
-        type Value = Option<Duration>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("auto, or a duration with its unit, such as 5s or 500ms")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            match text {
-                "auto" => Ok(None),
-                other => humantime::parse_duration(other)
-                    .map(Some)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Str(other), &self)),
-            }
-        }
-
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
-            duration::DurationVisitor.visit_i64(number).map(Some)
-        }
-
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
-            duration::DurationVisitor.visit_u64(number).map(Some)
-        }
+        deserializer.deserialize_any(AutoOr {
+            other: duration::DurationVisitor,
+            expecting: "auto, or a duration with its unit, such as 5s or 500ms",
+        })
     }
 }
 

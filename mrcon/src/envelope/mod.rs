@@ -283,3 +283,21 @@ impl From<Malformed> for EncodeError {
         Self::Malformed(malformed)
     }
 }
+
+/// A message with every property, for tests of what comes after the envelope.
+#[cfg(test)]
+pub(crate) fn sample(body: &[u8]) -> Message<'_> {
+    Message {
+        body,
+        content_type: "application/json",
+        id: Cow::Borrowed("8265"),
+        timestamp: Some(1_700_000_000),
+        operation: "insert",
+        db: Some("shop"),
+        coll: Some("orders"),
+        key: Some("{\"_id\":1}"),
+        route: None,
+        lossy: false,
+        trace: None,
+    }
+}

@@ -1,10 +1,11 @@
 //! The MongoDB side: a change stream as raw batches, read ahead by one task of its own.
 //!
 //! Ordering and positions: batches come in change-stream order, each with the server's own bytes.
-//! The task that owns the cursor reads ahead while the connector encodes and publishes, as
-//! far as the budget of memory goes that all connectors share (`gate.rs`): what there is no room for
-//! is not read from the socket, and so MongoDB does not send it. After **any** error the cursor is thrown away: polling it again can skip
-//! events in silence. The connector then opens a new one from its last position.
+//! The task that owns the cursor reads ahead while the connector encodes and publishes, as far as
+//! the budget of memory goes that all connectors share (`gate.rs`): what there is no room for is not
+//! read from the socket, and so MongoDB does not send it. After **any** error the cursor is thrown
+//! away: polling it again can skip events in silence. The connector then opens a new one from its
+//! last position.
 
 mod batch;
 mod filter;

@@ -188,28 +188,13 @@ fn end_frame(out: &mut Vec<u8>, begin: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::sample as message;
     use crate::sink::headers::MAX_KEY_BYTES;
     use amq_protocol::frame::{AMQPFrame, parse_frame};
     use amq_protocol::protocol::AMQPClass;
     use amq_protocol::protocol::basic::AMQPMethod;
     use amq_protocol::types::AMQPValue;
     use std::borrow::Cow;
-
-    fn message(body: &[u8]) -> Message<'_> {
-        Message {
-            body,
-            content_type: "application/json",
-            id: Cow::Borrowed("8265"),
-            timestamp: Some(1_700_000_000),
-            operation: "insert",
-            db: Some("shop"),
-            coll: Some("orders"),
-            key: Some("{\"_id\":1}"),
-            route: None,
-            lossy: false,
-            trace: None,
-        }
-    }
 
     fn frames(message: &Message<'_>, frame_max: usize) -> Vec<AMQPFrame> {
         let mut out = Vec::new();

@@ -128,24 +128,8 @@ fn put(out: &mut Vec<u8>, [short, long]: [u8; 2], bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::sample as message;
     use crate::sink::headers::MAX_KEY_BYTES;
-    use std::borrow::Cow;
-
-    fn message(body: &[u8]) -> Message<'_> {
-        Message {
-            body,
-            content_type: "application/json",
-            id: Cow::Borrowed("8265"),
-            timestamp: Some(1_700_000_000),
-            operation: "insert",
-            db: Some("shop"),
-            coll: Some("orders"),
-            key: Some("{\"_id\":1}"),
-            route: None,
-            lossy: false,
-            trace: None,
-        }
-    }
 
     fn written(message: &Message<'_>) -> Vec<u8> {
         let mut out = Vec::new();

@@ -344,8 +344,8 @@ impl Sink for StreamSink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::sample as message;
     use bytes::BytesMut;
-    use std::borrow::Cow;
 
     fn settled(base: u64, alone: bool, ids: &[u64]) -> Vec<(u64, bool)> {
         let (mut confirmed_to, mut into) = (base, Vec::new());
@@ -382,19 +382,6 @@ mod tests {
 
     #[test]
     fn frame_of_several_messages_has_wrong_sizes() {
-        let message = |body| Message {
-            body,
-            content_type: "application/json",
-            id: Cow::Borrowed("1"),
-            timestamp: None,
-            operation: "insert",
-            db: None,
-            coll: None,
-            key: None,
-            route: None,
-            lossy: false,
-            trace: None,
-        };
         let mut publisher = Publisher::new(3);
         publisher.gather(41, &message(b"{}"));
         publisher.gather(42, &message(b"{\"a\":1}"));
