@@ -209,7 +209,7 @@ async fn live(place: &Place<'_>, name: &str, pid: u32, events: u64) -> Result<Ru
     let (written, measured) = tokio::join!(place.stage.write_orders(events), watch);
     written?;
     let measured = measured?;
-    place.verify(name, QUEUE, events).await?;
+    place.verify(name, Target::Classic, events).await?;
     Ok(Run {
         name: name.to_owned(),
         measured,

@@ -3,6 +3,9 @@
 use mrcon::config::{Protocol, QueueType};
 use serde::{Deserialize, Serialize};
 
+/// At least so many orders are in a segment of 500 MB, the broker's default.
+const MESSAGES_PER_SEGMENT: u64 = 200_000;
+
 /// Named as on the command line and in the file of results.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
@@ -36,6 +39,15 @@ impl Target {
             Target::Classic => QueueType::Classic,
             Target::Quorum => QueueType::Quorum,
             Target::Stream | Target::Native => QueueType::Stream,
+        }
+    }
+
+    /// How many records of the broker's own may count like messages: each segment of a stream but the
+    /// first begins with one that tells the numbers of the producers.
+    pub(crate) fn records_of_the_broker(self, messages: u64) -> u64 {
+        match self.queue_type() {
+            QueueType::Stream => messages / MESSAGES_PER_SEGMENT + 1,
+            QueueType::Classic | QueueType::Quorum => 0,
         }
     }
 

@@ -164,7 +164,7 @@ impl Campaign<'_> {
         };
         if target.is_some() {
             let who = subject.as_str();
-            self.place.verify(who, QUEUE, self.events).await?;
+            self.place.verify(who, queue, self.events).await?;
             self.place.discard(QUEUE).await?;
         }
         Ok(measured)
