@@ -9,6 +9,7 @@ use crate::envelope::{Format, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::{CustomMetrics, CustomNumber};
 use crate::pace::Place;
+use crate::sink::Outcome;
 use crate::sink::amqp::Publisher;
 use crate::sink::stream::write_message;
 use bson::doc;

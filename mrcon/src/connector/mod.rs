@@ -7,18 +7,22 @@
 //!
 //! Order of the select arms is order of importance; each arm says why it stands where it stands.
 
+mod frontier;
+mod publish;
+mod save;
+
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::OnInvalidate;
 use crate::envelope::{Envelope, Scratch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{self, ChangeEvent, Operation, ResumeToken};
+use crate::event::{Operation, ResumeToken};
 use crate::metrics::custom::{CustomObserver, CustomObservers};
-use crate::metrics::{ConnectorMetrics, Latencies, Stage, Tally, Which};
+use crate::metrics::{ConnectorMetrics, Latencies, Tally, Which};
 use crate::pace::Pace;
-use crate::sink::{Outcome, Settlement, Sink};
+use crate::sink::{Settlement, Sink};
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
-use crate::trace::{Span, Times, Tracing};
+use crate::trace::Tracing;
 use crate::window::ConfirmWindow;
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -267,255 +271,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.parts.settings.save_interval.min(MAX_TICK)
     }
 
-    /// Moves the frontier to the idle token, if nothing is in flight before it.
-    fn take_idle(&mut self) {
-        if !self.window.is_empty() || self.reading.is_some() {
-            return;
-        }
-        if let Some((token, at)) = self.idle.take() {
-            let seq = self.window.next_seq() - 1;
-            self.confirmed_up_to(Checkpoint {
-                token,
-                seq,
-                at: Some(at),
-            });
-        }
-    }
-
-    fn confirmed_up_to(&mut self, position: Checkpoint) {
-        self.parts.status.confirmed_at(position.at);
-        self.parts.status.moved();
-        self.confirmed = Some(position);
-    }
-
-    fn can_publish(&self) -> bool {
-        let careful = self.careful_confirms > 0 && !self.window.is_empty();
-        self.reading.is_some()
-            && self.window.has_room()
-            && !careful
-            && self.parts.sink.has_room()
-            && !self.blocked
-    }
-
-    fn publish_turn(&mut self) -> Result<()> {
-        let mut published = 0;
-        let now = Instant::now();
-        while published < PUBLISH_TURN && self.can_publish() {
-            self.publish_next(now)?;
-            published += 1;
-        }
-        if published > 0 {
-            self.count();
-            self.report();
-        }
-        Ok(())
-    }
-
-    fn publish_next(&mut self, now: Instant) -> Result<()> {
-        let Some(reading) = &mut self.reading else {
-            return Ok(());
-        };
-        let seq = self.window.next_seq();
-        let event = reading.batch.event(reading.next);
-        let malformed = |error: &(dyn std::fmt::Display + Send + Sync)| {
-            Error::new(ErrorKind::Encode, format!("encode event {seq}"))
-                .with_source(error.to_string())
-        };
-        let event = ChangeEvent::parse(event).map_err(|error| malformed(&error))?;
-        if self.parts.status.is_database() {
-            has_place(&event)?;
-        }
-        if !self.parts.sink.is_ready_for(event.coll)? {
-            return Ok(());
-        }
-        let operation = event.operation;
-        let read = event.raw.as_bytes().len() as u64;
-        let which = self.tally.which(event.coll);
-        self.tally.count(which, Stage::Received, operation, read);
-        let message = self
-            .parts
-            .settings
-            .envelope
-            .message(&event, &mut self.scratch)
-            .map_err(|error| malformed(&error))?;
-        self.parts.sink.publish(seq, &message)?;
-        if self.window.is_empty() {
-            self.last_progress = now;
-            self.parts.status.progressed();
-        }
-        reading.batch.text_takes(message.body.len());
-        let bytes = message.body.len() as u64;
-        self.tally.count(which, Stage::Published, operation, bytes);
-        let sent = Sent {
-            batch: Arc::clone(&reading.batch),
-            index: reading.next,
-            operation,
-            which,
-            bytes,
-            published_at: now,
-            written_at: event_time(&event),
-            sampled: message.trace.is_some_and(|trace| trace.sampled),
-        };
-        self.window.push(sent, bytes);
-        reading.next += 1;
-        if reading.next == reading.batch.len() {
-            reading.batch.encoded();
-            self.reading = None;
-            self.await_mongodb();
-        }
-        // A large event has left large buffers, and the next one may not come for long.
-        self.scratch.clear();
-        Ok(())
-    }
-
-    /// Takes the broker's answers in; an answer other than a confirm ends the run.
-    fn settle(&mut self, answers: &mut Vec<Settlement>) -> Result<()> {
-        let mut refusal = None;
-        for answer in answers.drain(..) {
-            match answer.outcome {
-                Outcome::Confirmed => {
-                    self.window.confirm(answer.seq, answer.multiple);
-                }
-                Outcome::Nacked => {
-                    let oldest = self.window.next_seq() - self.window.len() as u64;
-                    let count = if answer.multiple {
-                        answer.seq + 1 - oldest
-                    } else {
-                        1
-                    };
-                    self.parts.metrics.nacked.inc_by(count);
-                    let text = format!(
-                        "publish event {}: RabbitMQ refused it (basic.nack)",
-                        answer.seq
-                    );
-                    refusal = Some(Error::new(ErrorKind::Nacked, text));
-                }
-                Outcome::Returned(reason) => {
-                    self.parts.metrics.returned.inc();
-                    let text = format!(
-                        "publish event {}: RabbitMQ returned it ({reason})",
-                        answer.seq
-                    );
-                    refusal = Some(Error::new(ErrorKind::Unroutable, text));
-                }
-            }
-            // What follows a refused message is not looked at: a return comes before its own confirm.
-            if refusal.is_some() {
-                break;
-            }
-        }
-        answers.clear();
-        self.advance()?;
-        self.note_blocked();
-        refusal.map_or(Ok(()), Err)
-    }
-
-    /// Moves the frontier over the contiguous confirmed prefix.
-    fn advance(&mut self) -> Result<()> {
-        let (now, clock) = (Instant::now(), SystemTime::now());
-        let (mut last, mut count) = (None, 0);
-        while let Some((seq, sent)) = self.window.pop_confirmed() {
-            count += 1;
-            self.tally
-                .count(sent.which, Stage::Confirmed, sent.operation, sent.bytes);
-            self.tally.note_time(sent.which, sent.written_at);
-            // The clocks of two machines differ: an event from our future took no time.
-            let took = |at| clock.duration_since(at).unwrap_or_default();
-            self.latencies
-                .observe(now - sent.published_at, sent.written_at.map(took));
-            if !self.parts.custom.is_empty() {
-                self.observe(&sent);
-            }
-            if sent.sampled {
-                self.tell_span(seq, &sent, now, clock);
-            }
-            last = Some((seq, sent));
-        }
-        let Some((seq, sent)) = last else {
-            return Ok(());
-        };
-        let event = ChangeEvent::parse(sent.batch.event(sent.index)).map_err(|error| {
-            Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
-        })?;
-        let token = ResumeToken::from(event.token);
-        let at = sent.written_at;
-        self.confirmed_up_to(Checkpoint { token, seq, at });
-        self.last_progress = now;
-        self.careful_confirms = self.careful_confirms.saturating_sub(count);
-        self.parts.status.progressed();
-        self.count();
-        self.take_idle();
-        self.report();
-        if seq - self.saved.as_ref().map_or(0, |saved| saved.seq) >= SAVE_EVERY {
-            self.begin_save();
-        }
-        Ok(())
-    }
-
-    /// Counts a confirmed event for the business metrics of its collection.
-    fn observe(&mut self, sent: &Sent) {
-        let event = sent.batch.event(sent.index);
-        let custom = &self.parts.custom;
-        let new = || match sent.which {
-            // An event of another collection, or of none, than the one that is watched.
-            Which::FIRST if !self.parts.status.is_database() => {
-                custom.of(&self.parts.status.collection)
-            }
-            _ => custom.of(event::collection(event).ok().flatten().unwrap_or_default()),
-        };
-        if sent.which == Which::OTHERS {
-            return new().observe_raw(sent.operation, event);
-        }
-        let place = sent.which.0 as usize;
-        if self.observers.len() <= place {
-            self.observers.resize_with(place + 1, || None);
-        }
-        let observer = self.observers[place].get_or_insert_with(new);
-        observer.observe_raw(sent.operation, event);
-    }
-
-    /// Few events are sampled, so what a span needs is read again instead of kept for all.
-    fn tell_span(&self, seq: u64, sent: &Sent, now: Instant, clock: SystemTime) {
-        let Some(tracing) = &self.parts.settings.tracing else {
-            return;
-        };
-        let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) else {
-            return;
-        };
-        let times = Times {
-            received_at: sent.batch.received_at(),
-            published_at: clock - (now - sent.published_at),
-            confirmed_at: clock,
-        };
-        let status = &self.parts.status;
-        tracing.send(Span::of(
-            &event,
-            tracing.sampler,
-            status,
-            seq,
-            sent.bytes,
-            times,
-        ));
-    }
-
-    fn note_blocked(&mut self) {
-        let reason = self.parts.sink.blocked();
-        if reason.is_some() == self.blocked {
-            return;
-        }
-        self.blocked = reason.is_some();
-        // The watchdog starts anew when the block is over.
-        self.last_progress = Instant::now();
-        // The supervisor's journal tells it to the log.
-        match reason {
-            Some(reason) => {
-                let detail = format!("RabbitMQ blocks publishers: {reason}");
-                self.parts.status.enter(State::Blocked, Some(&detail));
-            }
-            None => self.parts.status.enter(State::Running, None),
-        }
-    }
-
     fn on_tick(&mut self) -> Result<()> {
         self.parts.status.look_at_rate();
         self.latencies.flush();
@@ -550,59 +305,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let published = self.window.next_seq() - 1;
         let moved = std::mem::replace(&mut self.seen, published) != published;
         moved || !self.window.is_empty() || self.reading.is_some() || self.unsaved_events() > 0
-    }
-
-    fn unsaved_events(&self) -> u64 {
-        let seq = |checkpoint: &Option<Checkpoint>| {
-            checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.seq)
-        };
-        seq(&self.confirmed) - seq(&self.saved)
-    }
-
-    fn begin_save(&mut self) {
-        let Some(checkpoint) = &self.confirmed else {
-            return;
-        };
-        let is_saved = |saved: &Checkpoint| saved.is_at(checkpoint);
-        if self.saving.is_some() || self.saved.as_ref().is_some_and(is_saved) {
-            return;
-        }
-        let checkpoint = checkpoint.clone();
-        let (store, epoch) = (Arc::clone(&self.parts.store), self.parts.epoch);
-        self.last_save = Instant::now();
-        self.saving = Some(Box::pin(async move {
-            let saved = store.save(epoch, &checkpoint).await;
-            (checkpoint, saved)
-        }));
-    }
-
-    /// A failed save only makes the replay after a crash longer, so delivery goes on for a while.
-    fn on_saved(&mut self, checkpoint: Checkpoint, saved: Result<()>) -> Result<()> {
-        self.saving = None;
-        match saved {
-            Ok(()) => {
-                self.parts.status.saved_now(checkpoint.at);
-                self.saved = Some(checkpoint);
-                self.saves_fail_since = None;
-                self.parts.metrics.checkpoint_saves.inc();
-                self.report();
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
-            Err(error) => {
-                let since = *self.saves_fail_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > UNSAVED_LIMIT {
-                    return Err(error);
-                }
-                self.parts.status.not_saved(error.chain());
-                self.idle_save = self.idle_save.min(Instant::now() + RETRY_IDLE_SAVE);
-                if let Some(error_type) = error.policy().error_type {
-                    self.parts.metrics.failed(error_type);
-                    self.parts.status.count_failure();
-                }
-                Ok(())
-            }
-        }
     }
 
     fn end_of_stream(&self) -> Error {
@@ -663,26 +365,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         Ok(())
     }
 
-    async fn save_last(&mut self, deadline: Instant) -> Result<()> {
-        let late = || {
-            Error::new(
-                ErrorKind::CheckpointStore,
-                "save the last position: no answer before the deadline",
-            )
-        };
-        if let Some(saving) = self.saving.take() {
-            let (checkpoint, saved) = timeout_at(deadline, saving).await.map_err(|_| late())?;
-            self.on_saved(checkpoint, saved)?;
-        }
-        self.begin_save();
-        if let Some(saving) = self.saving.take() {
-            let (checkpoint, saved) = timeout_at(deadline, saving).await.map_err(|_| late())?;
-            saved?;
-            self.on_saved(checkpoint, Ok(()))?;
-        }
-        Ok(())
-    }
-
     /// Makes what was counted visible.
     fn count(&mut self) {
         self.tally.flush(&self.parts.status);
@@ -709,33 +391,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             .status
             .set_unconfirmed(self.window.len() as u64, self.window.bytes());
     }
-}
-
-/// Events of a watched database are told apart by their collection.
-fn has_place(event: &ChangeEvent<'_>) -> Result<()> {
-    let about_all = [
-        Operation::DropDatabase,
-        Operation::Invalidate,
-        Operation::Other,
-    ];
-    if event.coll.is_some() || about_all.contains(&event.operation) {
-        return Ok(());
-    }
-    let text = "read the change stream: `pipeline` takes ns.coll away, by which the events of a database are told apart";
-    Err(Error::new(ErrorKind::WatchRefused, text))
-}
-
-/// When the server wrote the event: to the millisecond where it says so (MongoDB 6.0), else to the second.
-fn event_time(event: &ChangeEvent<'_>) -> Option<SystemTime> {
-    let cluster = || {
-        event
-            .cluster_time
-            .map(|time| SystemTime::UNIX_EPOCH + Duration::from_secs(time.time.into()))
-    };
-    event
-        .wall_time
-        .map(|time| time.to_system_time())
-        .or_else(cluster)
 }
 
 #[cfg(test)]

@@ -1,0 +1,183 @@
+//! The broker's answers, and the confirmed frontier that they move.
+
+use super::{Run, SAVE_EVERY, Sent};
+use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{self, ChangeEvent, ResumeToken};
+use crate::metrics::{Stage, Which};
+use crate::sink::{Outcome, Settlement, Sink};
+use crate::status::State;
+use crate::trace::{Span, Times};
+use std::time::SystemTime;
+use tokio::time::Instant;
+
+impl<S: Sink, C: CheckpointStore> Run<S, C> {
+    /// Takes the broker's answers in; an answer other than a confirm ends the run.
+    pub(super) fn settle(&mut self, answers: &mut Vec<Settlement>) -> Result<()> {
+        let mut refusal = None;
+        for answer in answers.drain(..) {
+            match answer.outcome {
+                Outcome::Confirmed => {
+                    self.window.confirm(answer.seq, answer.multiple);
+                }
+                Outcome::Nacked => {
+                    let oldest = self.window.next_seq() - self.window.len() as u64;
+                    let count = if answer.multiple {
+                        answer.seq + 1 - oldest
+                    } else {
+                        1
+                    };
+                    self.parts.metrics.nacked.inc_by(count);
+                    let text = format!(
+                        "publish event {}: RabbitMQ refused it (basic.nack)",
+                        answer.seq
+                    );
+                    refusal = Some(Error::new(ErrorKind::Nacked, text));
+                }
+                Outcome::Returned(reason) => {
+                    self.parts.metrics.returned.inc();
+                    let text = format!(
+                        "publish event {}: RabbitMQ returned it ({reason})",
+                        answer.seq
+                    );
+                    refusal = Some(Error::new(ErrorKind::Unroutable, text));
+                }
+            }
+            // What follows a refused message is not looked at: a return comes before its own confirm.
+            if refusal.is_some() {
+                break;
+            }
+        }
+        answers.clear();
+        self.advance()?;
+        self.note_blocked();
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Moves the frontier over the contiguous confirmed prefix.
+    fn advance(&mut self) -> Result<()> {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        let (mut last, mut count) = (None, 0);
+        while let Some((seq, sent)) = self.window.pop_confirmed() {
+            count += 1;
+            self.tally
+                .count(sent.which, Stage::Confirmed, sent.operation, sent.bytes);
+            self.tally.note_time(sent.which, sent.written_at);
+            // The clocks of two machines differ: an event from our future took no time.
+            let took = |at| clock.duration_since(at).unwrap_or_default();
+            self.latencies
+                .observe(now - sent.published_at, sent.written_at.map(took));
+            if !self.parts.custom.is_empty() {
+                self.observe(&sent);
+            }
+            if sent.sampled {
+                self.tell_span(seq, &sent, now, clock);
+            }
+            last = Some((seq, sent));
+        }
+        let Some((seq, sent)) = last else {
+            return Ok(());
+        };
+        let event = ChangeEvent::parse(sent.batch.event(sent.index)).map_err(|error| {
+            Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
+        })?;
+        let token = ResumeToken::from(event.token);
+        let at = sent.written_at;
+        self.confirmed_up_to(Checkpoint { token, seq, at });
+        self.last_progress = now;
+        self.careful_confirms = self.careful_confirms.saturating_sub(count);
+        self.parts.status.progressed();
+        self.count();
+        self.take_idle();
+        self.report();
+        if seq - self.saved.as_ref().map_or(0, |saved| saved.seq) >= SAVE_EVERY {
+            self.begin_save();
+        }
+        Ok(())
+    }
+
+    /// Moves the frontier to the idle token, if nothing is in flight before it.
+    pub(super) fn take_idle(&mut self) {
+        if !self.window.is_empty() || self.reading.is_some() {
+            return;
+        }
+        if let Some((token, at)) = self.idle.take() {
+            let seq = self.window.next_seq() - 1;
+            self.confirmed_up_to(Checkpoint {
+                token,
+                seq,
+                at: Some(at),
+            });
+        }
+    }
+
+    fn confirmed_up_to(&mut self, position: Checkpoint) {
+        self.parts.status.confirmed_at(position.at);
+        self.parts.status.moved();
+        self.confirmed = Some(position);
+    }
+
+    /// Counts a confirmed event for the business metrics of its collection.
+    fn observe(&mut self, sent: &Sent) {
+        let event = sent.batch.event(sent.index);
+        let custom = &self.parts.custom;
+        let new = || match sent.which {
+            // An event of another collection, or of none, than the one that is watched.
+            Which::FIRST if !self.parts.status.is_database() => {
+                custom.of(&self.parts.status.collection)
+            }
+            _ => custom.of(event::collection(event).ok().flatten().unwrap_or_default()),
+        };
+        if sent.which == Which::OTHERS {
+            return new().observe_raw(sent.operation, event);
+        }
+        let place = sent.which.0 as usize;
+        if self.observers.len() <= place {
+            self.observers.resize_with(place + 1, || None);
+        }
+        let observer = self.observers[place].get_or_insert_with(new);
+        observer.observe_raw(sent.operation, event);
+    }
+
+    /// Few events are sampled, so what a span needs is read again instead of kept for all.
+    fn tell_span(&self, seq: u64, sent: &Sent, now: Instant, clock: SystemTime) {
+        let Some(tracing) = &self.parts.settings.tracing else {
+            return;
+        };
+        let Ok(event) = ChangeEvent::parse(sent.batch.event(sent.index)) else {
+            return;
+        };
+        let times = Times {
+            received_at: sent.batch.received_at(),
+            published_at: clock - (now - sent.published_at),
+            confirmed_at: clock,
+        };
+        let status = &self.parts.status;
+        tracing.send(Span::of(
+            &event,
+            tracing.sampler,
+            status,
+            seq,
+            sent.bytes,
+            times,
+        ));
+    }
+
+    fn note_blocked(&mut self) {
+        let reason = self.parts.sink.blocked();
+        if reason.is_some() == self.blocked {
+            return;
+        }
+        self.blocked = reason.is_some();
+        // The watchdog starts anew when the block is over.
+        self.last_progress = Instant::now();
+        // The supervisor's journal tells it to the log.
+        match reason {
+            Some(reason) => {
+                let detail = format!("RabbitMQ blocks publishers: {reason}");
+                self.parts.status.enter(State::Blocked, Some(&detail));
+            }
+            None => self.parts.status.enter(State::Running, None),
+        }
+    }
+}
