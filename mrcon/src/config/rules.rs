@@ -158,11 +158,6 @@ impl Rules {
     }
 
     fn not_yet_watched(&mut self, watched: &Watched, at: &KeyPath) {
-        let split = match watched.split_large_events {
-            SplitLargeEvents::Auto | SplitLargeEvents::Never => None,
-            SplitLargeEvents::Always => Some("true"),
-        };
-        self.not_yet(at.key("split_large_events"), split, "auto or false");
         let expanded = watched.show_expanded_events.then_some("true");
         self.not_yet(at.key("show_expanded_events"), expanded, "false");
         let start = match watched.start {

@@ -245,6 +245,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     self.await_mongodb();
                 } else {
                     self.wake_up();
+                    self.parts.metrics.split_events.inc_by(batch.joined());
                     self.reading = Some(Reading { batch, next: 0 });
                     self.parts.status.mongodb_owes(None);
                 }

@@ -70,8 +70,9 @@ pub struct Metrics {
     dead_letters: IntCounterVec,
     deduplication_resets: IntCounterVec,
     gaps: IntCounterVec,
+    split_events: IntCounterVec,
     /// Gaps, split events, snapshot documents: there from the start, at 0.
-    rare: [IntCounterVec; 2],
+    rare: [IntCounterVec; 1],
     configured: IntGauge,
     history: HistoryMetrics,
     gauges: ConnectorGauges,
@@ -104,6 +105,7 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) mongodb_reconnects: IntCounter,
     pub(crate) rabbitmq_reconnects: IntCounter,
     pub(crate) gaps: IntCounter,
+    pub(crate) split_events: IntCounter,
     /// Of connectors over the stream protocol; empty for others.
     deduplication_resets: Vec<IntCounter>,
 }
@@ -223,12 +225,12 @@ impl Metrics {
                 "Gaps: the saved position was lost and reading went on after it",
                 None,
             )?,
+            split_events: new.counters(
+                "mrcon_split_events_total",
+                "Change events over 16 MiB that came in fragments and were put together",
+                None,
+            )?,
             rare: [
-                new.counters(
-                    "mrcon_split_events_total",
-                    "Change events over 16 MiB that came in fragments and were put together",
-                    None,
-                )?,
                 new.counters(
                     "mrcon_snapshot_documents_total",
                     "Documents that snapshots have read",
@@ -308,6 +310,7 @@ impl Metrics {
             mongodb_reconnects: one(&self.mongodb_reconnects),
             rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
             gaps: one(&self.gaps),
+            split_events: one(&self.split_events),
             deduplication_resets: match status.protocol {
                 Protocol::Amqp => Vec::new(),
                 Protocol::Stream => each(

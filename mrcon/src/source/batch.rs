@@ -4,6 +4,7 @@ use super::filter::Filter;
 use crate::budget::{Reservation, UNSENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
+use bson::raw::cstr;
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
 use bson::rawdoc;
 use mongodb::raw_batch_cursor::RawBatch;
@@ -28,6 +29,8 @@ pub struct EventBatch {
     /// Text that is paid for: of the largest event, or of as many as wait for the socket. Text of
     /// ordinary events is about as long as their BSON.
     text_bytes: AtomicUsize,
+    /// How many of its events came in fragments.
+    joined: u64,
     /// This batch's part of the memory budget, given back when the batch is dropped.
     room: Option<Reservation>,
 }
@@ -68,7 +71,31 @@ impl EventBatch {
     pub(crate) fn of(event: &RawDocument) -> Result<EventBatch> {
         let mut events = RawArrayBuf::new();
         events.push(event);
-        let cursor = rawdoc! {"nextBatch": events};
+        EventBatch::with_events(&events, None)
+    }
+
+    /// In the place of `batch`, with these events and this idle token.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mongo`] when they are not BSON.
+    pub(super) fn remade(
+        batch: &EventBatch,
+        events: &RawArrayBuf,
+        idle_token: Option<&ResumeToken>,
+        joined: u64,
+    ) -> Result<EventBatch> {
+        Ok(EventBatch {
+            received_at: batch.received_at,
+            joined,
+            ..EventBatch::with_events(events, idle_token)?
+        })
+    }
+
+    fn with_events(events: &RawArrayBuf, idle_token: Option<&ResumeToken>) -> Result<EventBatch> {
+        let mut cursor = rawdoc! {"nextBatch": events.clone()};
+        if let Some(token) = idle_token {
+            cursor.append(cstr!("postBatchResumeToken"), token.to_raw());
+        }
         EventBatch::from_reply(Reply::Made(rawdoc! {"cursor": cursor}))
     }
 
@@ -84,6 +111,7 @@ impl EventBatch {
             idle_token,
             received_at: SystemTime::now(),
             text_bytes: text_bytes.into(),
+            joined: 0,
             room: None,
         })
     }
@@ -147,6 +175,16 @@ impl EventBatch {
     /// The event at `index`, which must be below [`EventBatch::len`].
     pub fn event(&self, index: usize) -> &RawDocument {
         self.at(&self.events[index])
+    }
+
+    /// All of its events, in order.
+    pub(super) fn events(&self) -> impl Iterator<Item = &RawDocument> {
+        self.events.iter().map(|range| self.at(range))
+    }
+
+    /// How many of its events came in fragments.
+    pub(crate) fn joined(&self) -> u64 {
+        self.joined
     }
 
     fn at(&self, range: &Range<usize>) -> &RawDocument {

@@ -9,6 +9,7 @@
 
 mod batch;
 mod filter;
+mod fragments;
 mod gate;
 mod images;
 mod watch;
@@ -21,6 +22,7 @@ use crate::config::{Scope, Watched};
 use crate::error::{Error, Result};
 use crate::event::ResumeToken;
 use filter::Filter;
+use fragments::Fragments;
 use futures_util::StreamExt;
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
@@ -94,6 +96,7 @@ impl Source {
         let (sender, items) = mpsc::channel(READ_AHEAD_BATCHES);
         let reader = Reader {
             cursor,
+            fragments: Fragments::default(),
             filter: Filter::new(watch.scope),
             account: Arc::clone(account),
             wrap: watch::reading_first,
@@ -147,6 +150,7 @@ impl Drop for Source {
 /// The task that owns the cursor.
 struct Reader {
     cursor: RawBatchCursor,
+    fragments: Fragments,
     filter: Option<Filter>,
     account: Arc<Account>,
     wrap: fn(mongodb::error::Error) -> Error,
@@ -178,6 +182,7 @@ impl Reader {
             Some(reply) => EventBatch::parse(reply.map_err(self.wrap)?)?,
         };
         self.expects_much = batch.bytes() >= MUCH_BYTES;
+        batch = self.fragments.join(batch)?;
         if batch.is_empty() {
             return Ok(SourceItem::Batch(Arc::new(batch)));
         }
