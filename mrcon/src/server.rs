@@ -372,6 +372,11 @@ impl Supervisor<'_> {
         note_connections(&connector.status, error);
         let halt = match policy.disposition {
             Disposition::Halt if goes_on(connector, slot, error, ended) => false,
+            Disposition::Halt
+                if error.kind() == ErrorKind::EventTooLarge && connector.splits_from_now() =>
+            {
+                false
+            }
             Disposition::Retry => false,
             Disposition::RetryThenHalt => slot.unroutable >= UNROUTABLE_ATTEMPTS,
             Disposition::Halt => true,

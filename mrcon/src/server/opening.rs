@@ -5,6 +5,7 @@
 
 use super::entry::{Entry, Legacy};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim};
+use crate::config::SplitLargeEvents;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::{Gap, Lost};
@@ -81,6 +82,12 @@ impl Entry {
         })
     }
 
+    /// Whether the next run is to ask for an event over 16 MiB in fragments, as this one did not.
+    pub(super) fn splits_from_now(&self) -> bool {
+        let wish = self.config.watched.split_large_events;
+        wish == SplitLargeEvents::Auto && self.store.meets_large()
+    }
+
     /// The next run begins from now, with a gap record.
     pub(super) fn go_on_behind(&self, lost: Lost) {
         *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(lost);
@@ -118,6 +125,7 @@ impl Entry {
             watched: &self.config.watched,
             scope: &self.scope,
             max_await: self.settings.pace.max_await,
+            met_large: self.store.has_met_large(),
         };
         let token = start.map(|start| &start.token);
         Source::open(client, watch, token, &self.status.memory).await

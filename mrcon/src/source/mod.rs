@@ -54,6 +54,8 @@ pub struct Watch<'a> {
     pub scope: &'a Scope,
     /// How long MongoDB waits for an event before it says that there is none.
     pub max_await: Duration,
+    /// Whether there was an event over 16 MiB.
+    pub met_large: bool,
 }
 
 /// An open change stream. Dropping it closes the cursor.

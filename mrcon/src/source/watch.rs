@@ -40,7 +40,7 @@ pub(super) async fn open(
     pipeline.extend(filter::stage(&database, scope).await);
     pipeline.extend(watched.pipeline.iter().cloned());
     let wish = watched.split_large_events;
-    let splitting = with_deadline(fragments::stage(&database, wish)).await?;
+    let splitting = with_deadline(fragments::stage(&database, wish, watch.met_large)).await?;
     pipeline.extend(
         splitting
             .map_err(|error| Error::mongo(Phase::Open, "ask MongoDB for its version", error))?,
