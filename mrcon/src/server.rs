@@ -20,7 +20,6 @@ use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
 use crate::pace::Place;
-use crate::sink::amqp::AmqpConnections;
 use crate::source;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
@@ -135,13 +134,8 @@ impl Server {
                 Arc::new(entry)
             })
             .collect();
-        let names: Vec<String> = entries
-            .iter()
-            .map(|entry| entry.status.name.clone())
-            .collect();
         let sharing = config.server().connectors_per_connection;
-        let stream = StreamUri::from(&rabbitmq);
-        let amqp = AmqpConnections::new(rabbitmq, &names, sharing.map(|count| count as usize));
+        let brokers = Brokers::new(rabbitmq, &entries, sharing);
         let recorded = entries
             .iter()
             .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
@@ -149,10 +143,7 @@ impl Server {
         let history = History::new(settings, &client, recorded.collect(), metrics.history());
         Ok(Server {
             client,
-            brokers: Arc::new(Brokers {
-                amqp: Arc::new(amqp),
-                stream,
-            }),
+            brokers: Arc::new(brokers),
             shutdown_timeout: config.server().shutdown_timeout,
             metrics,
             entries,
@@ -166,7 +157,7 @@ impl Server {
         warn_if_unverified(&uri);
         Arc::get_mut(&mut self.brokers)
             .unwrap_or_else(|| unreachable!("shared only by running tasks"))
-            .stream = uri;
+            .lead_streams_to(uri);
         self
     }
 

@@ -11,7 +11,7 @@ use crate::stage::{QUEUE, Stage};
 use crate::target::Target;
 use mrcon::config::{Protocol, RabbitMq, ValidConfig};
 use mrcon::sink::amqp::{AmqpConnections, AmqpSink};
-use mrcon::sink::stream::StreamLink;
+use mrcon::sink::stream::{StreamConnections, StreamLink};
 use mrcon::sink::{Outcome, Settlement};
 use mrcon::window::ConfirmWindow;
 use mrcon::{Metrics, Server};
@@ -175,14 +175,15 @@ impl Probe {
     async fn publish_bare(&self, servers: &Servers, events: Events) -> Result<Measured> {
         let target = Stage::target(self.target);
         let lost = |error: mrcon::Error| lost(error.chain());
+        let names = ["bench".to_owned()];
         if target.protocol == Protocol::Stream {
-            let link = StreamLink::connect(&servers.stream, "mrcon bench", &target).await;
+            let connections = StreamConnections::new(servers.stream.clone(), &names, None);
+            let link = StreamLink::connect(&connections, 0, &target).await;
             let opened = link.map_err(lost)?.publish_as("mrcon bench", 1).await;
             let (sink, _) = opened.map_err(lost)?;
             return self.pump(Bare(sink), events).await;
         }
-        let connections =
-            AmqpConnections::new(servers.rabbitmq.clone(), &["bench".to_owned()], None);
+        let connections = AmqpConnections::new(servers.rabbitmq.clone(), &names, None);
         let sink = AmqpSink::connect(&Arc::new(connections), 0, &target, None).await;
         self.pump(Bare(sink.map_err(lost)?.starting_at(1)), events)
             .await

@@ -5,8 +5,8 @@
 //! taking confirms: the search has a channel of its own, because RabbitMQ closes the channel on which
 //! it is asked for a queue that does not exist.
 
+use super::AmqpConnections;
 use super::channel::Channel;
-use super::connections::AmqpConnections;
 use super::publish::Publisher;
 use super::topology;
 use crate::config::{DATABASE_EVENTS, MAX_STREAM_NAME_BYTES, RabbitMq, TargetName};
