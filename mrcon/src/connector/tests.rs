@@ -2,7 +2,7 @@
 //! by chance, happens here on purpose. Time is paused, so deadlines cost nothing.
 
 use super::*;
-use crate::budget::Budget;
+use crate::budget::{Account, Budget};
 use crate::checkpoint::Claim;
 use crate::config::{CollectionConfig, Config, DEFAULT_MEMORY_BUDGET};
 use crate::envelope::{Format, Message};
@@ -112,6 +112,7 @@ struct Options {
     careful: bool,
     max_unconfirmed: u32,
     custom: CustomObservers,
+    memory: Arc<Account>,
 }
 
 impl Default for Options {
@@ -121,6 +122,7 @@ impl Default for Options {
             careful: false,
             max_unconfirmed: 100,
             custom: observers(&CustomMetrics::default()),
+            memory: Budget::new(DEFAULT_MEMORY_BUDGET).open(),
         }
     }
 }
@@ -174,8 +176,8 @@ fn parts<S: Sink>(
     store: Arc<FakeStore>,
 ) -> Parts<S, FakeStore> {
     let config = CollectionConfig::new("db", "coll", "queue");
-    let memory = Budget::new(DEFAULT_MEMORY_BUDGET).open();
-    let status = Arc::new(ConnectorStatus::new(&config, memory, Arc::default()));
+    let status = ConnectorStatus::new(&config, options.memory, Arc::default());
+    let status = Arc::new(status);
     let start = Checkpoint {
         token: token("start"),
         seq: options.start,
@@ -596,6 +598,49 @@ async fn silent_mongodb_looks_healthy() {
     stage.idle("later").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(stage.status.complaint_line(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connector_that_waits_for_room_looks_healthy_or_blames_mongodb() {
+    use crate::status::{STALLED_AFTER, STARVED_AFTER};
+    const SECOND: Duration = Duration::from_secs(1);
+    let budget = Budget::new(100);
+    let (others, memory) = (budget.open(), budget.open());
+    let stage = stage(Options {
+        memory: Arc::clone(&memory),
+        ..Options::default()
+    });
+    stage.idle("now").await;
+    let complaint = || stage.status.complaint_line();
+    // The answer is there at once, and others hold all the room.
+    let held = others.reserve(100).await;
+    let waiting = tokio::spawn(async move { memory.reserve(50).await });
+    tokio::time::sleep(STARVED_AFTER - SECOND).await;
+    assert_eq!(complaint(), None, "others give theirs back by and by");
+    tokio::time::sleep(SECOND * 2).await;
+    let line = complaint().expect("they do not");
+    assert!(
+        line.contains("stalled") && line.contains("waits for room in the memory budget"),
+        "{line}"
+    );
+    drop(held);
+    let room = waiting.await.unwrap();
+    assert_eq!(complaint(), None, "blamed for the time of the waiting");
+    // A silence after that is MongoDB's own.
+    tokio::time::sleep(STALLED_AFTER + SECOND * 5).await;
+    let line = complaint().expect("nothing comes");
+    assert!(line.contains("MongoDB does not answer"), "{line}");
+    // Then something comes, and there is no room again.
+    let held = others.reserve(50).await;
+    let memory = Arc::clone(&stage.status.memory);
+    let waiting = tokio::spawn(async move { memory.reserve(50).await });
+    tokio::task::yield_now().await;
+    assert_eq!(complaint(), None, "it has answered");
+    drop((held, room));
+    drop(waiting.await.unwrap());
+    stage.idle("later").await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(complaint(), None);
 }
 
 /// A broker that takes whatever comes, as the bytes that would go over the wire.
