@@ -16,7 +16,7 @@ mod topology;
 
 pub use connections::AmqpConnections;
 pub(crate) use publish::Publisher;
-pub(crate) use routes::QueueNames;
+pub(crate) use routes::{QueueNames, Routes};
 
 use super::headers::SEQ;
 use super::{Outcome, Settlement, Sink};
@@ -29,7 +29,7 @@ use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
 use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
-use routes::{Place, Routes};
+use routes::Place;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
