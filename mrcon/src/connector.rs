@@ -307,6 +307,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         if published > 0 {
             self.count();
             self.report();
+            // A large event has left large buffers, and the next one may not come for long.
+            self.scratch.clear();
         }
         Ok(())
     }
@@ -363,8 +365,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.reading = None;
             self.await_mongodb();
         }
-        // A large event has left large buffers, and the next one may not come for long.
-        self.scratch.clear();
         Ok(())
     }
 
