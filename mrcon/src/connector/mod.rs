@@ -256,8 +256,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     /// Nothing is left to be published: the next word is MongoDB's.
     fn await_mongodb(&self) {
-        let due = Instant::now() + self.parts.settings.pace.max_await;
-        self.parts.status.mongodb_owes(Some(due));
+        let within = self.parts.settings.pace.max_await;
+        self.parts.status.mongodb_owes(Some(within));
     }
 
     /// Something has come: from here on there are deadlines, and rates that are not 0.

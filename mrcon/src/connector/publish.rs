@@ -30,6 +30,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         if published > 0 {
             self.count();
             self.report();
+            // A large event has left large buffers, and the next one may not come for long.
+            self.scratch.clear();
         }
         Ok(())
     }
@@ -86,8 +88,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             self.reading = None;
             self.await_mongodb();
         }
-        // A large event has left large buffers, and the next one may not come for long.
-        self.scratch.clear();
         Ok(())
     }
 }

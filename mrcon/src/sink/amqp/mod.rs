@@ -14,7 +14,7 @@ mod routes;
 mod topology;
 
 pub(crate) use publish::Publisher;
-pub(crate) use routes::QueueNames;
+pub(crate) use routes::{QueueNames, Routes};
 
 use super::connections::Connections;
 use super::headers::SEQ;
@@ -30,7 +30,7 @@ use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
 use protocol::Amqp;
-use routes::{Place, Routes};
+use routes::Place;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
