@@ -395,4 +395,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
