@@ -340,6 +340,7 @@ async fn collection_whose_queue_cannot_be_named_is_skipped() {
     assert_eq!(drained(&rig.broker, &of_a).await, ["insert 1"]);
     assert_eq!(daemon.terminate().await.code, Some(0));
     let entry = entry.with("watched.exclude", json!(["^x{160}$"]));
+    rig.accept(&entry).await;
     let daemon = rig.start(from_ref(&entry)).await;
     until_confirmed(&daemon, &entry, 2).await;
     assert_eq!(drained(&rig.broker, &of_a).await, ["insert 2"]);
