@@ -3,6 +3,7 @@
 //! Called by `make bench`. Every program that is measured runs as a process of its own, mrcond and
 //! the **bare pipes** that do nothing but read and publish; `BENCHMARKS.md` tells the method.
 
+mod catch_up;
 mod client;
 mod figure;
 mod latency;

@@ -67,6 +67,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_delimiter = ',')]
     entries: Vec<usize>,
 
+    /// scale: collections of a database, watched over one stream and over one for each [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    collections: Option<u64>,
+
+    /// scale: orders to carry from them [default: 20000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    collection_events: Option<u64>,
+
     /// scale: seconds for which the idle process is watched [default: 30]
     #[arg(long, value_name = "S")]
     idle_seconds: Option<u64>,
@@ -125,6 +133,14 @@ impl Options {
         }
     }
 
+    pub(crate) fn collections(&self) -> usize {
+        self.or_default(self.collections, 100, 10) as usize
+    }
+
+    pub(crate) fn collection_events(&self) -> u64 {
+        self.or_default(self.collection_events, 20_000, 4_000)
+    }
+
     pub(crate) fn idle_time(&self) -> Duration {
         Duration::from_secs(self.or_default(self.idle_seconds, 30, 3))
     }
@@ -135,7 +151,9 @@ impl Options {
 
     /// The most collections and queues that any section needs at once.
     pub(crate) fn most_entries(&self) -> usize {
-        let scale = self.measures(Section::Scale).then(|| self.entries());
+        let scale = self
+            .measures(Section::Scale)
+            .then(|| [self.entries(), vec![self.collections()]].concat());
         let memory = self
             .measures(Section::Memory)
             .then(|| self.connectors.clone());

@@ -7,7 +7,7 @@ use crate::meter::{Measured, Meter};
 use crate::options::{Options, Peer};
 use crate::place::Place;
 use crate::report::Chapter;
-use crate::stage::{DATABASE, QUEUE, Stage};
+use crate::stage::{DATABASE, QUEUE, Stage, Streams};
 use crate::table::Table;
 use crate::target::Target;
 use crate::verdict::Verdict;
@@ -102,10 +102,10 @@ async fn measure_mrcond(place: &Place<'_>, events: u64) -> Result<Run> {
     say(format_args!("peers  mrcond, {} orders", grouped(events)));
     place.stage.set(1).await?;
     place.stage.restore(&[]).await?;
-    let daemon = place.start_ready(Target::Classic, 1).await?;
+    let daemon = place.start_ready(Target::Classic, Streams::Each(1)).await?;
     let run = live(place, "mrcond", daemon.pid(), events).await?;
     daemon.stop().await?;
-    place.discard(QUEUE).await?;
+    place.discard(1).await?;
     Ok(run)
 }
 
@@ -126,7 +126,7 @@ async fn measure_peer(place: &Place<'_>, peer: &Peer, events: u64) -> Result<Run
     };
     let run = run.await;
     end(child).await;
-    place.discard(QUEUE).await?;
+    place.discard(1).await?;
     run
 }
 
@@ -175,7 +175,7 @@ async fn awaken(place: &Place<'_>, peer: &Peer, child: &mut Child) -> Result<()>
             let cause = format!("{}: no message within {seconds} s", peer.name);
             return Err(Failure::new(cause, "let it carry {db}.{coll} to {queue}"));
         }
-        stage.write_orders(1).await?;
+        stage.write_orders(1, 1).await?;
         sleep(KNOCK).await;
     }
     let mut before = 0;
@@ -206,10 +206,10 @@ async fn live(place: &Place<'_>, name: &str, pid: u32, events: u64) -> Result<Ru
             sleep(STEP).await;
         }
     };
-    let (written, measured) = tokio::join!(place.stage.write_orders(events), watch);
+    let (written, measured) = tokio::join!(place.stage.write_orders(1, events), watch);
     written?;
     let measured = measured?;
-    place.verify(name, Target::Classic, events).await?;
+    place.verify(name, Target::Classic, 1, events).await?;
     Ok(Run {
         name: name.to_owned(),
         measured,

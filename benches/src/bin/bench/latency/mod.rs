@@ -11,7 +11,7 @@ pub(crate) use results::Latency;
 use crate::options::Options;
 use crate::place::Place;
 use crate::probe::{Probe, READY, Subject};
-use crate::stage::{QUEUE, Stage};
+use crate::stage::{QUEUE, Stage, Streams};
 use crate::target::Target;
 use bson::raw::RawDocument;
 use bson::{Document, doc};
@@ -109,7 +109,9 @@ impl Campaign<'_> {
     ) -> Result<Vec<(u64, Quantiles)>> {
         self.place.stage.restore(&[]).await?;
         let carrier = match subject {
-            Subject::Mrcond => Carrier::Daemon(self.place.start_ready(target, 1).await?),
+            Subject::Mrcond => {
+                Carrier::Daemon(self.place.start_ready(target, Streams::Each(1)).await?)
+            }
             _ => Carrier::Relay(start_relay(target).await?),
         };
         let broker =
@@ -128,7 +130,7 @@ impl Campaign<'_> {
             Carrier::Relay(relay) => drop(relay),
         }
         broker.close().await;
-        self.place.discard(QUEUE).await?;
+        self.place.discard(1).await?;
         Ok(measured)
     }
 
