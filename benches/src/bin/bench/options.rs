@@ -39,7 +39,7 @@ pub(crate) struct Options {
     #[arg(long, env = "BENCH_ROUNDS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
 
-    /// throughput: orders to carry [default: 300000]
+    /// throughput: orders to carry [default: 200000]
     #[arg(long, env = "BENCH_EVENTS", value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     events: Option<u64>,
 
@@ -114,7 +114,7 @@ impl Options {
     }
 
     pub(crate) fn events(&self) -> u64 {
-        self.or_default(self.events, 300_000, 20_000)
+        self.or_default(self.events, 200_000, 20_000)
     }
 
     pub(crate) fn latency_time(&self) -> Duration {
@@ -208,7 +208,7 @@ mod tests {
     fn nothing_asked_for_measures_less_than_all() {
         let all = options("bench");
         assert!(all.measures(Section::Throughput) && all.measures(Section::Scrape));
-        assert_eq!((all.rounds(), all.events()), (5, 300_000));
+        assert_eq!((all.rounds(), all.events()), (5, 200_000));
         assert_eq!(all.most_entries(), 500);
         let two = options("bench latency peers");
         assert!(two.measures(Section::Latency) && !two.measures(Section::Throughput));

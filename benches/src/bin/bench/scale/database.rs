@@ -7,6 +7,7 @@ use crate::meter::{Costs, Measured};
 use crate::options::Options;
 use crate::place::Place;
 use crate::report::noise;
+use crate::rounds::turned;
 use crate::stage::Streams;
 use crate::table::Table;
 use crate::target::Target;
@@ -110,9 +111,7 @@ pub(super) async fn measure(place: &Place<'_>, options: &Options) -> Result<Comp
     let positions = prepare(place, ways, collections, each).await?;
     let mut runs = ways.map(|_| Vec::new());
     for round in 0..rounds {
-        // Who comes first in one round comes last in the next.
-        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-        for way in order {
+        for way in turned(round, vec![0, 1]) {
             let run = run(place, ways[way], &positions[way], collections, each).await?;
             say(format_args!(
                 "scale, round {}/{rounds}  {:8?} of {collections} collections {:>8}/s",

@@ -11,6 +11,7 @@ use crate::options::Options;
 use crate::place::Place;
 use crate::probe::{Probe, Subject};
 use crate::reader;
+use crate::rounds::{REFERENCE_ROUNDS, turned};
 use crate::stage::{QUEUE, Stage, Streams};
 use crate::target::Target;
 use bson::Document;
@@ -19,13 +20,11 @@ use mrcon::envelope::{Envelope, Format, Scratch};
 use mrcon::event::ChangeEvent;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::{grouped, say};
-use results::Collected;
+use results::Campaigned;
 use tokio::time::timeout;
 
 /// Events whose size is looked at.
 const SAMPLE: u64 = 100;
-/// What nothing is judged by is measured in so many rounds only, to save time.
-const REFERENCE_ROUNDS: u32 = 2;
 
 struct Campaign<'a> {
     place: &'a Place<'a>,
@@ -49,7 +48,7 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Thro
         events,
         prepared: prepare(place, events).await?,
     };
-    let mut collected = Collected::default();
+    let mut collected = Campaigned::new();
     for round in 0..rounds {
         for (target, subject) in plan(round, targets) {
             let measured = campaign.measure(target, subject).await?;
@@ -61,7 +60,8 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Thro
     Ok(collected.into_results(events, sizes, targets, counting_alone()?))
 }
 
-/// Back and forth: who comes first in one round comes last in the next.
+/// Everything that is measured in a round. The usual client and the library are compared once, with the
+/// first target.
 fn plan(round: u32, targets: &[Target]) -> Vec<(Option<Target>, Subject)> {
     let is_reference = round < REFERENCE_ROUNDS;
     let mut plan = vec![(None, Subject::Reader)];
@@ -69,17 +69,14 @@ fn plan(round: u32, targets: &[Target]) -> Vec<(Option<Target>, Subject)> {
         let target = Some(*target);
         plan.extend([Subject::Mrcond, Subject::Pipe].map(|subject| (target, subject)));
         if is_reference {
-            plan.extend([Subject::Publisher, Subject::PipeAmqprs].map(|subject| (target, subject)));
+            plan.push((target, Subject::Publisher));
         }
     }
     if is_reference {
-        let counting = [Subject::Counting, Subject::NotCounting];
-        plan.extend(counting.map(|subject| (targets.first().copied(), subject)));
+        let once = [Subject::PipeAmqprs, Subject::Counting, Subject::NotCounting];
+        plan.extend(once.map(|subject| (targets.first().copied(), subject)));
     }
-    if round % 2 == 1 {
-        plan.reverse();
-    }
-    plan
+    turned(round, plan)
 }
 
 fn report(round: u32, rounds: u32, target: Option<Target>, subject: Subject, measured: &Measured) {
