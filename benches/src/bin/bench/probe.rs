@@ -7,7 +7,7 @@
 use crate::client::{Bare, Client};
 use crate::meter::{Measured, Meter};
 use crate::reader::{self, Batch};
-use crate::stage::{QUEUE, Stage};
+use crate::stage::{QUEUE, Stage, Streams};
 use crate::target::Target;
 use mrcon::config::{Protocol, RabbitMq, ValidConfig};
 use mrcon::sink::amqp::{AmqpConnections, AmqpSink};
@@ -208,7 +208,7 @@ impl Probe {
     async fn library(&self, servers: &Servers, change: fn(Metrics) -> Metrics) -> Result<Measured> {
         let fail =
             |error: &dyn std::fmt::Display| Failure::because("library", error, "report this");
-        let text = Stage::config(free_address(false)?, self.target, 1);
+        let text = Stage::config(free_address(false)?, self.target, Streams::Each(1));
         let config = ValidConfig::from_yaml("bench", text.as_bytes())
             .map_err(|problems| fail(&problems[0]))?;
         let metrics = Metrics::register(&Registry::new()).map_err(|error| fail(&error))?;
