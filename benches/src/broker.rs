@@ -17,15 +17,16 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long the broker may take for an answer; deleting a large queue takes a while.
-const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// How long the broker may take for an answer; deleting a large queue takes a while. Longer than the 31 s
+/// after which RabbitMQ gives up deleting a stream, so that its own words arrive.
+const ANSWER_TIME: Duration = Duration::from_secs(45);
 /// Messages that the consumer may have at once.
 const PREFETCH: u16 = 500;
 /// How often a queue is asked for its length while it has not got all messages yet.
 const COUNT_STEP: Duration = Duration::from_millis(50);
 
 /// How often deleting a queue is tried.
-const DELETE_TRIES: u32 = 4;
+const DELETE_TRIES: u32 = 3;
 /// How long the broker is left in peace in between.
 const DELETE_PAUSE: Duration = Duration::from_secs(1);
 

@@ -86,7 +86,7 @@ pub(crate) struct Options {
     #[arg(long = "peer", value_name = "NAME=COMMAND")]
     pub(crate) peers: Vec<Peer>,
 
-    /// peers: orders that are written while each program runs [default: 20000]
+    /// peers: orders that are written while each program runs [default: 10000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     peer_events: Option<u64>,
 
@@ -146,7 +146,7 @@ impl Options {
     }
 
     pub(crate) fn peer_events(&self) -> u64 {
-        self.or_default(self.peer_events, 20_000, 2_000)
+        self.or_default(self.peer_events, 10_000, 2_000)
     }
 
     /// The most collections and queues that any section needs at once.

@@ -114,9 +114,9 @@ pub(super) async fn measure(place: &Place<'_>, options: &Options) -> Result<Comp
         for way in turned(round, vec![0, 1]) {
             let run = run(place, ways[way], &positions[way], collections, each).await?;
             say(format_args!(
-                "scale, round {}/{rounds}  {:8?} of {collections} collections {:>8}/s",
+                "scale, round {}/{rounds}  {collections} collections over {:3} streams {:>8}/s",
                 round + 1,
-                ways[way],
+                [1, collections][way],
                 grouped(run.measured.events_per_second as u64)
             ));
             runs[way].push(run);
