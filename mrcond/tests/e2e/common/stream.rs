@@ -94,6 +94,7 @@ pub(crate) async fn resets(daemon: &Daemon) -> BTreeMap<String, f64> {
     let expected = [
         "configuration_changed",
         "not_repeatable",
+        "position_lost",
         "protocol_changed",
         "stream_lost",
     ];
