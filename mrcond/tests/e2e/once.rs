@@ -53,7 +53,7 @@ async fn event_is_lost_or_comes_twice_when_daemon_and_broker_are_killed() {
             broker.restart().await;
         }
         daemon.kill().await;
-        let saved = rig.position().await.get_i64("seq").unwrap_or_default();
+        let saved = rig.stored().await.get_i64("seq").unwrap_or_default();
         replayed += confirmed(&seen).saturating_sub(saved as u64);
         daemon = rig.start(from_ref(&entry)).await;
     }
@@ -88,7 +88,7 @@ async fn changed_pipeline_makes_the_broker_drop_new_events() {
     daemon.confirmed(&all.name(), first).await;
     daemon.kill().await;
     assert_eq!(
-        rig.position().await.get_i64("seq").ok(),
+        rig.stored().await.get_i64("seq").ok(),
         Some(0),
         "saved too often for this test"
     );
@@ -165,7 +165,7 @@ async fn deleted_position_makes_the_broker_drop_new_events() {
     let first = rig.truth().await.len();
     daemon.confirmed(&entry.name(), first).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
-    let before = rig.position().await;
+    let before = rig.stored().await;
     rig.tokens().delete_many(doc! {}).await.unwrap();
     // It begins from now, at number 1, which the broker has seen.
     let daemon = rig.start(from_ref(&entry)).await;
@@ -174,7 +174,7 @@ async fn deleted_position_makes_the_broker_drop_new_events() {
     daemon.confirmed(&entry.name(), truth.len() - first).await;
     let deliveries = stream::read(&rig.broker, &rig.name).await;
     judge(&rig, &truth[first..], &deliveries[first..]);
-    let after = rig.position().await;
+    let after = rig.stored().await;
     let name = |document: &Document| document.get_str("producer").unwrap().to_owned();
     assert_ne!(name(&before), name(&after));
     // Deleted under a running connector, it is written again as it was.
@@ -183,7 +183,7 @@ async fn deleted_position_makes_the_broker_drop_new_events() {
     let truth = rig.truth().await;
     daemon.confirmed(&entry.name(), truth.len() - first).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
-    assert_eq!(name(&rig.position().await), name(&after));
+    assert_eq!(name(&rig.stored().await), name(&after));
     rig.clean().await;
 }
 
@@ -218,7 +218,7 @@ async fn other_protocol_in_between_makes_the_broker_drop_new_events() {
             assert!(metrics.family_or_none(stream::RESETS).is_none());
         }
         assert_eq!(daemon.terminate().await.code, Some(0));
-        let named = rig.position().await.contains_key("producer");
+        let named = rig.stored().await.contains_key("producer");
         assert_eq!(named, entry.is_over_streams());
     }
     let truth = rig.truth().await;
@@ -254,13 +254,13 @@ async fn filter_that_may_not_repeat_makes_the_broker_drop_new_events() {
         .unwrap();
     assert!(resets(&daemon).await.is_empty());
     daemon.kill().await;
-    let before = rig.position().await;
+    let before = rig.stored().await;
     let daemon = rig.start(from_ref(&entry)).await;
     load::insert(&orders, 1000, 30).await;
     daemon.confirmed(&entry.name(), 80).await;
     assert_eq!(resets(&daemon).await, only("not_repeatable"));
     assert_eq!(warnings(&daemon, "not_repeatable"), 1);
-    assert_ne!(before.get("producer"), rig.position().await.get("producer"));
+    assert_ne!(before.get("producer"), rig.stored().await.get("producer"));
     let deliveries = stream::read(&rig.broker, &rig.name).await;
     let inserts = |delivery: &&Delivery| delivery.kind.as_deref() == Some("insert");
     let ids: std::collections::BTreeSet<&str> = deliveries

@@ -232,7 +232,7 @@ async fn sigkill_loses_repeats_or_reorders_events_of_a_database_in_one_stream() 
     let kill = async {
         until_confirmed(&daemon, &entry, EVENTS / 3).await;
         daemon.kill().await;
-        let saved = rig.position().await.get_i64("seq").ok();
+        let saved = rig.stored().await.get_i64("seq").ok();
         assert_eq!(saved, Some(0), "nothing comes again");
         daemon = rig.start(from_ref(&entry)).await;
         daemon

@@ -82,7 +82,7 @@ impl Rig {
     }
 
     /// What the document of the only position says.
-    pub(crate) async fn position(&self) -> Document {
+    pub(crate) async fn stored(&self) -> Document {
         let found = self.tokens().find_one(doc! {}).await;
         let found = found.unwrap_or_else(|error| panic!("read the position: {error}"));
         found.unwrap_or_else(|| panic!("no position is stored"))
