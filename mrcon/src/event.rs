@@ -283,13 +283,15 @@ pub enum Operation {
     ReshardCollection,
     /// `refineCollectionShardKey`: a collection's shard key has more fields.
     RefineCollectionShardKey,
+    /// `gap`: not a change, but where changes are missing. See `watched.on_history_lost`.
+    Gap,
     /// Anything else, of newer servers.
     Other,
 }
 
 impl Operation {
     /// Every operation, so that each can be counted from 0.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Insert,
         Self::Update,
         Self::Replace,
@@ -305,6 +307,7 @@ impl Operation {
         Self::ShardCollection,
         Self::ReshardCollection,
         Self::RefineCollectionShardKey,
+        Self::Gap,
         Self::Other,
     ];
 
@@ -326,6 +329,7 @@ impl Operation {
             Self::ShardCollection => "shardCollection",
             Self::ReshardCollection => "reshardCollection",
             Self::RefineCollectionShardKey => "refineCollectionShardKey",
+            Self::Gap => "gap",
             Self::Other => "other",
         }
     }

@@ -49,15 +49,18 @@ pub enum Reset {
     NotRepeatable,
     /// The stream does not have what it had confirmed: it was deleted, or lost data.
     StreamLost,
+    /// The saved position was lost, and the numbers behind it stand for other events than before.
+    PositionLost,
 }
 
 impl Reset {
     /// Every value, in the order of the documentation.
-    pub const ALL: [Reset; 4] = [
+    pub const ALL: [Reset; 5] = [
         Reset::ConfigurationChanged,
         Reset::ProtocolChanged,
         Reset::NotRepeatable,
         Reset::StreamLost,
+        Reset::PositionLost,
     ];
 
     /// The label's text.
@@ -67,6 +70,7 @@ impl Reset {
             Reset::ProtocolChanged => "protocol_changed",
             Reset::NotRepeatable => "not_repeatable",
             Reset::StreamLost => "stream_lost",
+            Reset::PositionLost => "position_lost",
         }
     }
 
@@ -87,6 +91,9 @@ impl Reset {
             Reset::StreamLost => {
                 "RabbitMQ has less in the stream than it had confirmed: the stream was deleted or has lost data; \
                  what it has lost is not sent again; remedy: bring consumers up to date from the collection"
+            }
+            Reset::PositionLost => {
+                "events are missing behind the saved position: the gap record and what was in flight may come twice, this once"
             }
         }
     }

@@ -7,12 +7,14 @@
 
 mod entry;
 mod journal;
+mod opening;
 mod target;
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
-use crate::config::{Scope, ValidConfig};
+use crate::config::{OnHistoryLost, Scope, ValidConfig};
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
+use crate::gap::Lost;
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
@@ -47,6 +49,9 @@ const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs in a row without any confirm after which an unroutable message halts its connector. The
 /// first ones may heal it by declaring the queue again; with backoff they take about 8 s.
 const UNROUTABLE_ATTEMPTS: u32 = 5;
+/// Positions lost in a row, without an event confirmed in between, after which a connector halts although
+/// it is to go on: the oplog is too small for it.
+const MAX_LOSSES: u32 = 3;
 /// How often the journal looks at the connectors.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the driver may take to close its connections.
@@ -96,6 +101,8 @@ struct Slot {
     legacy: Legacy,
     /// Runs in a row that ended with an unroutable message and confirmed nothing before it.
     unroutable: u32,
+    /// Positions lost in a row, with no event confirmed in between.
+    losses: u32,
 }
 
 impl Server {
@@ -244,7 +251,7 @@ fn warn_if_unverified(broker: &BrokerUri) {
     }
 }
 
-async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
+pub(crate) async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
     let fail = |error| {
         let error = Error::mongo(Phase::Prepare, format!("use the MongoDB URI {uri}"), error);
         // The driver may quote a part of the URI, and with credentials in it that may be one of them.
@@ -364,6 +371,7 @@ impl Supervisor<'_> {
         }
         note_connections(&connector.status, error);
         let halt = match policy.disposition {
+            Disposition::Halt if goes_on(connector, slot, error, ended) => false,
             Disposition::Retry => false,
             Disposition::RetryThenHalt => slot.unroutable >= UNROUTABLE_ATTEMPTS,
             Disposition::Halt => true,
@@ -429,6 +437,25 @@ impl Supervisor<'_> {
         }
         self.tasks.abort_all();
     }
+}
+
+/// Whether a lost position is gone on behind, as configured; the next run begins there.
+fn goes_on(connector: &Entry, slot: &mut Slot, error: &Error, ended: &Ended) -> bool {
+    let Some(lost) = Lost::of(error) else {
+        return false;
+    };
+    slot.losses = match ended.progressed {
+        true => 1,
+        false => slot.losses + 1,
+    };
+    let goes_on = match connector.config.watched.on_history_lost {
+        OnHistoryLost::Fail => false,
+        OnHistoryLost::Now | OnHistoryLost::Snapshot => slot.losses <= MAX_LOSSES,
+    };
+    if goes_on {
+        connector.go_on_behind(lost);
+    }
+    goes_on
 }
 
 fn panicked(failure: JoinError) -> Ended {

@@ -4,6 +4,7 @@
 use crate::budget::Account;
 use crate::config::{CollectionConfig, EVERY_COLLECTION, Protocol};
 use crate::error::{Error, Policy};
+use crate::gap::Gap;
 use crate::history::Totals;
 use crate::metrics::Stage;
 use crate::oplog::Oplog;
@@ -192,6 +193,7 @@ pub struct ConnectorStatus {
     /// Of a whole database, its collections as far as they had events.
     collections: Mutex<Vec<Arc<CollectionStatus>>>,
     unsaved: Mutex<Option<Unsaved>>,
+    gaps: Mutex<Gaps>,
     received: AtomicU64,
     published: AtomicU64,
     confirmed: AtomicU64,
@@ -227,6 +229,26 @@ struct Live {
     detail: Option<String>,
     error: Option<LastError>,
     rates: [Rate; RATES],
+}
+
+/// Positions that were lost since the process began.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Gaps {
+    /// How many.
+    pub count: u64,
+    /// The last one.
+    pub last: Option<LastGap>,
+}
+
+/// What is known of the last gap.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastGap {
+    /// Why: `history_lost`, `resume_token_refused`, `foreign_position` or `position_reset`.
+    pub cause: String,
+    /// When it was found.
+    pub at: Option<SystemTime>,
+    /// The number of its record in the queue.
+    pub seq: u64,
 }
 
 /// Saves that failed.
@@ -317,6 +339,8 @@ pub struct Snapshot {
     pub rabbitmq_reconnects: u64,
     /// Events and bytes per second.
     pub rates: Rates,
+    /// Positions that were lost.
+    pub gaps: Gaps,
 }
 
 impl Snapshot {
@@ -403,6 +427,7 @@ impl ConnectorStatus {
             confirmed_bytes: AtomicU64::new(0),
             collections: Mutex::default(),
             unsaved: Mutex::default(),
+            gaps: Mutex::default(),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -474,6 +499,7 @@ impl ConnectorStatus {
             mongodb_reconnects: again(&self.mongodb_connects),
             rabbitmq_reconnects: again(&self.rabbitmq_connects),
             rates: self.rates(&live),
+            gaps: self.gaps().clone(),
         }
     }
 
@@ -765,6 +791,22 @@ impl ConnectorStatus {
     /// Whether RabbitMQ can be used; returns whether it can again after it could not.
     pub(crate) fn set_rabbitmq_up(&self, up: bool) -> bool {
         comes_back(&self.rabbitmq_up, &self.rabbitmq_connects, up)
+    }
+
+    /// Reading goes on behind a gap.
+    pub(crate) fn note_gap(&self, gap: &Gap) {
+        let (cause, at) = gap.told();
+        let mut gaps = self.gaps();
+        gaps.count += 1;
+        gaps.last = Some(LastGap {
+            cause,
+            at,
+            seq: gap.seq + 1,
+        });
+    }
+
+    fn gaps(&self) -> MutexGuard<'_, Gaps> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed_saves(&self) -> MutexGuard<'_, Option<Unsaved>> {

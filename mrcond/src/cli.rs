@@ -77,6 +77,29 @@ enum Sub {
     Run,
     /// Check the configuration
     Check(CheckArgs),
+    /// Change the saved position of a connector, while mrcond does not run
+    Position {
+        #[command(subcommand)]
+        what: PositionSub,
+    },
+}
+
+/// What is done to a saved position.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum PositionSub {
+    /// Go on from it under the configuration as it is now, whatever it was saved for
+    Accept {
+        /// DATABASE.COLLECTION, or the connector's name in /status
+        connector: String,
+    },
+    /// Give it up: the next start begins from now, and publishes a gap record
+    Reset {
+        /// DATABASE.COLLECTION, or the connector's name in /status
+        connector: String,
+        /// What happened since the position was saved is not to be delivered
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -87,10 +110,11 @@ struct CheckArgs {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Command {
     Run,
     Check,
+    Position(PositionSub),
 }
 
 /// What the environment says.
@@ -142,9 +166,10 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
 
 impl Cli {
     pub(crate) fn command(&self) -> Command {
-        match self.subcommand {
+        match &self.subcommand {
             None | Some(Sub::Run) => Command::Run,
             Some(Sub::Check(_)) => Command::Check,
+            Some(Sub::Position { what }) => Command::Position(what.clone()),
         }
     }
 
@@ -163,10 +188,15 @@ impl Cli {
         })
     }
 
+    /// Where MongoDB is.
+    pub(crate) fn mongodb(&self) -> Result<MongoUri, Failure> {
+        self.uri("MONGO_URI", MongoUri::parse)
+    }
+
     /// Reads the variables that `run` needs.
     pub(crate) fn environment(&self) -> Result<Environment, Failure> {
         Ok(Environment {
-            mongodb: self.uri("MONGO_URI", MongoUri::parse)?,
+            mongodb: self.mongodb()?,
             rabbitmq: self.uri("RABBITMQ_URI", AmqpUri::parse)?,
             stream: self.optional_uri("RABBITMQ_STREAM_URI", StreamUri::parse)?,
             log: LogSettings::from_variables(&self.prefix, |name| self.variable(name))?,

@@ -4,6 +4,7 @@ mod cli;
 mod http;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod position;
 mod process;
 mod telemetry;
 
@@ -68,15 +69,21 @@ fn run() -> Result<(), Failure> {
             cli.config.display(),
             config.collections().len()
         )),
+        Command::Position(what) => {
+            let mongodb = cli.mongodb()?;
+            runtime()?.block_on(position::change(&config, &mongodb, &what))
+        }
         Command::Run => {
             let settings = cli.environment()?;
             telemetry::init(&settings.log)?;
-            let runtime = tokio::runtime::Runtime::new().map_err(|error| {
-                Failure::new(exit::OTHER, format!("start the runtime: {error}"))
-            })?;
-            runtime.block_on(serve(config, settings))
+            runtime()?.block_on(serve(config, settings))
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new(exit::OTHER, format!("start the runtime: {error}")))
 }
 
 async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure> {

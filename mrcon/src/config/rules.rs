@@ -177,11 +177,10 @@ impl Rules {
         };
         self.not_yet(at.key("snapshot"), snapshot, "never");
         let history_lost = match watched.on_history_lost {
-            OnHistoryLost::Fail => None,
+            OnHistoryLost::Fail | OnHistoryLost::Now => None,
             OnHistoryLost::Snapshot => Some("snapshot"),
-            OnHistoryLost::Now => Some("now"),
         };
-        self.not_yet(at.key("on_history_lost"), history_lost, "fail");
+        self.not_yet(at.key("on_history_lost"), history_lost, "fail or now");
     }
 
     fn resume_tokens(&mut self, tokens: &ResumeTokens, at: &KeyPath) {

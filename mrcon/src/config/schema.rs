@@ -151,8 +151,7 @@ pub struct Watched {
     pub start: Start,
     /// Whether existing documents are copied first. Only [`Snapshot::Never`] is supported yet.
     pub snapshot: Snapshot,
-    /// What to do when the saved position has left the oplog. Only [`OnHistoryLost::Fail`] is
-    /// supported yet.
+    /// What to do when the saved position is lost. [`OnHistoryLost::Snapshot`] is not supported yet.
     pub on_history_lost: OnHistoryLost,
     /// What to do after the collection was dropped or renamed.
     pub on_invalidate: OnInvalidate,
@@ -278,7 +277,7 @@ pub enum Snapshot {
     Only,
 }
 
-/// `watched.on_history_lost`: what to do when the saved position has left the oplog.
+/// `watched.on_history_lost`: what to do when the saved position has left the oplog, or is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnHistoryLost {

@@ -97,6 +97,7 @@ fn has_place(event: &ChangeEvent<'_>) -> Result<()> {
     let about_all = [
         Operation::DropDatabase,
         Operation::Invalidate,
+        Operation::Gap,
         Operation::Other,
     ];
     if event.coll.is_some() || about_all.contains(&event.operation) {

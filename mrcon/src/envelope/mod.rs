@@ -215,7 +215,7 @@ pub(crate) fn message_id<'a>(event: &ChangeEvent<'a>) -> Cow<'a, str> {
     }
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest
         .iter()

@@ -56,6 +56,10 @@ pub enum ErrorKind {
     CheckpointStore,
     /// A checkpoint is there and cannot be understood.
     CheckpointCorrupt,
+    /// A checkpoint was saved under other watch options: its position stands for other events.
+    CheckpointMismatch,
+    /// The position in the checkpoint is not one that was saved there.
+    PositionForeign,
     /// Another instance runs this connector: it claimed a newer epoch.
     Fenced,
     /// An event is not what a change event looks like, or cannot be encoded.
@@ -237,13 +241,13 @@ impl ErrorKind {
                 Halt,
                 R::HistoryLost,
                 Some(Mongo),
-                "events between the saved position and the oldest oplog entry are gone: enlarge the oplog, bring consumers up to date from the collection, then delete this connector's resume token and restart mrcond",
+                "events between the saved position and the oldest oplog entry are gone: enlarge the oplog, and set watched.on_history_lost to now, or begin from now with the command `mrcond position reset`; then restart mrcond and bring consumers up to date from the collection",
             ),
             ErrorKind::ResumeTokenRefused => (
                 Halt,
                 R::HistoryLost,
                 Some(Mongo),
-                "the saved position does not belong to this deployment or is damaged: restore it, or delete this connector's resume token to begin from now, then restart mrcond",
+                "the saved position does not belong to this deployment or is damaged: restore it, or begin from now with the command `mrcond position reset`, then restart mrcond",
             ),
             ErrorKind::EventTooLarge => (
                 Halt,
@@ -291,7 +295,19 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Checkpoint),
-                "restore the resume token document from a backup, or delete it to begin from now, then restart mrcond",
+                "restore the resume token document from a backup, or begin from now with the command `mrcond position reset`, then restart mrcond",
+            ),
+            ErrorKind::CheckpointMismatch => (
+                Halt,
+                R::UnhandledError,
+                Some(Checkpoint),
+                "put the configuration back, or accept the position for the new one with the command `mrcond position accept`, then restart mrcond",
+            ),
+            ErrorKind::PositionForeign => (
+                Halt,
+                R::HistoryLost,
+                Some(Checkpoint),
+                "restore the resume token document, or accept it as it is with the command `mrcond position accept`, or begin from now with `mrcond position reset`, then restart mrcond",
             ),
             ErrorKind::Fenced => (
                 Halt,

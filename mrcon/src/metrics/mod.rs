@@ -69,8 +69,9 @@ pub struct Metrics {
     rabbitmq_reconnects: IntCounterVec,
     dead_letters: IntCounterVec,
     deduplication_resets: IntCounterVec,
+    gaps: IntCounterVec,
     /// Gaps, split events, snapshot documents: there from the start, at 0.
-    rare: [IntCounterVec; 3],
+    rare: [IntCounterVec; 2],
     configured: IntGauge,
     history: HistoryMetrics,
     gauges: ConnectorGauges,
@@ -102,6 +103,7 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) nacked: IntCounter,
     pub(crate) mongodb_reconnects: IntCounter,
     pub(crate) rabbitmq_reconnects: IntCounter,
+    pub(crate) gaps: IntCounter,
     /// Of connectors over the stream protocol; empty for others.
     deduplication_resets: Vec<IntCounter>,
 }
@@ -216,12 +218,12 @@ impl Metrics {
                 "Starts at which RabbitMQ could not drop all repeats, by reason; absent without protocol: stream",
                 Some("reason"),
             )?,
+            gaps: new.counters(
+                "mrcon_gaps_total",
+                "Gaps: the saved position was lost and reading went on after it",
+                None,
+            )?,
             rare: [
-                new.counters(
-                    "mrcon_gaps_total",
-                    "Gaps: the saved position had left the oplog and reading went on after it",
-                    None,
-                )?,
                 new.counters(
                     "mrcon_split_events_total",
                     "Change events over 16 MiB that came in fragments and were put together",
@@ -305,6 +307,7 @@ impl Metrics {
             nacked: one(&self.messages_nacked),
             mongodb_reconnects: one(&self.mongodb_reconnects),
             rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
+            gaps: one(&self.gaps),
             deduplication_resets: match status.protocol {
                 Protocol::Amqp => Vec::new(),
                 Protocol::Stream => each(

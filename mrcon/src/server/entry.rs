@@ -1,27 +1,25 @@
 //! One configured entry: what stays the same over its runs, and how a run begins.
 //!
 //! Both sides are opened at the same time, so that each one's health is known even if the other
-//! fails; the first position is saved as soon as MongoDB names it.
+//! fails.
 
 use super::target::{Brokers, Target};
 use crate::budget::Budget;
-use crate::checkpoint::{Checkpoint, CheckpointStore, Claim, MongoCheckpoints};
+use crate::checkpoint::{Checkpoint, MongoCheckpoints};
 use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, Scope, ServerConfig};
 use crate::connector::{Parts, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::ResumeToken;
-use crate::lineage::Producer;
+use crate::gap::Lost;
 use crate::metrics::custom::CustomObservers;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::pace::{Pace, Place};
 use crate::sink::AnySink;
-use crate::source::{Source, Watch};
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
 use mongodb::Client;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -34,12 +32,14 @@ pub(super) struct Entry {
     /// Its place in the configuration.
     pub(super) index: usize,
     pub(super) config: CollectionConfig,
-    scope: Scope,
+    pub(super) scope: Scope,
     pub(super) settings: Settings,
     pub(super) store: Arc<MongoCheckpoints>,
     pub(super) status: Arc<ConnectorStatus>,
     pub(super) metrics: ConnectorMetrics,
     pub(super) custom: CustomObservers,
+    /// Why the next run cannot go on from the saved position, and is to go on from now.
+    pub(super) lost: Mutex<Option<Lost>>,
 }
 
 /// What an entry is about, in view of all others.
@@ -108,7 +108,7 @@ impl Entry {
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
             tracing: None,
         };
-        let store = MongoCheckpoints::new(client, config, instance());
+        let store = MongoCheckpoints::new(client, config);
         let metrics = metrics.connector(&status);
         Entry {
             index: place.index,
@@ -119,6 +119,7 @@ impl Entry {
             status,
             metrics,
             custom: about.custom,
+            lost: Mutex::default(),
         }
     }
 
@@ -153,6 +154,8 @@ impl Entry {
         };
         let first = parts.start.as_ref().map_or(0, |start| start.seq);
         let (epoch, seq) = (parts.epoch, first);
+        // That a gap was told is no progress.
+        let first = first + u64::from(parts.source.begins_with_gap());
         match self.status.state() {
             State::Starting => {
                 tracing::info!(connector = %self.status.name, state = "running", epoch, seq, "connector runs");
@@ -235,73 +238,6 @@ impl Entry {
             custom: self.custom.clone(),
         })
     }
-
-    async fn open_source(&self, client: &Client, legacy: &Legacy) -> Result<Opened> {
-        let claim = self.store.claim().await?;
-        if claim.options_changed {
-            tracing::warn!(
-                connector = %self.status.name, state = self.status.state().as_str(),
-                "pipeline or image options have changed since the position was saved; events from there on follow the new ones"
-            );
-        }
-        // Our own last run knows better than the store, unless somebody else claimed in between.
-        let ours_alone = self.status.claimed(claim.epoch);
-        let own = legacy.confirmed.clone().filter(|_| ours_alone);
-        let Claim {
-            epoch,
-            stored,
-            producer,
-            ..
-        } = claim;
-        let start = own.or_else(|| stored.clone());
-        // So the lag is known, and grows, also while the rest cannot be opened.
-        if let Some(start) = &start {
-            self.status.confirmed_at(start.at);
-        }
-        if let Some(stored) = &stored {
-            self.status.saved_position(stored.at);
-        }
-        let token = start.as_ref().map(|start| &start.token);
-        let watch = Watch {
-            watched: &self.config.watched,
-            scope: &self.scope,
-            max_await: self.settings.pace.max_await,
-        };
-        let opening = Source::open(client, watch, token, &self.status.memory);
-        let (source, begin) = opening.await?;
-        let (start, saved) = match start {
-            Some(start) => (Some(start), stored),
-            None => {
-                let start = self.begin(epoch, begin).await?;
-                (start.clone(), start)
-            }
-        };
-        Ok(Opened {
-            source,
-            epoch,
-            start,
-            saved,
-            producer,
-        })
-    }
-
-    /// The very first position, made durable before anything is published, and whether or not
-    /// RabbitMQ can be reached: what happens from now on will be delivered, also after a crash.
-    async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
-        let (status, state) = (&self.status, self.status.state().as_str());
-        tracing::info!(connector = %status.name, state, "no saved position: beginning from now");
-        let Some(token) = token else { return Ok(None) };
-        let start = Checkpoint {
-            token,
-            seq: 0,
-            at: Some(SystemTime::now()),
-        };
-        self.store.save(epoch, &start).await?;
-        self.status.saved_now(start.at);
-        self.status.confirmed_at(start.at);
-        self.metrics.checkpoint_saves.inc();
-        Ok(Some(start))
-    }
 }
 
 fn envelope(config: &CollectionConfig) -> Envelope {
@@ -327,27 +263,4 @@ fn format(format: config::Format) -> envelope::Format {
 struct NotOpened {
     error: Error,
     also: Option<String>,
-}
-
-/// The MongoDB side, ready to be read.
-pub(super) struct Opened {
-    source: Source,
-    pub(super) epoch: u64,
-    start: Option<Checkpoint>,
-    saved: Option<Checkpoint>,
-    /// Under which name the last run published, over the stream protocol.
-    pub(super) producer: Option<Producer>,
-}
-
-impl Opened {
-    /// The number of the last confirmed event; 0 before the first.
-    pub(super) fn seq(&self) -> u64 {
-        self.start.as_ref().map_or(0, |start| start.seq)
-    }
-}
-
-/// Names this process in the checkpoint document, for people who look there.
-fn instance() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}:{}", host.trim(), std::process::id())
 }

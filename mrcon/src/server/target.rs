@@ -1,6 +1,7 @@
 //! The RabbitMQ side of an entry: which protocol, and for streams under which name to publish.
 
-use super::entry::{Entry, Opened};
+use super::entry::Entry;
+use super::opening::Opened;
 use crate::config::{CollectionConfig, DATABASE_EVENTS, Protocol, RabbitMq, TargetName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
@@ -84,7 +85,10 @@ async fn publish_as(
     let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
     let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref());
     let repeatable = lineage::is_repeatable(watched);
-    let decision = lineage::decide(source.producer.as_ref(), seq, &numbering, repeatable);
+    let decision = match source.after_gap {
+        true => Decision::New(Some(Reset::PositionLost)),
+        false => lineage::decide(source.producer.as_ref(), seq, &numbering, repeatable),
+    };
     let (producer, known) = match decision {
         Decision::Keep(producer) => (producer, true),
         Decision::New(reset) => match adopt_new(entry, source, numbering, reset).await {

@@ -4,7 +4,8 @@ use super::filter::Filter;
 use crate::budget::{Reservation, UNSENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
-use bson::raw::RawDocument;
+use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
+use bson::rawdoc;
 use mongodb::raw_batch_cursor::RawBatch;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,8 +35,8 @@ pub struct EventBatch {
 #[derive(Debug)]
 enum Reply {
     Cursor(RawBatch),
-    #[cfg(test)]
-    Made(bson::RawDocumentBuf),
+    /// Made here.
+    Made(RawDocumentBuf),
 }
 
 impl Reply {
@@ -46,7 +47,6 @@ impl Reply {
     fn document(&self) -> &RawDocument {
         match self {
             Reply::Cursor(reply) => reply.as_raw_document(),
-            #[cfg(test)]
             Reply::Made(reply) => reply,
         }
     }
@@ -59,6 +59,17 @@ impl EventBatch {
     /// [`ErrorKind::Mongo`] when the reply is not what MongoDB documents.
     pub(crate) fn parse(reply: RawBatch) -> Result<EventBatch> {
         EventBatch::from_reply(Reply::Cursor(reply))
+    }
+
+    /// A batch of one event that no server sent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mongo`] when it is not BSON.
+    pub(crate) fn of(event: &RawDocument) -> Result<EventBatch> {
+        let mut events = RawArrayBuf::new();
+        events.push(event);
+        let cursor = rawdoc! {"nextBatch": events};
+        EventBatch::from_reply(Reply::Made(rawdoc! {"cursor": cursor}))
     }
 
     fn from_reply(reply: Reply) -> Result<EventBatch> {
@@ -198,7 +209,7 @@ impl EventBatch {
         if let Some(token) = idle_token {
             cursor.insert("postBatchResumeToken", token);
         }
-        let reply = bson::RawDocumentBuf::try_from(&bson::doc! {"cursor": cursor, "ok": 1.0})
+        let reply = RawDocumentBuf::try_from(&bson::doc! {"cursor": cursor, "ok": 1.0})
             .unwrap_or_else(|error| panic!("a reply for a test: {error}"));
         EventBatch::from_reply(Reply::Made(reply))
             .unwrap_or_else(|error| panic!("a reply for a test: {error:?}"))

@@ -57,6 +57,8 @@ pub struct Watch<'a> {
 /// An open change stream. Dropping it closes the cursor.
 #[derive(Debug)]
 pub struct Source {
+    /// What comes before everything that MongoDB has to say.
+    first: Option<SourceItem>,
     items: mpsc::Receiver<Result<SourceItem>>,
     task: JoinHandle<()>,
 }
@@ -98,7 +100,19 @@ impl Source {
             expects_much: false,
         };
         let task = tokio::spawn(reader.read_ahead(sender));
-        Ok((Source { items, task }, start))
+        let first = None;
+        Ok((Source { first, items, task }, start))
+    }
+
+    /// The same, after a batch of our own.
+    pub(crate) fn beginning_with(mut self, batch: EventBatch) -> Source {
+        self.first = Some(SourceItem::Batch(Arc::new(batch)));
+        self
+    }
+
+    /// Whether it begins with a batch of our own, of one record.
+    pub(crate) fn begins_with_gap(&self) -> bool {
+        self.first.is_some()
     }
 
     /// The next batch. Safe to drop half-way.
@@ -109,6 +123,9 @@ impl Source {
     /// # Panics
     /// Carries a panic of the reading task into the connector that owns it.
     pub async fn next(&mut self) -> Result<SourceItem> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         match self.items.recv().await {
             Some(item) => item,
             None => match (&mut self.task).await {
@@ -180,6 +197,7 @@ impl Source {
     /// A source that says what the test says.
     pub(crate) fn scripted(items: mpsc::Receiver<Result<SourceItem>>) -> Source {
         Source {
+            first: None,
             items,
             task: tokio::spawn(async {}),
         }

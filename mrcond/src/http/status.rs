@@ -115,8 +115,24 @@ struct Connector {
     collections: Vec<Collection>,
     restarts: u64,
     last_error: Option<LastError>,
+    gaps: Gaps,
     /// Of a running copy of the collection; there are none in this version.
     snapshot: Option<()>,
+}
+
+/// Positions that were lost since the process began, and gone on behind.
+#[derive(Debug, Serialize)]
+struct Gaps {
+    count: u64,
+    last: Option<Gap>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gap {
+    cause: String,
+    at: Option<String>,
+    /// The number of its record in the queue.
+    seq: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -372,6 +388,14 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
             remedy: error.remedy,
             reason: error.policy.reason.as_str(),
         }),
+        gaps: Gaps {
+            count: now.gaps.count,
+            last: now.gaps.last.map(|gap| Gap {
+                cause: gap.cause,
+                at: gap.at.map(rfc3339),
+                seq: gap.seq,
+            }),
+        },
         snapshot: None,
     }
 }

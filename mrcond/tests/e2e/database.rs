@@ -10,7 +10,7 @@ use crate::common::rabbit::{Broker, Collector};
 use crate::common::rig::Rig;
 use crate::common::truth::{Event, Watch, token_time};
 use crate::common::wait::{PATIENTLY, SOON, eventually};
-use bson::{Bson, Timestamp, doc};
+use bson::{Timestamp, doc};
 use serde_json::{Value, json};
 use std::slice::from_ref;
 use std::time::Duration;
@@ -126,25 +126,10 @@ async fn failed_read(rig: &Rig, daemon: &Daemon, entry: &Entry, how: Value) {
     let restarts = |connector: &Value| connector["restarts"].as_u64().unwrap_or_default();
     let before = restarts(&daemon.connector(&entry.name()).await);
     let what = format!("notices {how}");
-    fail(rig, "getMore", json!({"times": 1}), how).await;
+    rig.fail("getMore", json!({"times": 1}), how).await;
     daemon
         .until(&entry.name(), &what, |now| restarts(now) == before + 1)
         .await;
-}
-
-/// Makes a command of the daemon fail.
-async fn fail(rig: &Rig, command: &str, mode: Value, how: Value) {
-    let mut data = json!({"failCommands": [command], "appName": "mrcon"});
-    data.as_object_mut()
-        .unwrap()
-        .extend(how.as_object().unwrap().clone());
-    let (data, mode): (Bson, Bson) = (data.try_into().unwrap(), mode.try_into().unwrap());
-    let command = doc! {"configureFailPoint": "failCommand", "mode": mode, "data": data};
-    rig.client
-        .database("admin")
-        .run_command(command)
-        .await
-        .unwrap();
 }
 
 /// Drops the collection and waits until the daemon has delivered the end of it.
@@ -392,13 +377,8 @@ async fn position_that_cannot_be_saved_stops_the_delivery() {
         .until(&entry.name(), "saves", |connector| saved(connector) == 10)
         .await;
     // Disk full.
-    fail(
-        &rig,
-        "update",
-        json!("alwaysOn"),
-        json!({"errorCode": 14031}),
-    )
-    .await;
+    rig.fail("update", json!("alwaysOn"), json!({"errorCode": 14031}))
+        .await;
     load::insert(&rig.collection(), 100, 1000).await;
     let connector = daemon
         .until(&entry.name(), "delivers", |connector| {
@@ -414,7 +394,7 @@ async fn position_that_cannot_be_saved_stops_the_delivery() {
             ) >= 3.0
         })
         .await;
-    fail(&rig, "update", json!("off"), json!({})).await;
+    rig.fail("update", json!("off"), json!({})).await;
     daemon
         .until(&entry.name(), "saves again", |connector| {
             saved(connector) == 1010
@@ -628,13 +608,8 @@ async fn lost_history_is_passed_over() {
     assert_eq!(daemon.terminate().await.code, Some(0));
     load::insert(&rig.collection(), 100, 10).await;
     // As the server says it when the oplog has gone on without the reader.
-    fail(
-        &rig,
-        "aggregate",
-        json!({"times": 1}),
-        json!({"errorCode": 286}),
-    )
-    .await;
+    rig.fail("aggregate", json!({"times": 1}), json!({"errorCode": 286}))
+        .await;
     let daemon = rig.spawn(from_ref(&entry));
     let complaint = daemon
         .unhealthy(&[&entry.name(), "halted", "286", "remedy: "])

@@ -25,6 +25,7 @@ mod once;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod page;
+mod positions;
 mod restarts;
 mod secrets;
 mod sharing;

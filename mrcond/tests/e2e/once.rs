@@ -124,6 +124,7 @@ async fn changed_pipeline_makes_the_broker_drop_new_events() {
         "watched.pipeline",
         json!([{"$match": {"operationType": "insert"}}]),
     );
+    rig.accept(&inserts).await;
     let daemon = rig.start(from_ref(&inserts)).await;
     let truth = rig.truth().await;
     let expected: Vec<Event> = truth

@@ -2,7 +2,7 @@
 //! and the truth and the judge beside it.
 
 use super::config::{Config, Entry};
-use super::daemon::{Daemon, Uris};
+use super::daemon::{ConfigFile, Daemon, Uris, command};
 use super::mongo::{self, Mongo};
 use super::oracle::{self, Rules, Verdict};
 use super::rabbit::{Broker, Collector, Delivery};
@@ -10,6 +10,9 @@ use super::services;
 use super::truth::{self, Event, Watch};
 use bson::{Bson, Document, Timestamp, doc};
 use mongodb::{Client, Collection};
+use serde_json::{Value, json};
+use std::process::Output;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The collection that most tests write to.
@@ -96,6 +99,38 @@ impl Rig {
     /// Starts a daemon that may not get ready.
     pub(crate) fn spawn(&self, entries: &[Entry]) -> Daemon {
         Daemon::spawn(&Config::new(entries), &self.uris())
+    }
+
+    /// Runs `mrcond position` with an entry's configuration.
+    pub(crate) async fn position(&self, entry: &Entry, arguments: &[&str]) -> Output {
+        let file = ConfigFile::new(&Config::new(from_ref(entry)).text("127.0.0.1:0"));
+        let mut command = command();
+        command.arg("position").args(arguments);
+        command.arg("-c").arg(file.path());
+        command.env("MRCON_MONGO_URI", &self.mongo_uri);
+        let output = command.output().await;
+        output.unwrap_or_else(|error| panic!("start mrcond: {error}"))
+    }
+
+    /// Goes on from the saved position under another configuration.
+    pub(crate) async fn accept(&self, entry: &Entry) {
+        let output = self.position(entry, &["accept", &entry.name()]).await;
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Makes a command of the daemon fail, on a MongoDB of the test's own.
+    pub(crate) async fn fail(&self, command: &str, mode: Value, how: Value) {
+        let mut data = json!({"failCommands": [command], "appName": "mrcon"});
+        let how = how.as_object().cloned().unwrap_or_default();
+        if let Some(data) = data.as_object_mut() {
+            data.extend(how);
+        }
+        let bson = |value: Value| Bson::try_from(value).unwrap_or_else(|error| panic!("{error}"));
+        let command =
+            doc! {"configureFailPoint": "failCommand", "mode": bson(mode), "data": bson(data)};
+        let admin = self.client.database("admin");
+        let set = admin.run_command(command).await;
+        set.unwrap_or_else(|error| panic!("set a failpoint: {error}"));
     }
 
     /// Writes a mark into the collection and reads the truth up to it.

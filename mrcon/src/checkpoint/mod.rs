@@ -6,18 +6,22 @@
 //! claimed since: a paused instance that wakes up cannot move the position of its successor.
 //!
 //! A missing, a present and a corrupt checkpoint are three different answers; a corrupt one is
-//! never taken for a missing one, since that would begin "from now" in silence.
+//! never taken for a missing one, since that would begin "from now" in silence. Nor is one that was
+//! saved for other events.
+
+mod stored;
 
 use crate::config::{CollectionConfig, Protocol, ResumeTokens};
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
+use crate::gap::Gap;
 use crate::lineage::{Producer, watch_options};
-use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
+use bson::{DateTime, Document, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use mongodb::{Client, Collection};
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
@@ -57,8 +61,14 @@ pub struct Claim {
     pub epoch: u64,
     /// The stored position, if one was ever saved.
     pub stored: Option<Checkpoint>,
-    /// Whether the stored position was saved under other watch options (pipeline, images).
-    pub options_changed: bool,
+    /// Which watch options (pipeline, images, collections) were others when it was saved.
+    pub differs: Vec<String>,
+    /// Whether it is not what was saved here: edited, or copied from another connector.
+    pub foreign: bool,
+    /// Whether the operator has given it up.
+    pub is_reset: bool,
+    /// A gap record that is to be published before anything behind the stored position.
+    pub gap: Option<Document>,
     /// Under which name the last run published, if it was over the stream protocol.
     pub producer: Option<Producer>,
 }
@@ -81,8 +91,8 @@ pub trait CheckpointStore: Send + Sync + 'static {
 }
 
 /// Checkpoints in a MongoDB collection, one document a connector:
-/// `{_id: {db, coll, stream}, epoch, seq, token, at, options, instance, saved_at}`, and over the
-/// stream protocol `producer` and `numbering`.
+/// `{_id: {db, coll, stream}, epoch, seq, token, at, options, seal, instance, saved_at}`, over the
+/// stream protocol `producer` and `numbering`, and until it is confirmed a `gap`.
 ///
 /// The document is updated in place and never deleted, so it also lives in a capped collection.
 #[derive(Debug, Clone)]
@@ -95,13 +105,34 @@ pub struct MongoCheckpoints {
     protocol: Protocol,
     /// What the document has to say of the producer, if it has to be written anew.
     producer: Arc<Mutex<Option<Document>>>,
+    /// The number of the last event before a gap whose record is not confirmed.
+    gap: Arc<Mutex<Option<u64>>>,
+}
+
+/// What is written into the document.
+#[derive(Debug, Clone, Default)]
+struct Changes {
+    set: Document,
+    unset: Vec<&'static str>,
+}
+
+impl Changes {
+    fn update(&self) -> Document {
+        let mut update = doc! {"$set": &self.set};
+        if !self.unset.is_empty() {
+            let names = self
+                .unset
+                .iter()
+                .map(|name| ((*name).to_owned(), "".into()));
+            update.insert("$unset", names.collect::<Document>());
+        }
+        update
+    }
 }
 
 impl MongoCheckpoints {
     /// The store of one connector; no I/O happens here.
-    ///
-    /// `instance` names this process, for people who look into the document.
-    pub fn new(client: &Client, config: &CollectionConfig, instance: String) -> Self {
+    pub fn new(client: &Client, config: &CollectionConfig) -> Self {
         let settings = config.resume_tokens.clone();
         let collection = client
             .database(&settings.tokens_db_name)
@@ -122,10 +153,77 @@ impl MongoCheckpoints {
             settings,
             id,
             options,
-            instance,
+            instance: instance(),
             protocol: config.rabbitmq.protocol,
             producer: Arc::default(),
+            gap: Arc::default(),
         }
+    }
+
+    /// Moves to `next` over a gap, durably, with the record that tells of it.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::save`].
+    pub(crate) async fn save_gap(&self, epoch: u64, next: &Checkpoint, gap: &Gap) -> Result<()> {
+        const WHAT: &str = "save the position behind the gap";
+        let mut changes = Changes {
+            set: self.position_fields(next)?,
+            unset: vec!["reset"],
+        };
+        changes.set.insert("gap", &gap.event);
+        within_deadline(WHAT, self.write(epoch, &changes, WHAT)).await?;
+        *lock(&self.gap) = Some(gap.seq);
+        Ok(())
+    }
+
+    /// Takes what is stored as the position of this configuration, whoever saved it for what.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CheckpointCorrupt`] when it cannot be understood, [`ErrorKind::CheckpointStore`]
+    /// when there is none, otherwise what keeps the store from answering.
+    pub(crate) async fn accept(&self) -> Result<Checkpoint> {
+        const WHAT: &str = "accept the position";
+        let claim = self.claim().await?;
+        let Some(stored) = claim.stored else {
+            return Err(self.nothing_saved(WHAT));
+        };
+        let mut set = self.position_fields(&stored)?;
+        set.remove("saved_at");
+        set.insert("accepted_at", DateTime::now());
+        set.insert("accepted_by", &self.instance);
+        let mut unset = vec!["reset"];
+        if claim.foreign {
+            // Nobody knows which events its numbers stood for.
+            unset.extend(["producer", "numbering"]);
+        }
+        let changes = Changes { set, unset };
+        within_deadline(WHAT, self.write(claim.epoch, &changes, WHAT)).await?;
+        Ok(stored)
+    }
+
+    /// Gives the stored position up: the next run begins from now, and tells of the gap.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CheckpointStore`] when there is none, otherwise what keeps the store from answering.
+    pub(crate) async fn reset(&self) -> Result<()> {
+        const WHAT: &str = "reset the position";
+        let reset = doc! {"at": DateTime::now(), "by": &self.instance};
+        // Whoever still runs is fenced.
+        let update = doc! {"$inc": {"epoch": 1_i64}, "$set": {"reset": reset}};
+        let updated = self.collection.update_one(doc! {"_id": &self.id}, update);
+        let updated = within_deadline(WHAT, async {
+            let fail = |error| Error::mongo(Phase::Checkpoint, WHAT, error);
+            updated.await.map_err(fail)
+        });
+        match updated.await?.matched_count {
+            0 => Err(self.nothing_saved(WHAT)),
+            _ => Ok(()),
+        }
+    }
+
+    fn nothing_saved(&self, what: &str) -> Error {
+        let text = format!("{what}: there is none with _id {}", self.id);
+        Error::new(ErrorKind::CheckpointStore, text)
     }
 
     /// Notes the producer of the run `epoch`, durably, before it publishes anything.
@@ -136,11 +234,15 @@ impl MongoCheckpoints {
         const WHAT: &str = "save the producer's name";
         let values = producer_fields(producer);
         self.remember(Some(values.clone()));
-        within_deadline(WHAT, self.write(epoch, values, WHAT)).await
+        let changes = Changes {
+            set: values,
+            ..Changes::default()
+        };
+        within_deadline(WHAT, self.write(epoch, &changes, WHAT)).await
     }
 
     fn remember(&self, producer: Option<Document>) {
-        *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = producer;
+        *lock(&self.producer) = producer;
     }
 
     async fn create_capped(&self) -> Result<()> {
@@ -181,76 +283,68 @@ impl MongoCheckpoints {
             .return_document(ReturnDocument::Before)
             .await
             .map_err(|error| match server_code(&error) {
-                Some(TYPE_MISMATCH) => corrupt("epoch", &self.id),
+                Some(TYPE_MISMATCH) => stored::corrupt("epoch", &self.id),
                 _ => Error::mongo(Phase::Checkpoint, "claim the resume token document", error),
             })?;
         let claim = match before {
             None => Claim {
                 epoch: 1,
                 stored: None,
-                options_changed: false,
+                differs: Vec::new(),
+                foreign: false,
+                is_reset: false,
+                gap: None,
                 producer: None,
             },
             Some(document) => self.understand(&document)?,
         };
         self.remember(claim.producer.as_ref().map(producer_fields));
+        *lock(&self.gap) = match (&claim.gap, &claim.stored) {
+            (Some(_), Some(stored)) => Some(stored.seq),
+            _ => None,
+        };
         Ok(claim)
     }
 
     fn understand(&self, document: &Document) -> Result<Claim> {
-        let epoch = match document.get("epoch") {
-            None => 0,
-            Some(value) => number(value).ok_or_else(|| corrupt("epoch", &self.id))?,
-        };
-        let stored = match (document.get("token"), document.get("seq")) {
-            // Claimed by a run that ended before its first save.
-            (None, None) => None,
-            (Some(Bson::Document(token)), Some(seq)) => Some(Checkpoint {
-                token: stored_token(token).ok_or_else(|| corrupt("token", &self.id))?,
-                seq: number(seq).ok_or_else(|| corrupt("seq", &self.id))?,
-                // Only shown, so whatever it is, it does not keep the connector from running.
-                at: document
-                    .get_datetime("at")
-                    .ok()
-                    .map(|at| at.to_system_time()),
-            }),
-            (_, Some(_)) => return Err(corrupt("token", &self.id)),
-            (Some(_), None) => return Err(corrupt("seq", &self.id)),
-        };
-        let options_changed = stored.is_some()
-            && document
-                .get_document("options")
-                .is_ok_and(|options| *options != self.options);
+        let claim = stored::read(document, &self.id, &self.options)?;
         Ok(Claim {
-            epoch: epoch + 1,
-            stored,
-            options_changed,
-            producer: match self.protocol {
-                Protocol::Amqp => None,
-                Protocol::Stream => stored_producer(document),
-            },
+            producer: claim.producer.filter(|_| self.protocol == Protocol::Stream),
+            ..claim
+        })
+    }
+
+    fn position_fields(&self, position: &Checkpoint) -> Result<Document> {
+        Ok(doc! {
+            "token": token_document(&position.token)?,
+            "seq": position.seq as i64,
+            "at": position.at.map(DateTime::from_system_time),
+            "options": &self.options,
+            "seal": stored::seal(&self.id, position),
+            "saved_at": DateTime::now(),
         })
     }
 
     async fn save_document(&self, epoch: u64, checkpoint: &Checkpoint) -> Result<()> {
         const WHAT: &str = "save the resume token";
-        let values = doc! {
-            "token": token_document(&checkpoint.token)?,
-            "seq": checkpoint.seq as i64,
-            "at": checkpoint.at.map(DateTime::from_system_time),
-            "options": &self.options,
-            "saved_at": DateTime::now(),
+        let is_behind_gap = lock(&self.gap).is_some_and(|gap| checkpoint.seq > gap);
+        let changes = Changes {
+            set: self.position_fields(checkpoint)?,
+            unset: match is_behind_gap {
+                true => vec!["gap"],
+                false => Vec::new(),
+            },
         };
-        self.write(epoch, values, WHAT).await
+        self.write(epoch, &changes, WHAT).await
     }
 
-    /// Writes fields of the run `epoch`, unless a newer one has claimed the document.
-    async fn write(&self, epoch: u64, values: Document, what: &str) -> Result<()> {
+    /// Changes fields of the run `epoch`, unless a newer one has claimed the document.
+    async fn write(&self, epoch: u64, changes: &Changes, what: &str) -> Result<()> {
         let filter = doc! {"_id": &self.id, "epoch": epoch as i64};
         let fail = |error| Error::mongo(Phase::Checkpoint, what, error);
         let updated = self
             .collection
-            .update_one(filter, doc! {"$set": values.clone()})
+            .update_one(filter, changes.update())
             .await
             .map_err(fail)?;
         if updated.matched_count == 1 {
@@ -271,13 +365,8 @@ impl MongoCheckpoints {
         // Deleted by hand, or pushed out of a capped collection: this run still owns the position.
         let mut document =
             doc! {"_id": &self.id, "epoch": epoch as i64, "instance": &self.instance};
-        let producer = self
-            .producer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        document.extend(producer.unwrap_or_default());
-        document.extend(values);
+        document.extend(lock(&self.producer).clone().unwrap_or_default());
+        document.extend(changes.set.clone());
         self.collection.insert_one(document).await.map_err(fail)?;
         Ok(())
     }
@@ -297,16 +386,19 @@ impl CheckpointStore for MongoCheckpoints {
     }
 }
 
-fn producer_fields(producer: &Producer) -> Document {
-    doc! {"producer": &producer.name, "numbering": &producer.numbering}
+/// Names this process, for people who look into the document.
+fn instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
 }
 
-/// A producer that cannot be understood is none: with a new one nothing can be lost.
-fn stored_producer(document: &Document) -> Option<Producer> {
-    Some(Producer {
-        name: document.get_str("producer").ok()?.to_owned(),
-        numbering: document.get_document("numbering").ok()?.clone(),
-    })
+/// A panic cannot leave these plain values half-written.
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn producer_fields(producer: &Producer) -> Document {
+    doc! {"producer": &producer.name, "numbering": &producer.numbering}
 }
 
 /// A token as a document that goes into a command. Its bytes are kept by this: a token is small
@@ -317,13 +409,6 @@ pub(crate) fn token_document(token: &ResumeToken) -> Result<Document> {
     })
 }
 
-/// A stored token, if it can be one: MongoDB's tokens have their position in `_data`.
-fn stored_token(document: &Document) -> Option<ResumeToken> {
-    document.get("_data")?;
-    let raw = RawDocumentBuf::try_from(document).ok()?;
-    Some(ResumeToken::from(&*raw))
-}
-
 async fn within_deadline<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(STORE_DEADLINE, work).await.unwrap_or_else(|_| {
         Err(Error::new(
@@ -331,25 +416,4 @@ async fn within_deadline<T>(what: &str, work: impl Future<Output = Result<T>>) -
             format!("{what}: no answer within {} s", STORE_DEADLINE.as_secs()),
         ))
     })
-}
-
-fn corrupt(field: &str, id: &Document) -> Error {
-    Error::new(
-        ErrorKind::CheckpointCorrupt,
-        format!(
-            "read the resume token document with _id {id}: its field `{field}` is missing or has the wrong type"
-        ),
-    )
-}
-
-/// Epoch and seq are written as int64; a shell that edits them may leave a double or an int32.
-fn number(value: &Bson) -> Option<u64> {
-    match value {
-        Bson::Int64(number) => u64::try_from(*number).ok(),
-        Bson::Int32(number) => u64::try_from(*number).ok(),
-        Bson::Double(number) if number.fract() == 0.0 && (0.0..9e15).contains(number) => {
-            Some(*number as u64)
-        }
-        _ => None,
-    }
 }
