@@ -50,8 +50,7 @@ mod rate;
 pub mod repeats;
 mod server;
 pub mod sink;
-#[allow(dead_code, reason = "the loop that uses it comes next")]
-mod snapshot;
+pub mod snapshot;
 pub mod source;
 pub mod status;
 pub mod trace;

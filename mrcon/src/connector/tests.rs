@@ -205,6 +205,8 @@ fn parts<S: Sink>(
             .connector(&status),
         status,
         custom: options.custom,
+        copier: None,
+        in_snapshot: false,
     }
 }
 

@@ -23,7 +23,7 @@ struct Definition {
     join: fn(f64, f64) -> f64,
 }
 
-const DEFINITIONS: [Definition; 12] = [
+const DEFINITIONS: [Definition; 13] = [
     Definition {
         name: "mrcon_unconfirmed_messages",
         help: "Messages published and not yet confirmed",
@@ -81,9 +81,14 @@ const DEFINITIONS: [Definition; 12] = [
     Definition {
         name: "mrcon_snapshot_running",
         help: "1 while a snapshot runs",
-        // Not built yet, so none ever runs.
-        read: |_| Some(0.0),
+        read: |status| Some(number(status.is_in_snapshot())),
         join: f64::max,
+    },
+    Definition {
+        name: "mrcon_snapshot_progress_ratio",
+        help: "Part of the last snapshot, or of the running one, that is confirmed, from 0 to 1; absent before the first, and with a filter until it is over",
+        read: |status| status.snapshot_progress()?.ratio(),
+        join: f64::min,
     },
     Definition {
         name: "mrcon_mongodb_up",

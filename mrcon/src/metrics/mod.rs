@@ -70,8 +70,9 @@ pub struct Metrics {
     dead_letters: IntCounterVec,
     deduplication_resets: IntCounterVec,
     gaps: IntCounterVec,
-    /// Gaps, split events, snapshot documents: there from the start, at 0.
-    rare: [IntCounterVec; 2],
+    snapshot_documents: IntCounterVec,
+    /// There from the start, at 0.
+    split_events: IntCounterVec,
     configured: IntGauge,
     history: HistoryMetrics,
     gauges: ConnectorGauges,
@@ -104,6 +105,7 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) mongodb_reconnects: IntCounter,
     pub(crate) rabbitmq_reconnects: IntCounter,
     pub(crate) gaps: IntCounter,
+    pub(crate) snapshot_documents: IntCounter,
     /// Of connectors over the stream protocol; empty for others.
     deduplication_resets: Vec<IntCounter>,
 }
@@ -223,18 +225,16 @@ impl Metrics {
                 "Gaps: the saved position was lost and reading went on after it",
                 None,
             )?,
-            rare: [
-                new.counters(
-                    "mrcon_split_events_total",
-                    "Change events over 16 MiB that came in fragments and were put together",
-                    None,
-                )?,
-                new.counters(
-                    "mrcon_snapshot_documents_total",
-                    "Documents that snapshots have read",
-                    None,
-                )?,
-            ],
+            split_events: new.counters(
+                "mrcon_split_events_total",
+                "Change events over 16 MiB that came in fragments and were put together",
+                None,
+            )?,
+            snapshot_documents: new.counters(
+                "mrcon_snapshot_documents_total",
+                "Documents that snapshots have read and RabbitMQ has confirmed",
+                None,
+            )?,
             configured: new.gauge(
                 "mrcon_configured_connectors",
                 "Connectors in the configuration; those that run are mrcon_running_servers_total",
@@ -285,9 +285,7 @@ impl Metrics {
         let [received, ..] = &self.by_operation.events;
         each(received, labels, Operation::ALL.map(Operation::as_str));
         each(&self.dead_letters, labels, DEAD_LETTER_REASONS);
-        for counters in &self.rare {
-            one(counters);
-        }
+        one(&self.split_events);
         self.configured.inc();
         ConnectorMetrics {
             database: status.database.clone(),
@@ -308,6 +306,7 @@ impl Metrics {
             mongodb_reconnects: one(&self.mongodb_reconnects),
             rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
             gaps: one(&self.gaps),
+            snapshot_documents: one(&self.snapshot_documents),
             deduplication_resets: match status.protocol {
                 Protocol::Amqp => Vec::new(),
                 Protocol::Stream => each(

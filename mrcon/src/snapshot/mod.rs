@@ -20,8 +20,15 @@
 //!
 //! [`plan`] and [`turns`] are pure and tested together against a model of a collection.
 
+pub(crate) mod copier;
 pub(crate) mod plan;
+mod progress;
+pub(crate) mod record;
+pub(crate) mod store;
 pub(crate) mod turns;
+
+pub use progress::Progress;
+pub use record::Phase;
 
 #[cfg(test)]
 mod tests;

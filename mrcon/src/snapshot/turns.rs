@@ -56,6 +56,8 @@ pub(crate) struct Turns {
     turn: Option<Turn>,
     /// No turn before this.
     not_before: Option<Instant>,
+    /// No page before this: it could not be read.
+    resting: Option<Instant>,
     /// How far the stream was behind the server in the last turn, in seconds.
     behind: u32,
 }
@@ -73,6 +75,7 @@ impl Turns {
             passed: floor,
             turn: None,
             not_before: None,
+            resting: None,
             behind: 0,
         }
     }
@@ -99,6 +102,9 @@ impl Turns {
     /// `waiting` says whether an event could go out instead.
     pub(crate) fn begin(&mut self, next: Timestamp, waiting: bool, now: Instant) -> bool {
         let early = self.not_before.is_some_and(|time| now < time);
+        if self.rests(now) {
+            return false;
+        }
         // A stream with nothing to say loses nothing, unless MongoDB itself is behind.
         if early && (waiting || self.is_behind()) {
             return false;
@@ -132,7 +138,7 @@ impl Turns {
     /// Whether the turn takes no further pages.
     pub(crate) fn is_over(&self, waiting: bool, now: Instant) -> bool {
         let Some(turn) = self.turn else { return true };
-        self.is_behind() || (waiting && now.duration_since(turn.began) >= TURN)
+        self.is_behind() || self.rests(now) || (waiting && now.duration_since(turn.began) >= TURN)
     }
 
     /// Until when pages that are still being read are waited for.
@@ -147,12 +153,16 @@ impl Turns {
             true => BEHIND_PAUSE,
             false => now.duration_since(turn.began).max(LEAST_PAUSE),
         };
-        self.pause(now, pause);
+        self.not_before = Some(now + pause);
     }
 
-    /// No turn for a while.
-    pub(crate) fn pause(&mut self, now: Instant, pause: Duration) {
-        self.not_before = Some(now + pause);
+    /// No further page for a while, since one could not be read.
+    pub(crate) fn rest(&mut self, now: Instant, pause: Duration) {
+        self.resting = Some(now + pause);
+    }
+
+    fn rests(&self, now: Instant) -> bool {
+        self.resting.is_some_and(|end| now < end)
     }
 }
 

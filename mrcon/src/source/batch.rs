@@ -25,6 +25,8 @@ pub struct EventBatch {
     events: Vec<Range<usize>>,
     idle_token: Option<ResumeToken>,
     received_at: SystemTime,
+    /// Of rows of a snapshot, the number of their page.
+    page: Option<u64>,
     /// Text that is paid for: of the largest event, or of as many as wait for the socket. Text of
     /// ordinary events is about as long as their BSON.
     text_bytes: AtomicUsize,
@@ -68,8 +70,34 @@ impl EventBatch {
     pub(crate) fn of(event: &RawDocument) -> Result<EventBatch> {
         let mut events = RawArrayBuf::new();
         events.push(event);
+        EventBatch::of_all(events)
+    }
+
+    /// A page of a snapshot: its rows as events.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mongo`] when one is not BSON.
+    pub(crate) fn page(number: u64, rows: RawArrayBuf) -> Result<EventBatch> {
+        let mut batch = EventBatch::of_all(rows)?;
+        batch.page = Some(number);
+        Ok(batch)
+    }
+
+    fn of_all(events: RawArrayBuf) -> Result<EventBatch> {
         let cursor = rawdoc! {"nextBatch": events};
         EventBatch::from_reply(Reply::Made(rawdoc! {"cursor": cursor}))
+    }
+
+    /// The same page, published when the stream had this idle token, heard of at `at`.
+    pub(crate) fn behind(mut self, token: &ResumeToken, at: SystemTime) -> EventBatch {
+        self.idle_token = Some(token.clone());
+        self.received_at = at;
+        self
+    }
+
+    /// The number of the page, if these are rows of a snapshot.
+    pub(crate) fn page_number(&self) -> Option<u64> {
+        self.page
     }
 
     fn from_reply(reply: Reply) -> Result<EventBatch> {
@@ -83,6 +111,7 @@ impl EventBatch {
             events,
             idle_token,
             received_at: SystemTime::now(),
+            page: None,
             text_bytes: text_bytes.into(),
             room: None,
         })

@@ -11,6 +11,7 @@ mod batch;
 mod filter;
 mod gate;
 mod images;
+pub(crate) mod pages;
 mod watch;
 
 pub use batch::EventBatch;
