@@ -54,6 +54,8 @@ pub(super) struct Copying {
     /// The page that each of `reads` is about.
     asked: HashMap<Id, u64>,
     active: Option<Active>,
+    /// The newest event handed on since preparing began: the stream does not wait for that.
+    passed: Option<Timestamp>,
     /// When preparing is tried again.
     retry: Option<Instant>,
 }
@@ -116,6 +118,7 @@ impl Copying {
             reads: JoinSet::new(),
             asked: HashMap::new(),
             active: None,
+            passed: None,
             retry: None,
         };
         if begin {
@@ -338,6 +341,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     /// An event of this time is handed on.
     pub(super) fn pass(&mut self, time: Option<Timestamp>) {
+        self.copying.passed = self.copying.passed.max(time);
         if let (Some(active), Some(time)) = (&mut self.copying.active, time) {
             active.turns.pass(time);
         }
@@ -408,6 +412,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         );
         let mut active = Active::new(prepared);
         active.last_row = self.window.next_seq() - 1;
+        if let Some(time) = self.copying.passed {
+            active.turns.pass(time);
+        }
         self.copying.active = Some(active);
         self.wake_up();
         Ok(())
