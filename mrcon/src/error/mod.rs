@@ -66,6 +66,8 @@ pub enum ErrorKind {
     SnapshotDeleted,
     /// A snapshot cannot be done.
     SnapshotRefused,
+    /// There is a snapshot that is not over.
+    SnapshotRunning,
     /// Another instance runs this connector: it claimed a newer epoch.
     Fenced,
     /// An event is not what a change event looks like, or cannot be encoded.
@@ -332,6 +334,12 @@ impl ErrorKind {
                 R::UnhandledError,
                 Some(Mongo),
                 "correct what the cause names, and ask for the snapshot again",
+            ),
+            ErrorKind::SnapshotRunning => (
+                Retry,
+                R::UnhandledError,
+                Some(Checkpoint),
+                "wait until it is over (/status shows how far it is), or delete the connector's snapshot document to give it up",
             ),
             ErrorKind::Fenced => (
                 Halt,

@@ -24,11 +24,13 @@ pub(crate) mod copier;
 pub(crate) mod plan;
 mod progress;
 pub(crate) mod record;
+mod request;
 pub(crate) mod store;
 pub(crate) mod turns;
 
 pub use progress::Progress;
 pub use record::Phase;
+pub use request::Snapshots;
 
 #[cfg(test)]
 mod tests;

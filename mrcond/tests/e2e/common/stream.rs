@@ -94,7 +94,9 @@ pub(crate) async fn resets(daemon: &Daemon) -> BTreeMap<String, f64> {
     let expected = [
         "configuration_changed",
         "not_repeatable",
+        "position_lost",
         "protocol_changed",
+        "snapshot",
         "stream_lost",
     ];
     assert!(reasons.iter().copied().eq(expected), "{reasons:?}");
