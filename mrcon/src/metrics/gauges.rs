@@ -51,13 +51,13 @@ const DEFINITIONS: [Definition; 13] = [
     Definition {
         name: "mrcon_replication_lag_seconds",
         help: "Now minus the time of the last confirmed position, event or idle token; absent until known",
-        read: |status| status.lag().map(|lag| lag.as_secs_f64()),
+        read: |status| going(status)?.lag().map(|lag| lag.as_secs_f64()),
         join: f64::max,
     },
     Definition {
         name: "mrcon_checkpoint_age_seconds",
         help: "Time since a position was last made durable by this process; absent before the first time",
-        read: |status| status.saved_at().map(age),
+        read: |status| going(status)?.saved_at().map(age),
         join: f64::max,
     },
     Definition {
@@ -69,13 +69,13 @@ const DEFINITIONS: [Definition; 13] = [
     Definition {
         name: "mrcon_progress_age_seconds",
         help: "Time since the confirmed position last moved, by an event or an idle token; absent before it first did",
-        read: |status| status.progressed_at().map(age),
+        read: |status| going(status)?.progressed_at().map(age),
         join: f64::max,
     },
     Definition {
         name: "mrcon_time_to_history_loss_seconds",
         help: "How long the connector may stay stuck before its saved position leaves the oplog; absent while either is unknown",
-        read: |status| status.time_to_history_loss().map(|time| time.as_secs_f64()),
+        read: |status| Some(going(status)?.time_to_history_loss()?.as_secs_f64()),
         join: f64::min,
     },
     Definition {
@@ -117,6 +117,11 @@ const BUDGET_HELP: &str =
     "Memory that all connectors together may hold for events: server.memory_budget";
 const USED: &str = "mrcon_memory_used_bytes";
 const USED_HELP: &str = "Memory that all connectors together hold for events: being read, being published, waiting for confirms";
+
+/// Of a connector that has done all that it was for, no age means anything.
+fn going(status: &ConnectorStatus) -> Option<&ConnectorStatus> {
+    (status.state() != State::Finished).then_some(status)
+}
 
 fn number(flag: bool) -> f64 {
     f64::from(u8::from(flag))
