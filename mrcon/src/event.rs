@@ -283,6 +283,8 @@ pub enum Operation {
     ReshardCollection,
     /// `refineCollectionShardKey`: a collection's shard key has more fields.
     RefineCollectionShardKey,
+    /// `read`: not a change, but a document that a snapshot has read. See `watched.snapshot`.
+    Read,
     /// `gap`: not a change, but where changes are missing. See `watched.on_history_lost`.
     Gap,
     /// Anything else, of newer servers.
@@ -291,7 +293,7 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, so that each can be counted from 0.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Insert,
         Self::Update,
         Self::Replace,
@@ -307,6 +309,7 @@ impl Operation {
         Self::ShardCollection,
         Self::ReshardCollection,
         Self::RefineCollectionShardKey,
+        Self::Read,
         Self::Gap,
         Self::Other,
     ];
@@ -329,6 +332,7 @@ impl Operation {
             Self::ShardCollection => "shardCollection",
             Self::ReshardCollection => "reshardCollection",
             Self::RefineCollectionShardKey => "refineCollectionShardKey",
+            Self::Read => "read",
             Self::Gap => "gap",
             Self::Other => "other",
         }

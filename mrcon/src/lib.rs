@@ -50,6 +50,7 @@ mod rate;
 pub mod repeats;
 mod server;
 pub mod sink;
+pub mod snapshot;
 pub mod source;
 pub mod status;
 pub mod trace;

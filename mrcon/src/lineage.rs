@@ -51,16 +51,19 @@ pub enum Reset {
     StreamLost,
     /// The saved position was lost, and the numbers behind it stand for other events than before.
     PositionLost,
+    /// A snapshot was running, whose rows then stand elsewhere between the events.
+    Snapshot,
 }
 
 impl Reset {
     /// Every value, in the order of the documentation.
-    pub const ALL: [Reset; 5] = [
+    pub const ALL: [Reset; 6] = [
         Reset::ConfigurationChanged,
         Reset::ProtocolChanged,
         Reset::NotRepeatable,
         Reset::StreamLost,
         Reset::PositionLost,
+        Reset::Snapshot,
     ];
 
     /// The label's text.
@@ -71,6 +74,7 @@ impl Reset {
             Reset::NotRepeatable => "not_repeatable",
             Reset::StreamLost => "stream_lost",
             Reset::PositionLost => "position_lost",
+            Reset::Snapshot => "snapshot",
         }
     }
 
@@ -95,6 +99,10 @@ impl Reset {
             Reset::PositionLost => {
                 "events are missing behind the saved position: the gap record and what was in flight may come twice, this once"
             }
+            Reset::Snapshot => {
+                "a snapshot was running, and its rows will stand elsewhere between the events: \
+                 what was published after the saved position may come twice, this once"
+            }
         }
     }
 }
@@ -114,6 +122,7 @@ pub(crate) fn decide(
     saved_seq: u64,
     numbering: &Document,
     repeatable: bool,
+    in_snapshot: bool,
 ) -> Decision {
     match stored {
         // The first start, or the first one over this protocol.
@@ -122,6 +131,7 @@ pub(crate) fn decide(
             Decision::New(Some(Reset::ConfigurationChanged))
         }
         Some(_) if !repeatable => Decision::New(Some(Reset::NotRepeatable)),
+        Some(_) if in_snapshot => Decision::New(Some(Reset::Snapshot)),
         Some(stored) => Decision::Keep(stored.clone()),
     }
 }
@@ -277,7 +287,7 @@ mod tests {
         ];
         for other in others {
             assert_eq!(
-                decide(Some(&stored), 7, &other, true),
+                decide(Some(&stored), 7, &other, true, false),
                 Decision::New(Some(Reset::ConfigurationChanged)),
                 "{other}"
             );
@@ -286,7 +296,7 @@ mod tests {
         let otherwise = numbering(&plain, 3, Some(&by("fullDocument.b")));
         assert_ne!(spread, otherwise);
         assert_eq!(
-            decide(Some(&producer(&spread)), 7, &otherwise, true),
+            decide(Some(&producer(&spread)), 7, &otherwise, true, false),
             Decision::New(Some(Reset::ConfigurationChanged))
         );
     }
@@ -298,7 +308,7 @@ mod tests {
         let stored = producer(&same);
         for seq in [0, 7] {
             assert_eq!(
-                decide(Some(&stored), seq, &same, true),
+                decide(Some(&stored), seq, &same, true, false),
                 Decision::Keep(stored.clone())
             );
         }
@@ -313,14 +323,14 @@ mod tests {
     #[test]
     fn repeats_are_expected_to_be_dropped_where_they_cannot_be() {
         let same = numbering(&watched(vec![], FullDocument::Default), 0, None);
-        assert_eq!(decide(None, 0, &same, true), Decision::New(None));
-        assert_eq!(decide(None, 0, &same, false), Decision::New(None));
+        assert_eq!(decide(None, 0, &same, true, false), Decision::New(None));
+        assert_eq!(decide(None, 0, &same, false, false), Decision::New(None));
         assert_eq!(
-            decide(None, 1, &same, true),
+            decide(None, 1, &same, true, false),
             Decision::New(Some(Reset::ProtocolChanged))
         );
         assert_eq!(
-            decide(Some(&producer(&same)), 1, &same, false),
+            decide(Some(&producer(&same)), 1, &same, false, false),
             Decision::New(Some(Reset::NotRepeatable))
         );
     }

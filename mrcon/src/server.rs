@@ -8,6 +8,7 @@
 mod entry;
 mod journal;
 mod opening;
+mod requests;
 mod target;
 
 use crate::backoff::Backoff;
@@ -36,6 +37,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use target::Brokers;
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -212,9 +214,11 @@ impl Server {
             journal: Journal::default(),
             unfinished: Vec::new(),
         };
+        let (asked, requests) = mpsc::channel(1);
         tokio::select! {
             biased;
-            () = supervisor.supervise(shutdown) => {}
+            () = supervisor.supervise(shutdown, requests) => {}
+            () = requests::watch(&self.client, &self.entries, asked) => {}
             () = self.metrics.oplog().watch(&self.client) => {}
             () = self.history.record() => {}
         }
@@ -287,7 +291,11 @@ struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    async fn supervise(&mut self, shutdown: impl Future<Output = ()>) {
+    async fn supervise(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+        mut requests: mpsc::Receiver<usize>,
+    ) {
         tokio::pin!(shutdown);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -300,8 +308,18 @@ impl Supervisor<'_> {
                 () = &mut shutdown => return,
                 Some(joined) = self.tasks.join_next_with_id() => self.on_ended(joined),
                 Some(index) = self.waiting.next() => self.start(index),
+                Some(index) = requests.recv() => self.copy(index),
                 _ = look.tick() => self.journal.look(&self.server.entries, Instant::now()),
             }
+        }
+    }
+
+    /// Somebody asks the connector for a snapshot; the stored request says which.
+    fn copy(&mut self, index: usize) {
+        let entry = &self.server.entries[index];
+        match entry.status.state() {
+            State::Finished => self.start(index),
+            _ => entry.copier.wanted.notify_one(),
         }
     }
 
@@ -323,9 +341,13 @@ impl Supervisor<'_> {
     fn on_ended(&mut self, joined: std::result::Result<(Id, Ended), JoinError>) {
         let (index, ended) = self.take(joined);
         match ended.outcome {
-            Ok(()) => self.server.entries[index]
-                .status
-                .enter(State::Stopped, None),
+            Ok(()) => {
+                let state = match ended.finished {
+                    true => State::Finished,
+                    false => State::Stopped,
+                };
+                self.server.entries[index].status.enter(state, None);
+            }
             Err(ref error) => self.on_failed(index, error, &ended),
         }
     }
@@ -440,11 +462,17 @@ fn goes_on(connector: &Entry, slot: &mut Slot, error: &Error, ended: &Ended) -> 
     let Some(lost) = Lost::of(error) else {
         return false;
     };
-    slot.losses = match ended.progressed {
+    let policy = connector.config.watched.on_history_lost;
+    let progressed = match policy {
+        // Copying is none: a copy that never comes to its end begins again for ever.
+        OnHistoryLost::Snapshot => !connector.status.is_in_snapshot(),
+        OnHistoryLost::Fail | OnHistoryLost::Now => true,
+    };
+    slot.losses = match progressed && ended.progressed {
         true => 1,
         false => slot.losses + 1,
     };
-    let goes_on = match connector.config.watched.on_history_lost {
+    let goes_on = match policy {
         OnHistoryLost::Fail => false,
         OnHistoryLost::Now | OnHistoryLost::Snapshot => slot.losses <= MAX_LOSSES,
     };

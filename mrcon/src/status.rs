@@ -9,6 +9,7 @@ use crate::history::Totals;
 use crate::metrics::Stage;
 use crate::oplog::Oplog;
 use crate::rate::Rate;
+use crate::snapshot::{Phase, Progress};
 use std::sync::atomic::{AtomicI8, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,11 +48,13 @@ pub enum State {
     Draining,
     /// Finished in order.
     Stopped,
+    /// Has done all that it was for: `watched.snapshot: only`.
+    Finished,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 7] = [
+    pub const ALL: [State; 8] = [
         State::Starting,
         State::Running,
         State::Blocked,
@@ -59,6 +62,7 @@ impl State {
         State::Halted,
         State::Draining,
         State::Stopped,
+        State::Finished,
     ];
 
     /// The word used in `/status` and `/health`.
@@ -71,6 +75,7 @@ impl State {
             State::Halted => "halted",
             State::Draining => "draining",
             State::Stopped => "stopped",
+            State::Finished => "finished",
         }
     }
 }
@@ -194,6 +199,7 @@ pub struct ConnectorStatus {
     collections: Mutex<Vec<Arc<CollectionStatus>>>,
     unsaved: Mutex<Option<Unsaved>>,
     gaps: Mutex<Gaps>,
+    snapshot: Mutex<Option<Progress>>,
     received: AtomicU64,
     published: AtomicU64,
     confirmed: AtomicU64,
@@ -351,6 +357,7 @@ impl Snapshot {
         let starved_for = self.waiting_for_memory.unwrap_or_default();
         let stalled = unconfirmed || silent || starved_for >= STARVED_AFTER;
         let word = match self.state {
+            State::Finished => return None,
             State::Running if !stalled => return None,
             State::Running => "stalled",
             other => other.as_str(),
@@ -382,7 +389,9 @@ impl Snapshot {
                 "the broker does not confirm",
                 "look at RabbitMQ's log, disk and quorum",
             ),
-            (State::Draining | State::Stopped, _) => ("the daemon is stopping", "none"),
+            (State::Draining | State::Stopped | State::Finished, _) => {
+                ("the daemon is stopping", "none")
+            }
             (State::Restarting | State::Halted, None) => ("unknown", "see the log"),
         };
         let since = match word {
@@ -428,6 +437,7 @@ impl ConnectorStatus {
             collections: Mutex::default(),
             unsaved: Mutex::default(),
             gaps: Mutex::default(),
+            snapshot: Mutex::default(),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -538,7 +548,10 @@ impl ConnectorStatus {
 
     /// Whether both sides are connected.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state(), State::Running | State::Blocked)
+        matches!(
+            self.state(),
+            State::Running | State::Blocked | State::Finished
+        )
     }
 
     pub(crate) fn positions(&self) -> Positions {
@@ -794,6 +807,23 @@ impl ConnectorStatus {
     /// Whether RabbitMQ can be used; returns whether it can again after it could not.
     pub(crate) fn set_rabbitmq_up(&self, up: bool) -> bool {
         comes_back(&self.rabbitmq_up, &self.rabbitmq_connects, up)
+    }
+
+    /// The last snapshot, or the running one; `None` if there never was one.
+    pub fn snapshot_progress(&self) -> Option<Progress> {
+        let snapshot = self.snapshot.lock();
+        snapshot.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a snapshot runs.
+    pub(crate) fn is_in_snapshot(&self) -> bool {
+        let progress = self.snapshot_progress();
+        progress.is_some_and(|progress| progress.phase == Phase::Running)
+    }
+
+    pub(crate) fn set_snapshot(&self, progress: Option<Progress>) {
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        *snapshot = progress;
     }
 
     /// Reading goes on behind a gap.

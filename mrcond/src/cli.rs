@@ -77,11 +77,26 @@ enum Sub {
     Run,
     /// Check the configuration
     Check(CheckArgs),
+    /// Have the running mrcond send every document of a connector's collection, between its events
+    Snapshot(SnapshotArgs),
     /// Change the saved position of a connector, while mrcond does not run
     Position {
         #[command(subcommand)]
         what: PositionSub,
     },
+}
+
+/// Which documents, and whether to wait.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SnapshotArgs {
+    /// DATABASE.COLLECTION, or the connector's name in /status
+    pub(crate) connector: String,
+    /// Only documents that match this MongoDB query, as Extended JSON
+    #[arg(long, value_name = "JSON")]
+    pub(crate) filter: Option<String>,
+    /// Do not wait for the end; without this, Ctrl-C ends the waiting and not the snapshot
+    #[arg(long)]
+    pub(crate) detach: bool,
 }
 
 /// What is done to a saved position.
@@ -115,6 +130,7 @@ pub(crate) enum Command {
     Run,
     Check,
     Position(PositionSub),
+    Snapshot(SnapshotArgs),
 }
 
 /// What the environment says.
@@ -170,6 +186,7 @@ impl Cli {
             None | Some(Sub::Run) => Command::Run,
             Some(Sub::Check(_)) => Command::Check,
             Some(Sub::Position { what }) => Command::Position(what.clone()),
+            Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
         }
     }
 

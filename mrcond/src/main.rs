@@ -6,6 +6,7 @@ mod http;
 mod otlp;
 mod position;
 mod process;
+mod snapshot;
 mod telemetry;
 
 use cli::{Command, Environment};
@@ -72,6 +73,10 @@ fn run() -> Result<(), Failure> {
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(position::change(&config, &mongodb, &what))
+        }
+        Command::Snapshot(arguments) => {
+            let mongodb = cli.mongodb()?;
+            runtime()?.block_on(snapshot::take(&config, &mongodb, &arguments))
         }
         Command::Run => {
             let settings = cli.environment()?;

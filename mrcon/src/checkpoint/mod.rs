@@ -148,16 +148,11 @@ impl MongoCheckpoints {
                     .write_concern(WriteConcern::majority())
                     .build(),
             );
-        let id = doc! {
-            "db": &config.watched.db_name,
-            "coll": &config.watched.coll_name,
-            "stream": &config.rabbitmq.stream_name,
-        };
         let options = watch_options(&config.watched);
         MongoCheckpoints {
             collection,
             settings,
-            id,
+            id: document_id(config),
             options,
             instance: instance(),
             protocol: config.rabbitmq.protocol,
@@ -411,6 +406,15 @@ impl CheckpointStore for MongoCheckpoints {
     }
 }
 
+/// The `_id` of the document of one connector.
+pub(crate) fn document_id(config: &CollectionConfig) -> Document {
+    doc! {
+        "db": &config.watched.db_name,
+        "coll": &config.watched.coll_name,
+        "stream": &config.rabbitmq.stream_name,
+    }
+}
+
 /// Names this process, for people who look into the document.
 fn instance() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -434,7 +438,10 @@ pub(crate) fn token_document(token: &ResumeToken) -> Result<Document> {
     })
 }
 
-async fn within_deadline<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn within_deadline<T>(
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     timeout(STORE_DEADLINE, work).await.unwrap_or_else(|_| {
         Err(Error::new(
             ErrorKind::CheckpointStore,

@@ -55,6 +55,10 @@ pub const DEFAULT_START: Start = Start::Now;
 /// `watched.snapshot`: never. Copying a whole collection is a decision for the operator.
 pub const DEFAULT_SNAPSHOT: Snapshot = Snapshot::Never;
 
+/// `watched.snapshot_readers`: 2. One reads while the rows of the other are published; more take
+/// more of MongoDB's time and memory than they give.
+pub const DEFAULT_SNAPSHOT_READERS: u32 = 2;
+
 /// `watched.on_history_lost`: fail, because going on would hide that events are missing.
 pub const DEFAULT_ON_HISTORY_LOST: OnHistoryLost = OnHistoryLost::Fail;
 
@@ -170,6 +174,9 @@ pub const MAX_AWAIT_TIME_RANGE: RangeInclusive<Duration> =
 /// smallest events.
 pub const BATCH_SIZE_RANGE: RangeInclusive<u32> = 1..=100_000;
 
+/// Allowed `watched.snapshot_readers`. Beyond a handful they only wait for the broker.
+pub const SNAPSHOT_READERS_RANGE: RangeInclusive<u32> = 1..=16;
+
 /// Allowed `resume_tokens.save_interval`. More often than every 10 ms a majority write is still
 /// in flight; more rarely than hourly a restart repeats too much.
 pub const SAVE_INTERVAL_RANGE: RangeInclusive<Duration> =
@@ -270,6 +277,7 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         }
         "max_await_time" => durations(&MAX_AWAIT_TIME_RANGE),
         "batch_size" => numbers(&BATCH_SIZE_RANGE),
+        "snapshot_readers" => numbers(&SNAPSHOT_READERS_RANGE),
         "save_interval" => durations(&SAVE_INTERVAL_RANGE),
         "max_unconfirmed" => numbers(&MAX_UNCONFIRMED_RANGE),
         "max_unconfirmed_bytes" => numbers(&MAX_UNCONFIRMED_BYTES_RANGE),

@@ -155,6 +155,23 @@ impl Rules {
         }
         let events = watched.batch_size;
         self.range(at, "batch_size", &events, &BATCH_SIZE_RANGE, events);
+        let readers = watched.snapshot_readers;
+        let range = SNAPSHOT_READERS_RANGE;
+        self.range(at, "snapshot_readers", &readers, &range, readers);
+        // Rows would go past what the pipeline leaves out or takes away.
+        let copies = [
+            ("snapshot", watched.snapshot != Snapshot::Never),
+            (
+                "on_history_lost",
+                watched.on_history_lost == OnHistoryLost::Snapshot,
+            ),
+        ];
+        for (key, copies) in copies {
+            if copies && !watched.pipeline.is_empty() {
+                let what = "with a snapshot and `pipeline` is not supported yet";
+                self.wrong(at.key(key), what, "leave one of them out");
+            }
+        }
     }
 
     fn not_yet_watched(&mut self, watched: &Watched, at: &KeyPath) {
@@ -165,17 +182,6 @@ impl Rules {
             Start::At(time) => Some(time.try_to_rfc3339_string().unwrap_or_default()),
         };
         self.not_yet(at.key("start"), start.as_deref(), "now");
-        let snapshot = match watched.snapshot {
-            Snapshot::Never => None,
-            Snapshot::Initial => Some("initial"),
-            Snapshot::Only => Some("only"),
-        };
-        self.not_yet(at.key("snapshot"), snapshot, "never");
-        let history_lost = match watched.on_history_lost {
-            OnHistoryLost::Fail | OnHistoryLost::Now => None,
-            OnHistoryLost::Snapshot => Some("snapshot"),
-        };
-        self.not_yet(at.key("on_history_lost"), history_lost, "fail or now");
     }
 
     fn resume_tokens(&mut self, tokens: &ResumeTokens, at: &KeyPath) {

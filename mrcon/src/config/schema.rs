@@ -149,9 +149,11 @@ pub struct Watched {
     pub show_expanded_events: bool,
     /// Where a connector without a checkpoint begins. Only [`Start::Now`] is supported yet.
     pub start: Start,
-    /// Whether existing documents are copied first. Only [`Snapshot::Never`] is supported yet.
+    /// Whether existing documents are copied first.
     pub snapshot: Snapshot,
-    /// What to do when the saved position is lost. [`OnHistoryLost::Snapshot`] is not supported yet.
+    /// Pages that a snapshot reads at the same time.
+    pub snapshot_readers: u32,
+    /// What to do when the saved position is lost.
     pub on_history_lost: OnHistoryLost,
     /// What to do after the collection was dropped or renamed.
     pub on_invalidate: OnInvalidate,
@@ -213,6 +215,7 @@ impl Default for Watched {
             show_expanded_events: DEFAULT_SHOW_EXPANDED_EVENTS,
             start: DEFAULT_START,
             snapshot: DEFAULT_SNAPSHOT,
+            snapshot_readers: DEFAULT_SNAPSHOT_READERS,
             on_history_lost: DEFAULT_ON_HISTORY_LOST,
             on_invalidate: DEFAULT_ON_INVALIDATE,
         }
@@ -271,7 +274,7 @@ pub enum Start {
 pub enum Snapshot {
     /// No.
     Never,
-    /// Once, before the first event.
+    /// Once, when the connector first starts, between the events from then on.
     Initial,
     /// Once, and then stop.
     Only,

@@ -57,7 +57,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     /// Moves the frontier over the contiguous confirmed prefix.
     fn advance(&mut self) -> Result<()> {
         let (now, clock) = (Instant::now(), SystemTime::now());
-        let (mut last, mut count) = (None, 0);
+        let (mut last, mut position, mut count) = (None, None, 0);
         while let Some((seq, sent)) = self.window.pop_confirmed() {
             count += 1;
             self.tally
@@ -67,23 +67,24 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             let took = |at| clock.duration_since(at).unwrap_or_default();
             self.latencies
                 .observe(now - sent.published_at, sent.written_at.map(took));
-            if !self.parts.custom.is_empty() {
+            let page = sent.batch.page_number();
+            if let Some(page) = page {
+                self.confirm_row(page, sent.index + 1 == sent.batch.len());
+            } else if !self.parts.custom.is_empty() {
                 self.observe(&sent);
             }
             if sent.sampled {
                 self.tell_span(seq, &sent, now, clock);
             }
-            last = Some((seq, sent));
+            last = Some(seq);
+            if page.is_none() || sent.batch.idle_token().is_some() {
+                position = Some(sent);
+            }
         }
-        let Some((seq, sent)) = last else {
+        let Some(seq) = last else {
             return Ok(());
         };
-        let event = ChangeEvent::parse(sent.batch.event(sent.index)).map_err(|error| {
-            Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
-        })?;
-        let token = ResumeToken::from(event.token);
-        let at = sent.written_at;
-        self.confirmed_up_to(Checkpoint { token, seq, at });
+        self.move_to(seq, position.as_ref())?;
         self.last_progress = now;
         self.careful_confirms = self.careful_confirms.saturating_sub(count);
         self.parts.status.progressed();
@@ -96,9 +97,21 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         Ok(())
     }
 
+    /// Everything up to `seq` is confirmed, and the position is that of `sent`: an event, or a row that
+    /// went out when the stream was at an idle token. Other rows leave it where it is.
+    fn move_to(&mut self, seq: u64, sent: Option<&Sent>) -> Result<()> {
+        let (token, at) = match (sent, &self.confirmed) {
+            (Some(sent), _) => position_of(seq, sent)?,
+            (None, Some(before)) => (before.token.clone(), before.at),
+            (None, None) => return Ok(()),
+        };
+        self.confirmed_up_to(Checkpoint { token, seq, at });
+        Ok(())
+    }
+
     /// Moves the frontier to the idle token, if nothing is in flight before it.
     pub(super) fn take_idle(&mut self) {
-        if !self.window.is_empty() || self.reading.is_some() {
+        if !self.window.is_empty() || self.reading.is_some() || self.held.is_some() {
             return;
         }
         if let Some((token, at)) = self.idle.take() {
@@ -180,4 +193,14 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             None => self.parts.status.enter(State::Running, None),
         }
     }
+}
+
+fn position_of(seq: u64, sent: &Sent) -> Result<(ResumeToken, Option<SystemTime>)> {
+    if let (Some(_), Some(token)) = (sent.batch.page_number(), sent.batch.idle_token()) {
+        return Ok((token.clone(), Some(sent.batch.received_at())));
+    }
+    let event = ChangeEvent::parse(sent.batch.event(sent.index)).map_err(|error| {
+        Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
+    })?;
+    Ok((ResumeToken::from(event.token), sent.written_at))
 }

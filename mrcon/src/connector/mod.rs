@@ -10,6 +10,7 @@
 mod frontier;
 mod publish;
 mod save;
+mod snapshot;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::OnInvalidate;
@@ -20,10 +21,12 @@ use crate::metrics::custom::{CustomObserver, CustomObservers};
 use crate::metrics::{ConnectorMetrics, Latencies, Tally, Which};
 use crate::pace::Pace;
 use crate::sink::{Settlement, Sink};
+use crate::snapshot::copier::Copier;
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
 use crate::trace::Tracing;
 use crate::window::ConfirmWindow;
+use snapshot::{Copying, Horizon};
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -71,6 +74,10 @@ pub(crate) struct Parts<S, C> {
     pub(crate) status: Arc<ConnectorStatus>,
     pub(crate) metrics: ConnectorMetrics,
     pub(crate) custom: CustomObservers,
+    /// Who copies what is there already.
+    pub(crate) copier: Option<Arc<Copier>>,
+    /// Whether there is a snapshot to begin, or to go on with.
+    pub(crate) in_snapshot: bool,
 }
 
 /// The configuration as far as the loop needs it.
@@ -116,6 +123,13 @@ pub(crate) struct Run<S, C> {
     parts: Parts<S, C>,
     window: ConfirmWindow<Sent>,
     reading: Option<Reading>,
+    /// The batch of the stream that waits while rows of a snapshot are published.
+    held: Option<Reading>,
+    /// Where the stream was last heard of.
+    horizon: Option<Horizon>,
+    copying: Copying,
+    /// Whether the connector ends here, with its snapshot done.
+    finished: bool,
     scratch: Scratch,
     /// A position without an event; it counts once nothing is in flight before it.
     idle: Option<(ResumeToken, SystemTime)>,
@@ -154,6 +168,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         Run {
             window,
             reading: None,
+            held: None,
+            horizon: None,
+            copying: Copying::new(parts.copier.clone(), parts.epoch, parts.in_snapshot),
+            finished: false,
             scratch: Scratch::default(),
             idle: None,
             confirmed: parts.start.clone(),
@@ -199,7 +217,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let timer = sleep_until(Instant::now());
         tokio::pin!(timer);
         loop {
+            self.take_turns();
             self.publish_turn()?;
+            if self.finished {
+                return Ok(());
+            }
             let due = self.next_look.unwrap_or(self.idle_save);
             if timer.deadline() != due {
                 timer.as_mut().reset(due);
@@ -220,11 +242,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 // A batch in hand goes out before the next one is taken. In between whoever writes to
                 // the socket gets its turn.
                 () = yield_now(), if self.can_publish() => {}
-                item = self.parts.source.next(), if self.reading.is_none() && !self.stream_ended => {
+                // Also while rows are published: what comes then ends the turn.
+                item = self.parts.source.next(), if self.publishes_rows() && self.held.is_none() && !self.stream_ended => {
                     self.on_item(item?);
                 }
+                news = self.copying.next() => self.on_news(news)?,
                 // The server ended the stream and everything before the end is confirmed.
-                () = ready(()), if self.stream_ended && self.window.is_empty() && self.reading.is_none() =>
+                () = ready(()), if self.stream_ended && self.window.is_empty() && self.reading.is_none() && self.held.is_none() =>
                     return Err(self.end_of_stream()),
             }
         }
@@ -241,16 +265,25 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     .idle_token()
                     .filter(|_| batch.is_empty())
                     .map(|token| (token.clone(), batch.received_at()));
+                self.note_horizon(&batch);
                 if batch.is_empty() {
                     self.await_mongodb();
                 } else {
                     self.wake_up();
                     self.parts.metrics.split_events.inc_by(batch.joined());
-                    self.reading = Some(Reading { batch, next: 0 });
+                    self.take_batch(batch);
                     self.parts.status.mongodb_owes(None);
                 }
                 self.take_idle();
             }
+        }
+    }
+
+    fn take_batch(&mut self, batch: Arc<EventBatch>) {
+        let reading = Some(Reading { batch, next: 0 });
+        match self.copying.holds_the_stream() {
+            true => self.held = reading,
+            false => self.reading = reading,
         }
     }
 
@@ -297,6 +330,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         if now >= self.idle_save {
             self.idle_save = now + self.parts.settings.pace.idle_save;
         }
+        self.look_at_snapshot()?;
         self.next_look = self.has_more_to_see().then(|| now + self.tick());
         Ok(())
     }
@@ -305,7 +339,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     fn has_more_to_see(&mut self) -> bool {
         let published = self.window.next_seq() - 1;
         let moved = std::mem::replace(&mut self.seen, published) != published;
-        moved || !self.window.is_empty() || self.reading.is_some() || self.unsaved_events() > 0
+        moved
+            || !self.window.is_empty()
+            || self.reading.is_some()
+            || self.unsaved_events() > 0
+            || self.copying.is_active()
     }
 
     fn end_of_stream(&self) -> Error {
@@ -323,7 +361,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     async fn finish(&mut self, outcome: Result<()>) -> Result<()> {
         let time = match &outcome {
             Ok(()) => {
-                self.parts.status.enter(State::Draining, None);
+                if !self.finished {
+                    self.parts.status.enter(State::Draining, None);
+                }
                 self.parts.settings.drain_deadline
             }
             Err(_) => self
@@ -334,7 +374,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         };
         let now = Instant::now();
         // Not yet published: the next run reads it again.
-        self.reading = None;
+        (self.reading, self.held) = (None, None);
         let broker_is_there = outcome.as_ref().map_or_else(
             |error| !error.is_rabbitmq() || error.kind().leaves_the_broker(),
             |()| true,
@@ -344,6 +384,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             drained = self.drain(now + time * 3 / 4).await;
         }
         let saved = self.save_last(now + time).await;
+        // Whatever comes of it: without it, a few pages are read again.
+        let _ = timeout_at(now + time, self.save_snapshot()).await;
         outcome.and(drained).and(saved)
     }
 

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, Operation};
 use crate::metrics::Stage;
 use crate::sink::Sink;
+use crate::snapshot::turns::token_time;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -54,6 +55,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             return Ok(());
         }
         let operation = event.operation;
+        let time = match self.copying.is_active() {
+            true => event.token_data.and_then(token_time),
+            false => None,
+        };
+        let is_row = reading.batch.page_number().is_some();
         let read = event.raw.as_bytes().len() as u64;
         let which = self.tally.which(event.coll);
         self.tally.count(which, Stage::Received, operation, read);
@@ -78,7 +84,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             which,
             bytes,
             published_at: now,
-            written_at: event_time(&event),
+            // A row tells nothing of how long a write takes to get here.
+            written_at: event_time(&event).filter(|_| !is_row),
             sampled: message.trace.is_some_and(|trace| trace.sampled),
         };
         self.window.push(sent, bytes);
@@ -86,7 +93,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         if reading.next == reading.batch.len() {
             reading.batch.encoded();
             self.reading = None;
-            self.await_mongodb();
+            if !is_row {
+                self.await_mongodb();
+            }
+        }
+        match is_row {
+            true => self.row_published(seq),
+            false => self.pass(time),
         }
         Ok(())
     }

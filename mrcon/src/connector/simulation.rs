@@ -390,6 +390,8 @@ fn begin(world: &Shared, metrics: &Metrics, process: &Process) -> Running {
         metrics: metrics.connector(&status),
         status: Arc::clone(&status),
         custom: CustomMetrics::default().for_entry(&[config], 0),
+        copier: None,
+        in_snapshot: false,
     };
     let stop = CancellationToken::new();
     let token = stop.clone();

@@ -215,6 +215,8 @@ fn parts<S: Sink>(
             .connector(&status),
         status,
         custom: options.custom,
+        copier: None,
+        in_snapshot: false,
     }
 }
 

@@ -60,6 +60,14 @@ pub enum ErrorKind {
     CheckpointMismatch,
     /// The position in the checkpoint is not one that was saved there.
     PositionForeign,
+    /// A snapshot document is there and cannot be understood.
+    SnapshotCorrupt,
+    /// The document of a running snapshot was deleted.
+    SnapshotDeleted,
+    /// A snapshot cannot be done.
+    SnapshotRefused,
+    /// There is a snapshot that is not over.
+    SnapshotRunning,
     /// Another instance runs this connector: it claimed a newer epoch.
     Fenced,
     /// An event is not what a change event looks like, or cannot be encoded.
@@ -308,6 +316,30 @@ impl ErrorKind {
                 R::HistoryLost,
                 Some(Checkpoint),
                 "restore the resume token document, or accept it as it is with the command `mrcond position accept`, or begin from now with `mrcond position reset`, then restart mrcond",
+            ),
+            ErrorKind::SnapshotCorrupt => (
+                Halt,
+                R::UnhandledError,
+                Some(Checkpoint),
+                "delete this connector's snapshot document in the resume token collection to give the snapshot up, then restart mrcond",
+            ),
+            ErrorKind::SnapshotDeleted => (
+                Retry,
+                R::UnhandledError,
+                Some(Checkpoint),
+                "nothing to do: the snapshot is given up",
+            ),
+            ErrorKind::SnapshotRefused => (
+                Retry,
+                R::UnhandledError,
+                Some(Mongo),
+                "correct what the cause names, and ask for the snapshot again",
+            ),
+            ErrorKind::SnapshotRunning => (
+                Retry,
+                R::UnhandledError,
+                Some(Checkpoint),
+                "wait until it is over (/status shows how far it is), or delete the connector's snapshot document to give it up",
             ),
             ErrorKind::Fenced => (
                 Halt,

@@ -19,6 +19,8 @@ pub(crate) enum Phase {
     Prepare,
     /// Reading or writing the checkpoint.
     Checkpoint,
+    /// Reading documents for a snapshot.
+    Copy,
 }
 
 impl Error {
@@ -50,6 +52,7 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (Phase::FirstRead | Phase::Read, Some(10334)) => ErrorKind::EventTooLarge,
         (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
         (_, Some(40573)) => ErrorKind::NotReplicaSet,
+        (Phase::Copy, Some(code)) if is_about_the_watch(code) => ErrorKind::SnapshotRefused,
         (_, Some(code)) if is_about_the_watch(code) => ErrorKind::WatchRefused,
         _ => ErrorKind::Mongo,
     }
@@ -138,7 +141,7 @@ fn describe(phase: Phase, error: &DriverError) -> String {
                 .trim_end();
             match phase {
                 Phase::FirstRead | Phase::Read => name,
-                Phase::Open | Phase::Resume | Phase::Prepare | Phase::Checkpoint => {
+                Phase::Open | Phase::Resume | Phase::Prepare | Phase::Checkpoint | Phase::Copy => {
                     format!("{name}: {message}")
                 }
             }

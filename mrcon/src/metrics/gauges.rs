@@ -23,7 +23,7 @@ struct Definition {
     join: fn(f64, f64) -> f64,
 }
 
-const DEFINITIONS: [Definition; 12] = [
+const DEFINITIONS: [Definition; 13] = [
     Definition {
         name: "mrcon_unconfirmed_messages",
         help: "Messages published and not yet confirmed",
@@ -51,13 +51,13 @@ const DEFINITIONS: [Definition; 12] = [
     Definition {
         name: "mrcon_replication_lag_seconds",
         help: "Now minus the time of the last confirmed position, event or idle token; absent until known",
-        read: |status| status.lag().map(|lag| lag.as_secs_f64()),
+        read: |status| going(status)?.lag().map(|lag| lag.as_secs_f64()),
         join: f64::max,
     },
     Definition {
         name: "mrcon_checkpoint_age_seconds",
         help: "Time since a position was last made durable by this process; absent before the first time",
-        read: |status| status.saved_at().map(age),
+        read: |status| going(status)?.saved_at().map(age),
         join: f64::max,
     },
     Definition {
@@ -69,21 +69,26 @@ const DEFINITIONS: [Definition; 12] = [
     Definition {
         name: "mrcon_progress_age_seconds",
         help: "Time since the confirmed position last moved, by an event or an idle token; absent before it first did",
-        read: |status| status.progressed_at().map(age),
+        read: |status| going(status)?.progressed_at().map(age),
         join: f64::max,
     },
     Definition {
         name: "mrcon_time_to_history_loss_seconds",
         help: "How long the connector may stay stuck before its saved position leaves the oplog; absent while either is unknown",
-        read: |status| status.time_to_history_loss().map(|time| time.as_secs_f64()),
+        read: |status| Some(going(status)?.time_to_history_loss()?.as_secs_f64()),
         join: f64::min,
     },
     Definition {
         name: "mrcon_snapshot_running",
         help: "1 while a snapshot runs",
-        // Not built yet, so none ever runs.
-        read: |_| Some(0.0),
+        read: |status| Some(number(status.is_in_snapshot())),
         join: f64::max,
+    },
+    Definition {
+        name: "mrcon_snapshot_progress_ratio",
+        help: "Part of the last snapshot, or of the running one, that is confirmed, from 0 to 1; absent before the first, and with a filter until it is over",
+        read: |status| status.snapshot_progress()?.ratio(),
+        join: f64::min,
     },
     Definition {
         name: "mrcon_mongodb_up",
@@ -112,6 +117,11 @@ const BUDGET_HELP: &str =
     "Memory that all connectors together may hold for events: server.memory_budget";
 const USED: &str = "mrcon_memory_used_bytes";
 const USED_HELP: &str = "Memory that all connectors together hold for events: being read, being published, waiting for confirms";
+
+/// Of a connector that has done all that it was for, no age means anything.
+fn going(status: &ConnectorStatus) -> Option<&ConnectorStatus> {
+    (status.state() != State::Finished).then_some(status)
+}
 
 fn number(flag: bool) -> f64 {
     f64::from(u8::from(flag))

@@ -71,8 +71,7 @@ pub struct Metrics {
     deduplication_resets: IntCounterVec,
     gaps: IntCounterVec,
     split_events: IntCounterVec,
-    /// Gaps, split events, snapshot documents: there from the start, at 0.
-    rare: [IntCounterVec; 1],
+    snapshot_documents: IntCounterVec,
     configured: IntGauge,
     history: HistoryMetrics,
     gauges: ConnectorGauges,
@@ -106,6 +105,7 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) rabbitmq_reconnects: IntCounter,
     pub(crate) gaps: IntCounter,
     pub(crate) split_events: IntCounter,
+    pub(crate) snapshot_documents: IntCounter,
     /// Of connectors over the stream protocol; empty for others.
     deduplication_resets: Vec<IntCounter>,
 }
@@ -230,13 +230,11 @@ impl Metrics {
                 "Change events over 16 MiB that came in fragments and were put together",
                 None,
             )?,
-            rare: [
-                new.counters(
-                    "mrcon_snapshot_documents_total",
-                    "Documents that snapshots have read",
-                    None,
-                )?,
-            ],
+            snapshot_documents: new.counters(
+                "mrcon_snapshot_documents_total",
+                "Documents that snapshots have read and RabbitMQ has confirmed",
+                None,
+            )?,
             configured: new.gauge(
                 "mrcon_configured_connectors",
                 "Connectors in the configuration; those that run are mrcon_running_servers_total",
@@ -287,9 +285,7 @@ impl Metrics {
         let [received, ..] = &self.by_operation.events;
         each(received, labels, Operation::ALL.map(Operation::as_str));
         each(&self.dead_letters, labels, DEAD_LETTER_REASONS);
-        for counters in &self.rare {
-            one(counters);
-        }
+        one(&self.split_events);
         self.configured.inc();
         ConnectorMetrics {
             database: status.database.clone(),
@@ -311,6 +307,7 @@ impl Metrics {
             rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
             gaps: one(&self.gaps),
             split_events: one(&self.split_events),
+            snapshot_documents: one(&self.snapshot_documents),
             deduplication_resets: match status.protocol {
                 Protocol::Amqp => Vec::new(),
                 Protocol::Stream => each(

@@ -15,6 +15,7 @@ use crate::metrics::custom::CustomObservers;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::pace::{Pace, Place};
 use crate::sink::AnySink;
+use crate::snapshot::copier::Copier;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
 use mongodb::Client;
@@ -38,6 +39,7 @@ pub(super) struct Entry {
     pub(super) status: Arc<ConnectorStatus>,
     pub(super) metrics: ConnectorMetrics,
     pub(super) custom: CustomObservers,
+    pub(super) copier: Arc<Copier>,
     /// Why the next run cannot go on from the saved position, and is to go on from now.
     pub(super) lost: Mutex<Option<Lost>>,
 }
@@ -66,6 +68,8 @@ pub(super) struct Ended {
     /// What went wrong besides, on the other side.
     pub(super) also: Option<String>,
     pub(super) outcome: Result<()>,
+    /// It has done all that it was for.
+    pub(super) finished: bool,
 }
 
 impl Ended {
@@ -76,6 +80,7 @@ impl Ended {
             healthy: Duration::ZERO,
             also: None,
             outcome,
+            finished: false,
         }
     }
 }
@@ -110,6 +115,8 @@ impl Entry {
         };
         let store = MongoCheckpoints::new(client, config);
         let metrics = metrics.connector(&status);
+        // An account of its own: pages must find room while a batch of the stream waits for them.
+        let copier = Copier::new(client, config, &about.scope, budget.open());
         Entry {
             index: place.index,
             config: config.clone(),
@@ -119,6 +126,7 @@ impl Entry {
             status,
             metrics,
             custom: about.custom,
+            copier: Arc::new(copier),
             lost: Mutex::default(),
         }
     }
@@ -137,6 +145,17 @@ impl Entry {
         legacy: Legacy,
         stop: CancellationToken,
     ) -> Ended {
+        match self.copier.has_nothing_to_do().await {
+            Ok(false) => {}
+            Ok(true) => {
+                let ended = Ended::before_it_ran(legacy, Ok(()));
+                return Ended {
+                    finished: true,
+                    ..ended
+                };
+            }
+            Err(error) => return Ended::before_it_ran(legacy, Err(error)),
+        }
         let opened = tokio::select! {
             biased;
             () = stop.cancelled() => return Ended::before_it_ran(legacy, Ok(())),
@@ -177,6 +196,7 @@ impl Entry {
             healthy: began.elapsed(),
             also: None,
             outcome,
+            finished: self.copier.has_finished(),
         }
     }
 
@@ -236,6 +256,8 @@ impl Entry {
             status: Arc::clone(&self.status),
             metrics: self.metrics.clone(),
             custom: self.custom.clone(),
+            copier: Some(Arc::clone(&self.copier)),
+            in_snapshot: source.snapshot.is_some_and(|phase| !phase.is_over()),
         })
     }
 }

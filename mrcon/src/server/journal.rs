@@ -122,7 +122,7 @@ impl Journal {
                 say!(debug, status, "connector runs again");
             }
             (State::Starting | State::Running | State::Restarting, _) => {}
-            (State::Halted | State::Draining | State::Stopped, _) => {}
+            (State::Halted | State::Draining | State::Stopped | State::Finished, _) => {}
         }
         match status.unsaved() {
             Some(unsaved) if unsaved.over && unsaved.at.elapsed() >= STEADY => {

@@ -5,11 +5,12 @@
 
 use super::entry::{Entry, Legacy};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim};
-use crate::config::SplitLargeEvents;
+use crate::config::{OnHistoryLost, SplitLargeEvents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::{Gap, Lost};
 use crate::lineage::Producer;
+use crate::snapshot::{Phase, Progress};
 use crate::source::{EventBatch, Source, Watch};
 use mongodb::Client;
 use std::sync::PoisonError;
@@ -25,6 +26,8 @@ pub(super) struct Opened {
     pub(super) producer: Option<Producer>,
     /// Whether it begins with the record of a gap.
     pub(super) after_gap: bool,
+    /// How far a snapshot is, if there ever was one.
+    pub(super) snapshot: Option<Phase>,
 }
 
 impl Opened {
@@ -41,6 +44,7 @@ impl Entry {
         let ours_alone = self.status.claimed(claim.epoch);
         let lost = self.lost(&claim);
         self.check(&claim, lost.is_some())?;
+        let snapshot = self.snapshot(&claim).await?;
         let stored = claim.stored.clone();
         let seq = stored.as_ref().map_or(0, |stored| stored.seq);
         let own = legacy.confirmed.clone().filter(|own| {
@@ -56,7 +60,12 @@ impl Entry {
             self.status.saved_position(stored.at);
         }
         if let Some(lost) = lost {
-            return self.open_behind_gap(client, claim, start, &lost).await;
+            let snapshot = match self.config.watched.on_history_lost {
+                OnHistoryLost::Snapshot => self.copy_anew().await?,
+                OnHistoryLost::Fail | OnHistoryLost::Now => snapshot,
+            };
+            let opened = self.open_behind_gap(client, claim, start, &lost).await?;
+            return Ok(Opened { snapshot, ..opened });
         }
         let (source, begin) = self.watch(client, start.as_ref()).await?;
         let gap = claim.gap.as_ref().filter(|_| start == stored);
@@ -68,7 +77,24 @@ impl Entry {
             }
         };
         let gap = gap.map(|event| Gap::stored(event, seq));
-        self.opened(source, (claim.epoch, claim.producer), (start, saved), gap)
+        let opened = self.opened(source, (claim.epoch, claim.producer), (start, saved), gap)?;
+        Ok(Opened { snapshot, ..opened })
+    }
+
+    /// How far a snapshot is. The configured one is asked for before the first position is saved:
+    /// otherwise a crash in between would forget it.
+    async fn snapshot(&self, claim: &Claim) -> Result<Option<Phase>> {
+        let record = self.copier.at_start(claim.stored.is_none()).await?;
+        self.status.set_snapshot(record.as_ref().map(Progress::of));
+        Ok(record.map(|record| record.phase))
+    }
+
+    /// Asks for a snapshot that makes up for a gap, in the place of whatever there is: it has missed the
+    /// same events. Before the position behind the gap is saved, so that a crash cannot forget it.
+    async fn copy_anew(&self) -> Result<Option<Phase>> {
+        let record = self.copier.behind_gap().await?;
+        self.status.set_snapshot(Some(Progress::of(&record)));
+        Ok(Some(record.phase))
     }
 
     /// Why the saved position is not to be used: as the last run has found out, or the operator wants.
@@ -186,6 +212,7 @@ impl Entry {
             saved,
             producer,
             after_gap,
+            snapshot: None,
         })
     }
 

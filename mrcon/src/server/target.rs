@@ -8,6 +8,7 @@ use crate::lineage::{self, Decision, Producer, Reset};
 use crate::sink::amqp::{AmqpConnections, AmqpSink, QueueNames};
 use crate::sink::stream::{StreamConnections, StreamLink};
 use crate::sink::{AnySink, Sink};
+use crate::snapshot::Phase;
 use crate::uri::{AmqpUri, StreamUri};
 use std::sync::Arc;
 
@@ -115,7 +116,11 @@ async fn publish_as(
     let repeatable = lineage::is_repeatable(watched);
     let decision = match source.after_gap {
         true => Decision::New(Some(Reset::PositionLost)),
-        false => lineage::decide(source.producer.as_ref(), seq, &numbering, repeatable),
+        false => {
+            let in_snapshot = source.snapshot == Some(Phase::Running);
+            let producer = source.producer.as_ref();
+            lineage::decide(producer, seq, &numbering, repeatable, in_snapshot)
+        }
     };
     let (producer, known) = match decision {
         Decision::Keep(producer) => (producer, true),

@@ -26,6 +26,8 @@ pub struct EventBatch {
     events: Vec<Range<usize>>,
     idle_token: Option<ResumeToken>,
     received_at: SystemTime,
+    /// Of rows of a snapshot, the number of their page.
+    page: Option<u64>,
     /// Text that is paid for: of the largest event, or of as many as wait for the socket. Text of
     /// ordinary events is about as long as their BSON.
     text_bytes: AtomicUsize,
@@ -71,7 +73,17 @@ impl EventBatch {
     pub(crate) fn of(event: &RawDocument) -> Result<EventBatch> {
         let mut events = RawArrayBuf::new();
         events.push(event);
-        EventBatch::with_events(&events, None)
+        EventBatch::with_events(events, None)
+    }
+
+    /// A page of a snapshot: its rows as events.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mongo`] when one is not BSON.
+    pub(crate) fn page(number: u64, rows: RawArrayBuf) -> Result<EventBatch> {
+        let mut batch = EventBatch::with_events(rows, None)?;
+        batch.page = Some(number);
+        Ok(batch)
     }
 
     /// In the place of `batch`, with these events and this idle token.
@@ -80,7 +92,7 @@ impl EventBatch {
     /// [`ErrorKind::Mongo`] when they are not BSON.
     pub(super) fn remade(
         batch: &EventBatch,
-        events: &RawArrayBuf,
+        events: RawArrayBuf,
         idle_token: Option<&ResumeToken>,
         joined: u64,
     ) -> Result<EventBatch> {
@@ -91,12 +103,24 @@ impl EventBatch {
         })
     }
 
-    fn with_events(events: &RawArrayBuf, idle_token: Option<&ResumeToken>) -> Result<EventBatch> {
-        let mut cursor = rawdoc! {"nextBatch": events.clone()};
+    fn with_events(events: RawArrayBuf, idle_token: Option<&ResumeToken>) -> Result<EventBatch> {
+        let mut cursor = rawdoc! {"nextBatch": events};
         if let Some(token) = idle_token {
             cursor.append(cstr!("postBatchResumeToken"), token.to_raw());
         }
         EventBatch::from_reply(Reply::Made(rawdoc! {"cursor": cursor}))
+    }
+
+    /// The same page, published when the stream had this idle token, heard of at `at`.
+    pub(crate) fn behind(mut self, token: &ResumeToken, at: SystemTime) -> EventBatch {
+        self.idle_token = Some(token.clone());
+        self.received_at = at;
+        self
+    }
+
+    /// The number of the page, if these are rows of a snapshot.
+    pub(crate) fn page_number(&self) -> Option<u64> {
+        self.page
     }
 
     fn from_reply(reply: Reply) -> Result<EventBatch> {
@@ -110,6 +134,7 @@ impl EventBatch {
             idle_token,
             received_at: SystemTime::now(),
             joined: 0,
+            page: None,
             room: None,
         })
     }

@@ -114,7 +114,7 @@ impl Fragments {
         }
         // A position within an event is none.
         let idle = batch.idle_token().filter(|_| self.come == 0);
-        EventBatch::remade(&batch, &whole, idle, joined)
+        EventBatch::remade(&batch, whole, idle, joined)
     }
 
     /// Takes fragment `number` of `of`; the whole event with the last one.

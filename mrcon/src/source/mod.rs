@@ -12,6 +12,7 @@ mod filter;
 mod fragments;
 mod gate;
 mod images;
+pub(crate) mod pages;
 mod watch;
 
 pub use batch::EventBatch;

@@ -6,6 +6,7 @@ use mrcon::budget::Budget;
 use mrcon::config::{CustomMetricType, Protocol};
 use mrcon::history::History;
 use mrcon::metrics::custom::{CustomMetrics, CustomNumber};
+use mrcon::snapshot::Progress;
 use mrcon::status::State::Blocked;
 use mrcon::status::{CollectionFigures, ConnectorStatus, Snapshot, rfc3339};
 use serde::Serialize;
@@ -116,8 +117,8 @@ struct Connector {
     restarts: u64,
     last_error: Option<LastError>,
     gaps: Gaps,
-    /// Of a running copy of the collection; there are none in this version.
-    snapshot: Option<()>,
+    /// The last one or the running one.
+    snapshot: Option<SnapshotProgress>,
 }
 
 /// Positions that were lost since the process began, and gone on behind.
@@ -200,6 +201,49 @@ struct Collection {
     events_confirmed: u64,
     bytes_confirmed: u64,
     last_event_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SnapshotProgress {
+    id: String,
+    trigger: &'static str,
+    phase: &'static str,
+    collection: Option<String>,
+    collections_left: usize,
+    chunks: usize,
+    chunks_done: usize,
+    documents: u64,
+    estimated_documents: Option<u64>,
+    progress_ratio: Option<f64>,
+    documents_per_second: Option<f64>,
+    remaining_seconds: Option<f64>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    problem: Option<String>,
+}
+
+impl From<Progress> for SnapshotProgress {
+    fn from(progress: Progress) -> SnapshotProgress {
+        SnapshotProgress {
+            progress_ratio: progress.ratio(),
+            remaining_seconds: progress
+                .remaining()
+                .map(|remaining| remaining.as_secs_f64()),
+            id: progress.id,
+            trigger: progress.trigger,
+            phase: progress.phase.as_str(),
+            collection: progress.collection,
+            collections_left: progress.collections_left,
+            chunks: progress.chunks,
+            chunks_done: progress.chunks_done,
+            documents: progress.documents,
+            estimated_documents: progress.estimate,
+            documents_per_second: progress.rate,
+            started_at: progress.started_at.map(rfc3339),
+            finished_at: progress.finished_at.map(rfc3339),
+            problem: progress.problem,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -396,6 +440,6 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
                 seq: gap.seq,
             }),
         },
-        snapshot: None,
+        snapshot: status.snapshot_progress().map(SnapshotProgress::from),
     }
 }

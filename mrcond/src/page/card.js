@@ -111,7 +111,7 @@ export class Card {
     }
     const snapshot = connector.snapshot;
     show(this.snapshot, Boolean(snapshot));
-    if (snapshot) say(this.snapshot, `Snapshot ${snapshot.running ? "running" : "finished"}: ${plural(snapshot.documents, "document", "documents")}`);
+    if (snapshot) say(this.snapshot, `Snapshot ${snapshot.phase}: ${plural(snapshot.documents, "document", "documents")}`);
     this.rateChart.draw(this.rate.points(now), now, connector.rates?.confirmed_per_second ?? null);
     this.lagChart.draw(this.lag.points(now), now, connector.lag_seconds ?? null);
     if (this.expanded) this.drawDetails(now);

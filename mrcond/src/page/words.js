@@ -80,6 +80,7 @@ export const STATES = {
   starting: { rank: 4, tone: "calm", icon: "M8 1v3M8 12v3M1 8h3M12 8h3M3 3l2 2M11 11l2 2M13 3l-2 2M5 11l-2 2" },
   draining: { rank: 5, tone: "calm", icon: "M8 1v10M4 7l4 4 4-4M2 15h12" },
   stopped: { rank: 6, tone: "calm", icon: "M3 3h10v10H3z" },
+  finished: { rank: 8, tone: "calm", icon: "M2 8.5l4 4 8-9" },
   running: { rank: 7, tone: "good", icon: "M8 1a7 7 0 1 0 .01 0M4.5 8.5l2.5 2.5 4.5-5.5" },
 };
 const OTHER = { rank: 4, tone: "calm", icon: "M8 1a7 7 0 1 0 .01 0M3.1 12.9l9.8-9.8" };

@@ -29,6 +29,7 @@ mod positions;
 mod restarts;
 mod secrets;
 mod sharing;
+mod snapshot;
 mod stream;
 mod supervision;
 mod whole_database;

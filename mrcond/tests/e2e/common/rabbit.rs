@@ -491,6 +491,18 @@ impl Collector {
         locked(&self.received).len()
     }
 
+    /// Waits until a message of this kind has come.
+    pub(crate) async fn until_has(&self, what: &str, is_it: impl Fn(&Delivery) -> bool) {
+        eventually(PATIENTLY, what, async || {
+            let received = locked(&self.received);
+            match received.iter().rev().any(&is_it) {
+                true => Ok(()),
+                false => Err(format!("{} messages", received.len())),
+            }
+        })
+        .await;
+    }
+
     /// Waits until there are at least `count` messages.
     pub(crate) async fn at_least(&self, count: usize) {
         eventually(

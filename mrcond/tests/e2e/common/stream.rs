@@ -127,6 +127,7 @@ pub(crate) async fn resets(daemon: &Daemon) -> BTreeMap<String, f64> {
         "not_repeatable",
         "position_lost",
         "protocol_changed",
+        "snapshot",
         "stream_lost",
     ];
     assert!(reasons.iter().copied().eq(expected), "{reasons:?}");

@@ -1,0 +1,80 @@
+//! Asking for a snapshot of a connector that runs, and seeing how far it is.
+
+use super::progress::Progress;
+use super::record::{Record, Trigger};
+use super::store::SnapshotStore;
+use crate::config::CollectionConfig;
+use crate::error::mongo::Phase;
+use crate::error::{Error, ErrorKind, Result};
+use crate::server::connect;
+use crate::uri::MongoUri;
+use bson::{Document, doc};
+use mongodb::{Client, Database};
+
+/// The snapshots of one configured connector.
+#[derive(Debug)]
+pub struct Snapshots {
+    store: SnapshotStore,
+    database: Database,
+    collection: String,
+    has_pipeline: bool,
+}
+
+impl Snapshots {
+    /// Of this entry of a configuration.
+    ///
+    /// # Errors
+    /// When the MongoDB URI cannot be understood.
+    pub async fn of(uri: &MongoUri, entry: &CollectionConfig) -> Result<Snapshots> {
+        let client: Client = connect(uri, 0).await?;
+        Ok(Snapshots {
+            store: SnapshotStore::new(&client, entry),
+            database: client.database(&entry.watched.db_name),
+            collection: entry.watched.coll_name.clone(),
+            has_pipeline: !entry.watched.pipeline.is_empty(),
+        })
+    }
+
+    /// Asks for one, of the documents that match `filter`, and returns its id. Whoever runs the
+    /// connector finds it within seconds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SnapshotRefused`] when it cannot be done: MongoDB does not take the filter, or the
+    /// entry has a pipeline. [`ErrorKind::SnapshotRunning`] when there is one that is not over.
+    /// Otherwise what keeps MongoDB from answering.
+    pub async fn ask(&self, filter: Option<Document>) -> Result<String> {
+        if self.has_pipeline {
+            let text = "ask for a snapshot: the entry has a `pipeline`, which is not supported yet";
+            return Err(Error::new(ErrorKind::SnapshotRefused, text));
+        }
+        if let Some(filter) = &filter {
+            self.check(filter).await?;
+        }
+        let record = Record::new(Trigger::Requested, filter);
+        match self.store.request(&record).await? {
+            true => Ok(record.id),
+            false => Err(Error::new(
+                ErrorKind::SnapshotRunning,
+                "ask for a snapshot: the last one is not over",
+            )),
+        }
+    }
+
+    /// Makes MongoDB plan the query, which reads nothing.
+    async fn check(&self, filter: &Document) -> Result<()> {
+        let query = doc! {"find": &self.collection, "filter": filter};
+        let command = doc! {"explain": query, "verbosity": "queryPlanner"};
+        let planned = self.database.run_command(command).await;
+        planned
+            .map(drop)
+            .map_err(|error| Error::mongo(Phase::Copy, "use the filter", error))
+    }
+
+    /// How far the last one is, or the running one; `None` if there never was one.
+    ///
+    /// # Errors
+    /// What keeps MongoDB from answering.
+    pub async fn progress(&self) -> Result<Option<Progress>> {
+        Ok(self.store.load().await?.as_ref().map(Progress::of))
+    }
+}
