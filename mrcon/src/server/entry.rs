@@ -145,31 +145,11 @@ impl Entry {
         legacy: Legacy,
         stop: CancellationToken,
     ) -> Ended {
-        match self.copier.has_nothing_to_do().await {
-            Ok(false) => {}
-            Ok(true) => {
-                let ended = Ended::before_it_ran(legacy, Ok(()));
-                return Ended {
-                    finished: true,
-                    ..ended
-                };
-            }
-            Err(error) => return Ended::before_it_ran(legacy, Err(error)),
-        }
-        let opened = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ended::before_it_ran(legacy, Ok(())),
-            opened = self.open(&client, &brokers, &legacy) => opened,
-        };
-        let parts = match opened {
+        // In a box, which is gone while it runs: what opening needs is much, and there may be hundreds of us.
+        let beginning = Box::pin(self.begin_run(&client, &brokers, legacy, &stop));
+        let parts = match beginning.await {
             Ok(parts) => parts,
-            Err(failure) => {
-                let ended = Ended::before_it_ran(legacy, Err(failure.error));
-                return Ended {
-                    also: failure.also,
-                    ..ended
-                };
-            }
+            Err(ended) => return ended,
         };
         let first = parts.start.as_ref().map_or(0, |start| start.seq);
         let (epoch, seq) = (parts.epoch, first);
@@ -198,6 +178,39 @@ impl Entry {
             outcome,
             finished: self.copier.has_finished(),
         }
+    }
+
+    /// Opens both sides, unless there is nothing to do; `Err` is the end of the run.
+    async fn begin_run(
+        &self,
+        client: &Client,
+        brokers: &Brokers,
+        legacy: Legacy,
+        stop: &CancellationToken,
+    ) -> Result<Parts<AnySink, MongoCheckpoints>, Ended> {
+        match self.copier.has_nothing_to_do().await {
+            Ok(false) => {}
+            Ok(true) => {
+                let ended = Ended::before_it_ran(legacy, Ok(()));
+                return Err(Ended {
+                    finished: true,
+                    ..ended
+                });
+            }
+            Err(error) => return Err(Ended::before_it_ran(legacy, Err(error))),
+        }
+        let opened = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(Ended::before_it_ran(legacy, Ok(()))),
+            opened = self.open(client, brokers, &legacy) => opened,
+        };
+        opened.map_err(|failure| {
+            let ended = Ended::before_it_ran(legacy, Err(failure.error));
+            Ended {
+                also: failure.also,
+                ..ended
+            }
+        })
     }
 
     /// Opens both sides at the same time, so that each one's health is known even if the other fails.

@@ -29,6 +29,8 @@ pub enum Phase {
 }
 
 impl Trigger {
+    const ALL: [Trigger; 3] = [Trigger::Configured, Trigger::Requested, Trigger::Gap];
+
     /// The word that is stored and shown.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -132,7 +134,8 @@ impl Record {
         };
         let phase = document.get_str("phase").unwrap_or_default();
         let phase = Phase::ALL.into_iter().find(|one| one.as_str() == phase);
-        let requested = text("trigger").as_deref() == Some(Trigger::Requested.as_str());
+        let trigger = document.get_str("trigger").unwrap_or_default();
+        let trigger = Trigger::ALL.into_iter().find(|one| one.as_str() == trigger);
         let chunks = document.get_array("chunks").map_err(|_| "chunks")?;
         let left = document.get_array("left").map_err(|_| "left")?;
         let left = left.iter().map(|name| name.as_str().map(str::to_owned));
@@ -142,10 +145,7 @@ impl Record {
         };
         Ok(Record {
             id: text("id").ok_or("id")?,
-            trigger: match requested {
-                true => Trigger::Requested,
-                false => Trigger::Configured,
-            },
+            trigger: trigger.ok_or("trigger")?,
             phase: phase.ok_or("phase")?,
             filter,
             collection: text("collection"),

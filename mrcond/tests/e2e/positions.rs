@@ -204,7 +204,10 @@ async fn gap_is_not_made_up_for_by_a_snapshot() {
     let deliveries = Collector::drain(&broker, &rig.name).await;
     let told = told(&deliveries);
     assert_eq!(told[10], json!("gap"));
-    assert_eq!(told[31..], (200..205).map(|key| json!(key)).collect::<Vec<_>>());
+    assert_eq!(
+        told[31..],
+        (200..205).map(|key| json!(key)).collect::<Vec<_>>()
+    );
     let mut copied = told[11..31].to_vec();
     copied.sort_by_key(Value::as_i64);
     let keys = (0..10).chain(100..110).map(|key| json!(key));
