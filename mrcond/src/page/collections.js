@@ -11,7 +11,7 @@ export class Collections {
     this.number = make("span", "hint");
     this.table = new Table(["Collection", "Events confirmed", "Last event"], 1);
     this.more = make("p", "hint");
-    const summary = make("summary", "", make("h4", "", "Collections"), this.number);
+    const summary = make("summary", "", make("h4", "", "Collections"), " ", this.number);
     this.element = make("details", "collections", summary, this.table.element, this.more);
   }
 
