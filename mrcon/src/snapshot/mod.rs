@@ -18,7 +18,7 @@
 //! follow a newer event. So a run takes no turn before its stream has passed the time at which the run
 //! began.
 //!
-//! [`plan`] and [`turns`] are pure and tested together against a model of a collection.
+//! `plan` and `turns` are pure and tested together against a model of a collection.
 
 pub(crate) mod copier;
 pub(crate) mod plan;
