@@ -156,7 +156,8 @@ pub const SHUTDOWN_TIMEOUT_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(600);
 
 /// Allowed `server.connectors_per_connection`. RabbitMQ allows 2,047 channels on a connection, if
-/// nobody changed that; where it allows fewer, more connections are opened.
+/// nobody changed that, and 256 publishers to streams; where these are too few, more connections are
+/// opened.
 pub const CONNECTORS_PER_CONNECTION_RANGE: RangeInclusive<u32> = 1..=65_535;
 
 /// Allowed `server.memory_budget`. An event of 16 MiB takes twice its size while it is read, and

@@ -40,8 +40,9 @@ pub struct ServerConfig {
     /// How long an orderly stop may take before what is still in flight is given up.
     #[serde(with = "duration")]
     pub shutdown_timeout: Duration,
-    /// Connectors that share a connection to RabbitMQ, each with a channel of its own. `None` is
-    /// `auto`: up to 8 connectors have a connection each, and more share a single one.
+    /// Connectors that share a connection to RabbitMQ, each with a channel or publishers of its own.
+    /// `None` is `auto`: up to 8 connectors of a protocol have a connection each, and more share a
+    /// single one.
     #[serde(with = "auto_number")]
     pub connectors_per_connection: Option<u32>,
     /// Memory for events that are read and not yet confirmed, of all connectors together, in bytes.

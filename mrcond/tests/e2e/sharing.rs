@@ -17,7 +17,7 @@ use Protocol::{Amqp, Stream};
 /// More than have a connection each.
 const CONNECTORS: usize = 12;
 /// What several collections get at the same time need not be much for each.
-const LOAD: Duration = Duration::from_millis(400);
+const LOAD: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Protocol {
@@ -173,7 +173,13 @@ async fn channel_that_fails_takes_its_neighbours_with_it() {
 async fn broker_that_is_killed_loses_events_of_connectors_on_one_connection() {
     let (mongo, mut broker) = (Mongo::shared().await, Broker::private().await);
     let mut rig = Rig::on(&mongo, &broker, "shared-kill").await;
-    let daemon = rig.start(&entries(&rig, Amqp)).await;
+    let quorum = entries(&rig, Amqp)
+        .into_iter()
+        .map(|entry| entry.with("rabbitmq.queue_type", "quorum"));
+    let daemon = rig.start(&quorum.collect::<Vec<_>>()).await;
+    for number in 0..CONNECTORS {
+        broker.knows_for_good(&queue(&rig, number)).await;
+    }
     write_to_each(&rig, 0, 100).await;
     broker.kill().await;
     write_to_each(&rig, 100, 100).await;
@@ -189,14 +195,12 @@ async fn each_of_many_stream_connectors_opens_a_connection_or_mixes_up_its_messa
     let (mongo, broker) = (Mongo::shared().await, Broker::private().await);
     let rig = Rig::on(&mongo, &broker, "sharing-stream").await;
     let mut all = entries(&rig, Stream);
-    all[5] = all[5]
-        .clone()
-        .with("rabbitmq.protocol", "amqp")
-        .with("rabbitmq.queue_type", "stream");
+    // One of the other protocol is none of them.
+    all.insert(0, entry(&rig, CONNECTORS));
     let daemon = rig.start(&all).await;
     let connected = connections(&broker, Stream).await;
     assert_eq!(connected.len(), 1, "{connected:?}");
-    let named = format!("mrcon {} and 10 more", all[0].name());
+    let named = format!("mrcon {} and 11 more", all[1].name());
     assert!(connected[0].contains(&named), "{connected:?}");
     assert_eq!(connections(&broker, Amqp).await.len(), 1);
     write_to_each(&rig, 0, 200).await;

@@ -21,6 +21,10 @@ pub(super) struct Streams {
     publishers: [Publisher; PUBLISHERS],
     /// Where the search for a free id begins: one that was given back is used as late as possible.
     next: u8,
+    /// A port left without the answer that it waited for. The broker stops reading a connection with
+    /// too many unconfirmed messages, and those in flight to a stream that fails count for ever; so
+    /// nobody else is let in, and who comes back finds another connection.
+    silent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub(super) struct Publishers {
     pub(super) ids: Vec<u8>,
     /// How many of them the broker may know.
     pub(super) declared: usize,
+    /// A request is not answered yet.
+    pub(super) waiting: bool,
 }
 
 /// The correlation id of a port's request.
@@ -50,6 +56,7 @@ impl Default for Streams {
         Streams {
             publishers: [Publisher::Free; PUBLISHERS],
             next: 0,
+            silent: false,
         }
     }
 }
@@ -109,11 +116,15 @@ impl Protocol for Streams {
     }
 
     fn admit(&mut self, number: u16, publishers: usize) -> Option<Publishers> {
+        if self.silent {
+            return None;
+        }
         let mut held = Publishers::default();
         self.reserve(number, publishers, &mut held).then_some(held)
     }
 
     fn leave(&mut self, _number: u16, held: &Publishers) -> Vec<u8> {
+        self.silent |= held.waiting;
         let mut out = Vec::new();
         for (index, id) in held.ids.iter().enumerate() {
             let known = index < held.declared;
@@ -383,6 +394,23 @@ mod tests {
         link.arrives(&answer(command::OPEN, asked)).unwrap();
         let call = seat.call(command::OPEN, |_| {}, "ask").now_or_never();
         assert!(call.unwrap().unwrap().accepted("ask").is_ok());
+    }
+
+    #[test]
+    fn connection_that_does_not_answer_is_tried_again_and_again() {
+        let link = link();
+        let (_stays, refused, ignored) = (port(&link, 1), port(&link, 1), port(&link, 1));
+        let asked = correlation(refused.number(), 1);
+        let (mut refused, mut ignored) = (Seat::on(refused), Seat::on(ignored));
+        link.arrives(&answer(command::OPEN, asked)).unwrap();
+        let call = refused.call(command::OPEN, |_| {}, "ask").now_or_never();
+        assert!(call.is_some());
+        drop(refused);
+        assert!(Port::on(&link, 1).is_some());
+        let call = ignored.call(command::OPEN, |_| {}, "ask").now_or_never();
+        assert!(call.is_none());
+        drop(ignored);
+        assert!(Port::on(&link, 1).is_none());
     }
 
     #[test]

@@ -83,10 +83,14 @@ impl Seat {
         self.requests = self.requests.wrapping_add(1);
         let correlation = protocol::correlation(self.port.number(), self.requests);
         command::put_request(self.port.out(), key, correlation, fields);
+        self.port.held().waiting = true;
         loop {
             while let Some(frame) = self.next_frame()? {
                 match frame.answer(key, correlation, context)? {
-                    Reply::Answer(answer) => return Ok(answer),
+                    Reply::Answer(answer) => {
+                        self.port.held().waiting = false;
+                        return Ok(answer);
+                    }
                     // Of messages that this producer sent on this connection in an earlier run.
                     Reply::Other(frame) if frame.key == command::PUBLISH_CONFIRM => {}
                     Reply::Other(frame) => self.on_notice(frame, context)?,
