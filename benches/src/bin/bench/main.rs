@@ -18,6 +18,7 @@ mod reader;
 mod report;
 mod scale;
 mod scrape;
+mod snapshot;
 mod stage;
 mod table;
 mod target;
@@ -144,6 +145,7 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
         scale: None,
         peers: None,
         scrape: None,
+        snapshot: None,
         verdicts: Vec::new(),
     };
     say(&results.machine);
@@ -168,6 +170,9 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
     }
     if options.measures(Section::Memory) {
         results.memory = Some(memory::measure(place, options).await?);
+    }
+    if options.measures(Section::Snapshot) {
+        results.snapshot = Some(snapshot::measure(place, options).await?);
     }
     results.judge();
     Ok(results)
