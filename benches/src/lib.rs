@@ -9,6 +9,7 @@ pub mod broker;
 pub mod daemon;
 pub mod failure;
 pub mod http;
+mod listener;
 pub mod orders;
 pub mod output;
 pub mod process;

@@ -2,11 +2,10 @@
 
 use crate::broker::{Broker, answered};
 use crate::failure::{Failure, Result};
-use amqprs::callbacks::ChannelCallback;
+use crate::listener::{LastWords, Listener};
 use amqprs::channel::{BasicPublishArguments, Channel, ConfirmSelectArguments};
-use amqprs::{Ack, BasicProperties, Cancel, CloseChannel, DELIVERY_MODE_PERSISTENT, Nack, Return};
-use async_trait::async_trait;
-use mrcon::sink::{Outcome, Settlement};
+use amqprs::{BasicProperties, DELIVERY_MODE_PERSISTENT};
+use mrcon::sink::Settlement;
 use mrcon::uri::AmqpUri;
 use tokio::sync::mpsc;
 
@@ -15,6 +14,7 @@ pub struct Publisher {
     broker: Broker,
     channel: Channel,
     answers: mpsc::UnboundedReceiver<Settlement>,
+    words: LastWords,
     properties: BasicProperties,
     target: BasicPublishArguments,
 }
@@ -28,11 +28,9 @@ impl Publisher {
         let broker = Broker::connect(uri, "mrcon bench (amqprs)").await?;
         let channel = broker.channel().await?;
         let (sender, answers) = mpsc::unbounded_channel();
-        answered(
-            "listen to confirms",
-            channel.register_callback(Confirms(sender)),
-        )
-        .await?;
+        let words = LastWords::default();
+        let listener = Listener::of(words.clone()).with_answers(sender);
+        answered("listen to confirms", channel.register_callback(listener)).await?;
         let select = ConfirmSelectArguments::new(false);
         answered("turn publisher confirms on", channel.confirm_select(select)).await?;
         let mut properties = BasicProperties::default();
@@ -45,6 +43,7 @@ impl Publisher {
             broker,
             channel,
             answers,
+            words,
             properties,
             target,
         })
@@ -67,7 +66,10 @@ impl Publisher {
     /// When the connection is gone.
     pub async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
         match self.answers.recv_many(into, usize::MAX).await {
-            0 => Err(lost("RabbitMQ closed the channel")),
+            0 => {
+                let words = self.words.take().unwrap_or_default();
+                Err(lost(format_args!("RabbitMQ closed the channel {words}")))
+            }
             _ => Ok(()),
         }
     }
@@ -81,51 +83,4 @@ impl Publisher {
 /// A message that cannot be published.
 pub fn lost(reason: impl std::fmt::Display) -> Failure {
     Failure::because("publish", reason, "check RabbitMQ and try again")
-}
-
-/// Passes the broker's answers on. Delivery tags count from 1, as our numbers do.
-struct Confirms(mpsc::UnboundedSender<Settlement>);
-
-impl Confirms {
-    fn pass(&self, seq: u64, multiple: bool, outcome: Outcome) {
-        // Fails only when nobody waits for answers any more.
-        let _ = self.0.send(Settlement {
-            seq,
-            multiple,
-            outcome,
-        });
-    }
-}
-
-#[async_trait]
-impl ChannelCallback for Confirms {
-    async fn close(&mut self, _: &Channel, _: CloseChannel) -> Result<(), amqprs::error::Error> {
-        Ok(())
-    }
-
-    async fn cancel(&mut self, _: &Channel, _: Cancel) -> Result<(), amqprs::error::Error> {
-        Ok(())
-    }
-
-    async fn flow(&mut self, _: &Channel, active: bool) -> Result<bool, amqprs::error::Error> {
-        Ok(active)
-    }
-
-    async fn publish_ack(&mut self, _: &Channel, ack: Ack) {
-        self.pass(ack.delivery_tag(), ack.mutiple(), Outcome::Confirmed);
-    }
-
-    async fn publish_nack(&mut self, _: &Channel, nack: Nack) {
-        self.pass(nack.delivery_tag(), nack.multiple(), Outcome::Nacked);
-    }
-
-    async fn publish_return(
-        &mut self,
-        _: &Channel,
-        returned: Return,
-        _: BasicProperties,
-        _: Vec<u8>,
-    ) {
-        self.pass(0, false, Outcome::Returned(returned.reply_text().clone()));
-    }
 }

@@ -13,6 +13,13 @@ pub struct Connection {
     pub remote_port: u16,
 }
 
+impl Connection {
+    /// Whether both are ends of the same connection, if they are on the same machine.
+    pub fn is_other_end_of(&self, other: &Connection) -> bool {
+        (self.local_port, self.remote_port) == (other.remote_port, other.local_port)
+    }
+}
+
 /// What a process is connected to, whoever opened the connection.
 ///
 /// # Errors

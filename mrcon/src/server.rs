@@ -21,7 +21,6 @@ use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
 use crate::pace::Place;
-use crate::sink::amqp::AmqpConnections;
 use crate::source;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
@@ -137,13 +136,8 @@ impl Server {
                 Arc::new(entry)
             })
             .collect();
-        let names: Vec<String> = entries
-            .iter()
-            .map(|entry| entry.status.name.clone())
-            .collect();
         let sharing = config.server().connectors_per_connection;
-        let stream = StreamUri::from(&rabbitmq);
-        let amqp = AmqpConnections::new(rabbitmq, &names, sharing.map(|count| count as usize));
+        let brokers = Brokers::new(rabbitmq, &entries, sharing);
         let recorded = entries
             .iter()
             .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
@@ -151,10 +145,7 @@ impl Server {
         let history = History::new(settings, &client, recorded.collect(), metrics.history());
         Ok(Server {
             client,
-            brokers: Arc::new(Brokers {
-                amqp: Arc::new(amqp),
-                stream,
-            }),
+            brokers: Arc::new(brokers),
             shutdown_timeout: config.server().shutdown_timeout,
             metrics,
             entries,
@@ -168,7 +159,7 @@ impl Server {
         warn_if_unverified(&uri);
         Arc::get_mut(&mut self.brokers)
             .unwrap_or_else(|| unreachable!("shared only by running tasks"))
-            .stream = uri;
+            .lead_streams_to(uri);
         self
     }
 
@@ -394,6 +385,11 @@ impl Supervisor<'_> {
         note_connections(&connector.status, error);
         let halt = match policy.disposition {
             Disposition::Halt if goes_on(connector, slot, error, ended) => false,
+            Disposition::Halt
+                if error.kind() == ErrorKind::EventTooLarge && connector.splits_from_now() =>
+            {
+                false
+            }
             Disposition::Retry => false,
             Disposition::RetryThenHalt => slot.unroutable >= UNROUTABLE_ATTEMPTS,
             Disposition::Halt => true,
@@ -466,11 +462,17 @@ fn goes_on(connector: &Entry, slot: &mut Slot, error: &Error, ended: &Ended) -> 
     let Some(lost) = Lost::of(error) else {
         return false;
     };
-    slot.losses = match ended.progressed {
+    let policy = connector.config.watched.on_history_lost;
+    let progressed = match policy {
+        // Copying is none: a copy that never comes to its end begins again for ever.
+        OnHistoryLost::Snapshot => !connector.status.is_in_snapshot(),
+        OnHistoryLost::Fail | OnHistoryLost::Now => true,
+    };
+    slot.losses = match progressed && ended.progressed {
         true => 1,
         false => slot.losses + 1,
     };
-    let goes_on = match connector.config.watched.on_history_lost {
+    let goes_on = match policy {
         OnHistoryLost::Fail => false,
         OnHistoryLost::Now | OnHistoryLost::Snapshot => slot.losses <= MAX_LOSSES,
     };

@@ -734,9 +734,10 @@ impl ConnectorStatus {
         self.unconfirmed_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// MongoDB owes an answer from `due` on, or none.
-    pub(crate) fn mongodb_owes(&self, due: Option<Instant>) {
-        let millis = due.map_or(NEVER, |due| (due - self.clock).as_millis() as u64);
+    /// MongoDB owes an answer within this time, or none.
+    pub(crate) fn mongodb_owes(&self, within: Option<Duration>) {
+        let due = within.map(|within| self.listened() + within);
+        let millis = due.map_or(NEVER, |due| due.as_millis() as u64);
         self.mongodb_owes.store(millis, Ordering::Relaxed);
     }
 
@@ -747,11 +748,13 @@ impl ConnectorStatus {
         }
         match self.mongodb_owes.load(Ordering::Relaxed) {
             NEVER => Duration::ZERO,
-            due => self
-                .clock
-                .elapsed()
-                .saturating_sub(Duration::from_millis(due)),
+            due => self.listened().saturating_sub(Duration::from_millis(due)),
         }
+    }
+
+    /// How long there has been room to read an answer, in all.
+    fn listened(&self) -> Duration {
+        self.clock.elapsed().saturating_sub(self.memory.waited())
     }
 
     pub(crate) fn progressed(&self) {

@@ -21,6 +21,7 @@ use bson::{DateTime, Document, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use mongodb::{Client, Collection};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
@@ -67,6 +68,8 @@ pub struct Claim {
     pub foreign: bool,
     /// Whether the operator has given it up.
     pub is_reset: bool,
+    /// Whether there was an event over 16 MiB.
+    pub met_large: bool,
     /// A gap record that is to be published before anything behind the stored position.
     pub gap: Option<Document>,
     /// Under which name the last run published, if it was over the stream protocol.
@@ -107,6 +110,9 @@ pub struct MongoCheckpoints {
     producer: Arc<Mutex<Option<Document>>>,
     /// The number of the last event before a gap whose record is not confirmed.
     gap: Arc<Mutex<Option<u64>>>,
+    /// Whether there was an event over 16 MiB. MongoDB has to be asked for fragments from then on: it goes
+    /// on from the token of one only if it is.
+    met_large: Arc<AtomicBool>,
 }
 
 /// What is written into the document.
@@ -152,7 +158,18 @@ impl MongoCheckpoints {
             protocol: config.rabbitmq.protocol,
             producer: Arc::default(),
             gap: Arc::default(),
+            met_large: Arc::default(),
         }
+    }
+
+    /// Whether the connector has had an event over 16 MiB, in this process or before.
+    pub(crate) fn has_met_large(&self) -> bool {
+        self.met_large.load(Ordering::Relaxed)
+    }
+
+    /// There was one; whether it was the first.
+    pub(crate) fn meets_large(&self) -> bool {
+        !self.met_large.swap(true, Ordering::Relaxed)
     }
 
     /// Moves to `next` over a gap, durably, with the record that tells of it.
@@ -289,10 +306,14 @@ impl MongoCheckpoints {
                 foreign: false,
                 is_reset: false,
                 gap: None,
+                met_large: false,
                 producer: None,
             },
             Some(document) => self.understand(&document)?,
         };
+        if claim.met_large {
+            self.meets_large();
+        }
         self.remember(claim.producer.as_ref().map(producer_fields));
         *lock(&self.gap) = match (&claim.gap, &claim.stored) {
             (Some(_), Some(stored)) => Some(stored.seq),
@@ -310,14 +331,18 @@ impl MongoCheckpoints {
     }
 
     fn position_fields(&self, position: &Checkpoint) -> Result<Document> {
-        Ok(doc! {
+        let mut fields = doc! {
             "token": token_document(&position.token)?,
             "seq": position.seq as i64,
             "at": position.at.map(DateTime::from_system_time),
             "options": &self.options,
             "seal": stored::seal(&self.id, position),
             "saved_at": DateTime::now(),
-        })
+        };
+        if self.has_met_large() {
+            fields.insert("met_large", true);
+        }
+        Ok(fields)
     }
 
     async fn save_document(&self, epoch: u64, checkpoint: &Checkpoint) -> Result<()> {

@@ -41,6 +41,7 @@ pub(super) fn read(document: &Document, id: &Document, options: &Document) -> Re
         },
         foreign,
         is_reset,
+        met_large: document.get_bool("met_large").unwrap_or_default(),
         gap: gap.filter(|_| stored.is_some()),
         stored,
         producer: producer(document),

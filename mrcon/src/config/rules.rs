@@ -159,19 +159,22 @@ impl Rules {
         let range = SNAPSHOT_READERS_RANGE;
         self.range(at, "snapshot_readers", &readers, &range, readers);
         // Rows would go past what the pipeline leaves out or takes away.
-        let copies = watched.snapshot != Snapshot::Never;
-        if copies && !watched.pipeline.is_empty() {
-            let what = "together with `pipeline` is not supported yet";
-            self.wrong(at.key("snapshot"), what, "leave one of them out");
+        let copies = [
+            ("snapshot", watched.snapshot != Snapshot::Never),
+            (
+                "on_history_lost",
+                watched.on_history_lost == OnHistoryLost::Snapshot,
+            ),
+        ];
+        for (key, copies) in copies {
+            if copies && !watched.pipeline.is_empty() {
+                let what = "with a snapshot and `pipeline` is not supported yet";
+                self.wrong(at.key(key), what, "leave one of them out");
+            }
         }
     }
 
     fn not_yet_watched(&mut self, watched: &Watched, at: &KeyPath) {
-        let split = match watched.split_large_events {
-            SplitLargeEvents::Auto | SplitLargeEvents::Never => None,
-            SplitLargeEvents::Always => Some("true"),
-        };
-        self.not_yet(at.key("split_large_events"), split, "auto or false");
         let expanded = watched.show_expanded_events.then_some("true");
         self.not_yet(at.key("show_expanded_events"), expanded, "false");
         let start = match watched.start {
@@ -179,11 +182,6 @@ impl Rules {
             Start::At(time) => Some(time.try_to_rfc3339_string().unwrap_or_default()),
         };
         self.not_yet(at.key("start"), start.as_deref(), "now");
-        let history_lost = match watched.on_history_lost {
-            OnHistoryLost::Fail | OnHistoryLost::Now => None,
-            OnHistoryLost::Snapshot => Some("snapshot"),
-        };
-        self.not_yet(at.key("on_history_lost"), history_lost, "fail or now");
     }
 
     fn resume_tokens(&mut self, tokens: &ResumeTokens, at: &KeyPath) {

@@ -143,7 +143,7 @@ pub struct Watched {
     pub max_await_time: Option<Duration>,
     /// Most events that one answer of MongoDB brings.
     pub batch_size: u32,
-    /// Whether events over 16 MiB are split by the server. `true` is not supported yet.
+    /// Whether the server sends events over 16 MiB in fragments, which are put together here.
     pub split_large_events: SplitLargeEvents,
     /// Whether MongoDB reports DDL events such as `createIndexes`. `true` is not supported yet.
     pub show_expanded_events: bool,
@@ -153,7 +153,7 @@ pub struct Watched {
     pub snapshot: Snapshot,
     /// Pages that a snapshot reads at the same time.
     pub snapshot_readers: u32,
-    /// What to do when the saved position is lost. [`OnHistoryLost::Snapshot`] is not supported yet.
+    /// What to do when the saved position is lost.
     pub on_history_lost: OnHistoryLost,
     /// What to do after the collection was dropped or renamed.
     pub on_invalidate: OnInvalidate,

@@ -270,6 +270,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     self.await_mongodb();
                 } else {
                     self.wake_up();
+                    self.parts.metrics.split_events.inc_by(batch.joined());
                     self.take_batch(batch);
                     self.parts.status.mongodb_owes(None);
                 }
@@ -288,8 +289,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     /// Nothing is left to be published: the next word is MongoDB's.
     fn await_mongodb(&self) {
-        let due = Instant::now() + self.parts.settings.pace.max_await;
-        self.parts.status.mongodb_owes(Some(due));
+        let within = self.parts.settings.pace.max_await;
+        self.parts.status.mongodb_owes(Some(within));
     }
 
     /// Something has come: from here on there are deadlines, and rates that are not 0.
@@ -435,5 +436,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

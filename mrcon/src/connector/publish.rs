@@ -31,6 +31,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         if published > 0 {
             self.count();
             self.report();
+            // A large event has left large buffers, and the next one may not come for long.
+            self.scratch.clear();
         }
         Ok(())
     }
@@ -99,8 +101,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             true => self.row_published(seq),
             false => self.pass(time),
         }
-        // A large event has left large buffers, and the next one may not come for long.
-        self.scratch.clear();
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! by chance, happens here on purpose. Time is paused, so deadlines cost nothing.
 
 use super::*;
-use crate::budget::Budget;
+use crate::budget::{Account, Budget};
 use crate::checkpoint::Claim;
 use crate::config::{CollectionConfig, Config, DEFAULT_MEMORY_BUDGET};
 use crate::envelope::{Format, Message};
@@ -10,7 +10,7 @@ use crate::metrics::Metrics;
 use crate::metrics::custom::{CustomMetrics, CustomNumber};
 use crate::pace::Place;
 use crate::sink::Outcome;
-use crate::sink::amqp::Publisher;
+use crate::sink::amqp::{Publisher, Routes};
 use crate::sink::stream::write_message;
 use bson::doc;
 use prometheus::Registry;
@@ -76,6 +76,15 @@ struct FakeStore {
     mood: Mutex<Mood>,
 }
 
+impl Default for FakeStore {
+    fn default() -> Self {
+        FakeStore {
+            saves: watch::channel(Vec::new()).0,
+            mood: Mutex::new(Mood::Well),
+        }
+    }
+}
+
 impl CheckpointStore for FakeStore {
     async fn claim(&self) -> Result<Claim> {
         unreachable!("a run does not claim")
@@ -109,19 +118,23 @@ struct Stage {
 }
 
 struct Options {
+    collection: &'static str,
     start: u64,
     careful: bool,
     max_unconfirmed: u32,
     custom: CustomObservers,
+    memory: Arc<Account>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
+            collection: "coll",
             start: 0,
             careful: false,
             max_unconfirmed: 100,
             custom: observers(&CustomMetrics::default()),
+            memory: Budget::new(DEFAULT_MEMORY_BUDGET).open(),
         }
     }
 }
@@ -139,11 +152,8 @@ fn stage(options: Options) -> Stage {
     let (events, items) = mpsc::channel(16);
     let (answers, receiver) = unbounded_channel();
     let (published_sender, published) = watch::channel(Vec::new());
-    let (saves_sender, saves) = watch::channel(Vec::new());
-    let store = Arc::new(FakeStore {
-        saves: saves_sender,
-        mood: Mutex::new(Mood::Well),
-    });
+    let store = Arc::new(FakeStore::default());
+    let saves = store.saves.subscribe();
     let sink = FakeSink {
         answers: receiver,
         blocked: None,
@@ -174,9 +184,9 @@ fn parts<S: Sink>(
     sink: S,
     store: Arc<FakeStore>,
 ) -> Parts<S, FakeStore> {
-    let config = CollectionConfig::new("db", "coll", "queue");
-    let memory = Budget::new(DEFAULT_MEMORY_BUDGET).open();
-    let status = Arc::new(ConnectorStatus::new(&config, memory, Arc::default()));
+    let config = CollectionConfig::new("db", options.collection, "queue");
+    let status = ConnectorStatus::new(&config, options.memory, Arc::default());
+    let status = Arc::new(status);
     let start = Checkpoint {
         token: token("start"),
         seq: options.start,
@@ -211,10 +221,14 @@ fn parts<S: Sink>(
 }
 
 fn event(n: u64) -> bson::Document {
+    event_of("coll", n)
+}
+
+fn event_of(coll: &str, n: u64) -> bson::Document {
     doc! {
         "_id": {"_data": format!("{n:08}")},
         "operationType": "insert",
-        "ns": {"db": "db", "coll": "coll"},
+        "ns": {"db": "db", "coll": coll},
         "documentKey": {"_id": n as i64},
     }
 }
@@ -601,6 +615,49 @@ async fn silent_mongodb_looks_healthy() {
     assert_eq!(stage.status.complaint_line(), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn connector_that_waits_for_room_looks_healthy_or_blames_mongodb() {
+    use crate::status::{STALLED_AFTER, STARVED_AFTER};
+    const SECOND: Duration = Duration::from_secs(1);
+    let budget = Budget::new(100);
+    let (others, memory) = (budget.open(), budget.open());
+    let stage = stage(Options {
+        memory: Arc::clone(&memory),
+        ..Options::default()
+    });
+    stage.idle("now").await;
+    let complaint = || stage.status.complaint_line();
+    // The answer is there at once, and others hold all the room.
+    let held = others.reserve(100).await;
+    let waiting = tokio::spawn(async move { memory.reserve(50).await });
+    tokio::time::sleep(STARVED_AFTER - SECOND).await;
+    assert_eq!(complaint(), None, "others give theirs back by and by");
+    tokio::time::sleep(SECOND * 2).await;
+    let line = complaint().expect("they do not");
+    assert!(
+        line.contains("stalled") && line.contains("waits for room in the memory budget"),
+        "{line}"
+    );
+    drop(held);
+    let room = waiting.await.unwrap();
+    assert_eq!(complaint(), None, "blamed for the time of the waiting");
+    // A silence after that is MongoDB's own.
+    tokio::time::sleep(STALLED_AFTER + SECOND * 5).await;
+    let line = complaint().expect("nothing comes");
+    assert!(line.contains("MongoDB does not answer"), "{line}");
+    // Then something comes, and there is no room again.
+    let held = others.reserve(50).await;
+    let memory = Arc::clone(&stage.status.memory);
+    let waiting = tokio::spawn(async move { memory.reserve(50).await });
+    tokio::task::yield_now().await;
+    assert_eq!(complaint(), None, "it has answered");
+    drop((held, room));
+    drop(waiting.await.unwrap());
+    stage.idle("later").await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(complaint(), None);
+}
+
 /// A broker that takes whatever comes, as the bytes that would go over the wire.
 struct WillingSink<W> {
     write: W,
@@ -613,7 +670,7 @@ struct WillingSink<W> {
 
 impl<W> Sink for WillingSink<W>
 where
-    W: Fn(&mut Vec<u8>, u64, &Message<'_>) -> Result<()> + Send,
+    W: FnMut(&mut Vec<u8>, u64, &Message<'_>) -> Result<()> + Send,
 {
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
         self.published = seq;
@@ -648,12 +705,14 @@ where
     async fn close(self) {}
 }
 
-/// Allocations of a whole run over `batches` replies of a thousand orders each.
-fn allocations<W>(batches: u64, write: W) -> u64
+/// Allocations of a whole run over `batches` replies of a thousand orders each, which are of the
+/// collections in turn.
+fn allocations<W>(batches: u64, watched: &'static str, collections: &[&str], write: W) -> u64
 where
-    W: Fn(&mut Vec<u8>, u64, &Message<'_>) -> Result<()> + Send,
+    W: FnMut(&mut Vec<u8>, u64, &Message<'_>) -> Result<()> + Send,
 {
     let (events, items) = mpsc::channel(batches as usize);
+    let event = |n| event_of(collections[n as usize % collections.len()], n);
     for batch in 0..batches {
         let events_of_batch = (batch * 1000..(batch + 1) * 1000).map(event).collect();
         let item = SourceItem::Batch(Arc::new(EventBatch::made(events_of_batch, None)));
@@ -664,6 +723,10 @@ where
         .build()
         .unwrap();
     let stop = CancellationToken::new();
+    let options = Options {
+        collection: watched,
+        ..Options::default()
+    };
     let counted = allocation_counter::measure(|| {
         let (confirmed, outcome) = runtime.block_on(async {
             let sink = WillingSink {
@@ -674,17 +737,23 @@ where
                 last: batches * 1000,
                 stop: stop.clone(),
             };
-            let store = Arc::new(FakeStore {
-                saves: watch::channel(Vec::new()).0,
-                mood: Mutex::new(Mood::Well),
-            });
-            let parts = parts(Options::default(), Source::scripted(items), sink, store);
+            let parts = parts(options, Source::scripted(items), sink, Arc::default());
             Run::new(parts).run(&stop).await
         });
         outcome.unwrap();
         assert_eq!(confirmed.unwrap().seq, batches * 1000);
     });
     counted.count_total
+}
+
+/// What an event costs once a run has seen all there is, by what goes on in between.
+fn allocations_an_event<W>(watched: &'static str, collections: &[&str], mut write: W) -> f64
+where
+    W: FnMut(&mut Vec<u8>, u64, &Message<'_>) -> Result<()> + Send,
+{
+    let [many, few] =
+        [40, 10].map(|batches| allocations(batches, watched, collections, &mut write));
+    (many - few) as f64 / 30_000.0
 }
 
 /// From the server's reply in memory to the bytes for the socket, and back to the position.
@@ -697,14 +766,60 @@ fn event_costs_an_allocation() {
         write_message(out, seq, message);
         Ok(())
     };
-    let amqp = allocations(40, over_amqp) - allocations(10, over_amqp);
-    let streams = allocations(40, over_streams) - allocations(10, over_streams);
-    for (protocol, count) in [("AMQP", amqp), ("streams", streams)] {
-        let per_event = count as f64 / 30_000.0;
+    // A queue for each collection of a database.
+    let several = [
+        "orders",
+        "people",
+        "carts",
+        "a collection with a longer name",
+    ];
+    let mut routes = Routes::knowing(&several);
+    let routed = |out: &mut Vec<u8>, seq, message: &Message<'_>| {
+        assert!(routes.is_ready_for(message.coll)?);
+        routes.publisher().write(out, seq, message)
+    };
+    for (case, per_event) in [
+        ("AMQP", allocations_an_event("coll", &["coll"], over_amqp)),
+        (
+            "streams",
+            allocations_an_event("coll", &["coll"], over_streams),
+        ),
+        (
+            "database",
+            allocations_an_event("*", &several, over_streams),
+        ),
+        ("queues", allocations_an_event("*", &several, routed)),
+    ] {
         // What is left is done once a turn of the loop, for 64 events or a window.
-        assert!(
-            per_event < 0.05,
-            "{protocol}: {per_event} allocations an event"
-        );
+        assert!(per_event < 0.05, "{case}: {per_event} allocations an event");
     }
+}
+
+#[test]
+fn text_of_a_large_event_is_kept_until_the_next_one() {
+    const LARGE: usize = 4 << 20;
+    let sink = WillingSink {
+        write: |_: &mut Vec<u8>, _, _: &Message<'_>| Ok(()),
+        out: Vec::new(),
+        published: 0,
+        confirmed: 0,
+        last: 1,
+        stop: CancellationToken::new(),
+    };
+    let mut large = event(1);
+    large.insert("fullDocument", doc! {"text": "x".repeat(LARGE)});
+    let (_events, items) = mpsc::channel(1);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let source = runtime.block_on(async { Source::scripted(items) });
+    let mut run = Run::new(parts(Options::default(), source, sink, Arc::default()));
+    let batch = Arc::new(EventBatch::made(vec![large], None));
+    let counted = allocation_counter::measure(|| {
+        run.on_item(SourceItem::Batch(batch));
+        run.publish_turn().unwrap();
+    });
+    assert_eq!(run.window.len(), 1);
+    assert!(counted.bytes_max >= LARGE as u64, "{counted:?}");
+    assert!(counted.bytes_current < 1 << 20, "{counted:?}");
 }

@@ -261,7 +261,7 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Mongo),
-                "one change event exceeds 16 MiB: turn off before-images or full documents, or project large fields away with `pipeline`, then restart mrcond",
+                "one change event exceeds 16 MiB: set watched.split_large_events: auto (MongoDB 6.0.9 or 7.0), turn off before-images or full documents, or project large fields away with `pipeline`, then restart mrcond",
             ),
             ErrorKind::ImageMissing => (
                 Halt,

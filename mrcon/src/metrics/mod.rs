@@ -70,9 +70,8 @@ pub struct Metrics {
     dead_letters: IntCounterVec,
     deduplication_resets: IntCounterVec,
     gaps: IntCounterVec,
-    snapshot_documents: IntCounterVec,
-    /// There from the start, at 0.
     split_events: IntCounterVec,
+    snapshot_documents: IntCounterVec,
     configured: IntGauge,
     history: HistoryMetrics,
     gauges: ConnectorGauges,
@@ -105,6 +104,7 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) mongodb_reconnects: IntCounter,
     pub(crate) rabbitmq_reconnects: IntCounter,
     pub(crate) gaps: IntCounter,
+    pub(crate) split_events: IntCounter,
     pub(crate) snapshot_documents: IntCounter,
     /// Of connectors over the stream protocol; empty for others.
     deduplication_resets: Vec<IntCounter>,
@@ -306,6 +306,7 @@ impl Metrics {
             mongodb_reconnects: one(&self.mongodb_reconnects),
             rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
             gaps: one(&self.gaps),
+            split_events: one(&self.split_events),
             snapshot_documents: one(&self.snapshot_documents),
             deduplication_resets: match status.protocol {
                 Protocol::Amqp => Vec::new(),

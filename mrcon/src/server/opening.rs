@@ -5,6 +5,7 @@
 
 use super::entry::{Entry, Legacy};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim};
+use crate::config::{OnHistoryLost, SplitLargeEvents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::{Gap, Lost};
@@ -59,6 +60,10 @@ impl Entry {
             self.status.saved_position(stored.at);
         }
         if let Some(lost) = lost {
+            let snapshot = match self.config.watched.on_history_lost {
+                OnHistoryLost::Snapshot => self.copy_anew().await?,
+                OnHistoryLost::Fail | OnHistoryLost::Now => snapshot,
+            };
             let opened = self.open_behind_gap(client, claim, start, &lost).await?;
             return Ok(Opened { snapshot, ..opened });
         }
@@ -84,6 +89,14 @@ impl Entry {
         Ok(record.map(|record| record.phase))
     }
 
+    /// Asks for a snapshot that makes up for a gap, in the place of whatever there is: it has missed the
+    /// same events. Before the position behind the gap is saved, so that a crash cannot forget it.
+    async fn copy_anew(&self) -> Result<Option<Phase>> {
+        let record = self.copier.behind_gap().await?;
+        self.status.set_snapshot(Some(Progress::of(&record)));
+        Ok(Some(record.phase))
+    }
+
     /// Why the saved position is not to be used: as the last run has found out, or the operator wants.
     fn lost(&self, claim: &Claim) -> Option<Lost> {
         let found = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,6 +106,12 @@ impl Entry {
                 detail: "reset by the operator".to_owned(),
             })
         })
+    }
+
+    /// Whether the next run is to ask for an event over 16 MiB in fragments, as this one did not.
+    pub(super) fn splits_from_now(&self) -> bool {
+        let wish = self.config.watched.split_large_events;
+        wish == SplitLargeEvents::Auto && self.store.meets_large()
     }
 
     /// The next run begins from now, with a gap record.
@@ -132,6 +151,7 @@ impl Entry {
             watched: &self.config.watched,
             scope: &self.scope,
             max_await: self.settings.pace.max_await,
+            met_large: self.store.has_met_large(),
         };
         let token = start.map(|start| &start.token);
         Source::open(client, watch, token, &self.status.memory).await

@@ -6,17 +6,47 @@ use crate::config::{CollectionConfig, DATABASE_EVENTS, Protocol, RabbitMq, Targe
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
 use crate::sink::amqp::{AmqpConnections, AmqpSink, QueueNames};
-use crate::sink::stream::StreamLink;
+use crate::sink::stream::{StreamConnections, StreamLink};
 use crate::sink::{AnySink, Sink};
 use crate::snapshot::Phase;
-use crate::uri::StreamUri;
+use crate::uri::{AmqpUri, StreamUri};
 use std::sync::Arc;
 
 /// How to reach the broker over either protocol.
 #[derive(Debug)]
 pub(super) struct Brokers {
-    pub(super) amqp: Arc<AmqpConnections>,
-    pub(super) stream: StreamUri,
+    amqp: Arc<AmqpConnections>,
+    stream: StreamConnections,
+    /// For each entry: its place among those with its protocol.
+    places: Vec<usize>,
+}
+
+impl Brokers {
+    /// `sharing` is how many connectors use a connection together.
+    pub(super) fn new(uri: AmqpUri, entries: &[Arc<Entry>], sharing: Option<u32>) -> Brokers {
+        let sharing = sharing.map(|count| count as usize);
+        let (mut amqp, mut stream) = (Vec::new(), Vec::new());
+        let places = entries.iter().map(|entry| {
+            let names = match entry.config.rabbitmq.protocol {
+                Protocol::Amqp => &mut amqp,
+                Protocol::Stream => &mut stream,
+            };
+            names.push(entry.status.name.clone());
+            names.len() - 1
+        });
+        let places = places.collect();
+        let stream_uri = StreamUri::from(&uri);
+        Brokers {
+            amqp: Arc::new(AmqpConnections::new(uri, &amqp, sharing)),
+            stream: StreamConnections::new(stream_uri, &stream, sharing),
+            places,
+        }
+    }
+
+    /// Where connectors with `protocol: stream` find the broker.
+    pub(super) fn lead_streams_to(&mut self, uri: StreamUri) {
+        self.stream.lead_to(uri);
+    }
 }
 
 /// A connection to the queue or stream, over which nothing is published yet.
@@ -29,16 +59,14 @@ impl Target {
     pub(super) async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Target> {
         let (rabbitmq, names) = named(&entry.config)?;
         let rabbitmq = &rabbitmq;
+        let place = brokers.places[entry.index];
         match rabbitmq.protocol {
-            Protocol::Amqp => AmqpSink::connect(&brokers.amqp, entry.index, rabbitmq, names)
+            Protocol::Amqp => AmqpSink::connect(&brokers.amqp, place, rabbitmq, names)
                 .await
                 .map(Target::Amqp),
-            Protocol::Stream => {
-                let name = format!("mrcon {}", entry.status.name);
-                StreamLink::connect(&brokers.stream, &name, rabbitmq)
-                    .await
-                    .map(Target::Stream)
-            }
+            Protocol::Stream => StreamLink::connect(&brokers.stream, place, rabbitmq)
+                .await
+                .map(Target::Stream),
         }
     }
 

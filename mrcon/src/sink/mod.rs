@@ -6,7 +6,9 @@
 
 pub mod amqp;
 mod any;
+mod connections;
 mod headers;
+mod link;
 pub mod stream;
 mod tls;
 mod wire;

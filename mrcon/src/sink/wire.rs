@@ -113,16 +113,11 @@ impl Wire {
         self.output.unsent()
     }
 
-    /// Writes and reads what is possible now; waits if that is nothing.
-    ///
-    /// Resolves when something was read, or, if there was no room (`had_room` false), when the
-    /// output has fallen below `high`.
-    pub(super) async fn turn(&mut self, had_room: bool, high: usize) -> Result<()> {
-        poll_fn(|cx| {
-            if self.poll_turn(cx)? || (!had_room && self.unsent() < high) {
-                return Poll::Ready(Ok(()));
-            }
-            Poll::Pending
+    /// Writes, and waits until something was read.
+    pub(super) async fn turn(&mut self) -> Result<()> {
+        poll_fn(|cx| match self.poll_turn(cx)? {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
         })
         .await
     }

@@ -78,6 +78,13 @@ impl Copier {
         Ok(Some(record))
     }
 
+    /// Asks for a snapshot that makes up for a gap, whatever there is.
+    pub(crate) async fn behind_gap(&self) -> Result<Record> {
+        let record = Record::new(Trigger::Gap, None);
+        self.store.replace(&record).await?;
+        Ok(record)
+    }
+
     /// Whether the connector has done all that it was for.
     pub(crate) async fn has_nothing_to_do(&self) -> Result<bool> {
         if self.configured != Snapshot::Only {

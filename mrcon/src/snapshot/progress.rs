@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 pub struct Progress {
     /// Tells it from every other; in the `_id` of its rows.
     pub id: String,
-    /// `configured` or `requested`.
+    /// `configured`, `requested` or `gap`.
     pub trigger: &'static str,
     /// Whether it is still to begin, or over.
     pub phase: Phase,

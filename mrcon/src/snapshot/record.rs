@@ -11,6 +11,8 @@ pub(crate) enum Trigger {
     Configured,
     /// `mrcond snapshot`.
     Requested,
+    /// `watched.on_history_lost`, behind a gap.
+    Gap,
 }
 
 /// How far it is.
@@ -32,6 +34,7 @@ impl Trigger {
         match self {
             Trigger::Configured => "configured",
             Trigger::Requested => "requested",
+            Trigger::Gap => "gap",
         }
     }
 }

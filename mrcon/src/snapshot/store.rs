@@ -75,6 +75,18 @@ impl SnapshotStore {
         asked.await
     }
 
+    /// Puts it in the place of whatever there is.
+    ///
+    /// # Errors
+    /// What keeps the store from answering.
+    pub(crate) async fn replace(&self, record: &Record) -> Result<()> {
+        let replacing = self
+            .collection
+            .replace_one(doc! {"_id": &self.id}, record.stored())
+            .upsert(true);
+        call("ask for a snapshot", replacing).await.map(drop)
+    }
+
     /// From now on the run `epoch` works on it.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use super::filter::Filter;
 use crate::budget::{Reservation, UNSENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
+use bson::raw::cstr;
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
 use bson::rawdoc;
 use mongodb::raw_batch_cursor::RawBatch;
@@ -30,6 +31,8 @@ pub struct EventBatch {
     /// Text that is paid for: of the largest event, or of as many as wait for the socket. Text of
     /// ordinary events is about as long as their BSON.
     text_bytes: AtomicUsize,
+    /// How many of its events came in fragments.
+    joined: u64,
     /// This batch's part of the memory budget, given back when the batch is dropped.
     room: Option<Reservation>,
 }
@@ -70,7 +73,7 @@ impl EventBatch {
     pub(crate) fn of(event: &RawDocument) -> Result<EventBatch> {
         let mut events = RawArrayBuf::new();
         events.push(event);
-        EventBatch::of_all(events)
+        EventBatch::with_events(events, None)
     }
 
     /// A page of a snapshot: its rows as events.
@@ -78,13 +81,33 @@ impl EventBatch {
     /// # Errors
     /// [`ErrorKind::Mongo`] when one is not BSON.
     pub(crate) fn page(number: u64, rows: RawArrayBuf) -> Result<EventBatch> {
-        let mut batch = EventBatch::of_all(rows)?;
+        let mut batch = EventBatch::with_events(rows, None)?;
         batch.page = Some(number);
         Ok(batch)
     }
 
-    fn of_all(events: RawArrayBuf) -> Result<EventBatch> {
-        let cursor = rawdoc! {"nextBatch": events};
+    /// In the place of `batch`, with these events and this idle token.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mongo`] when they are not BSON.
+    pub(super) fn remade(
+        batch: &EventBatch,
+        events: RawArrayBuf,
+        idle_token: Option<&ResumeToken>,
+        joined: u64,
+    ) -> Result<EventBatch> {
+        Ok(EventBatch {
+            received_at: batch.received_at,
+            joined,
+            ..EventBatch::with_events(events, idle_token)?
+        })
+    }
+
+    fn with_events(events: RawArrayBuf, idle_token: Option<&ResumeToken>) -> Result<EventBatch> {
+        let mut cursor = rawdoc! {"nextBatch": events};
+        if let Some(token) = idle_token {
+            cursor.append(cstr!("postBatchResumeToken"), token.to_raw());
+        }
         EventBatch::from_reply(Reply::Made(rawdoc! {"cursor": cursor}))
     }
 
@@ -104,15 +127,14 @@ impl EventBatch {
         let (events, idle_token) = locate(reply.document()).map_err(|error| {
             Error::new(ErrorKind::Mongo, "read the reply of the change stream").with_source(error)
         })?;
-        let largest = events.iter().map(Range::len).max().unwrap_or_default();
-        let text_bytes = largest.max(reply.bytes().min(UNSENT_BYTES));
         Ok(EventBatch {
             reply,
+            text_bytes: expected_text(&events).into(),
             events,
             idle_token,
             received_at: SystemTime::now(),
+            joined: 0,
             page: None,
-            text_bytes: text_bytes.into(),
             room: None,
         })
     }
@@ -140,6 +162,7 @@ impl EventBatch {
     pub(super) fn filtered(mut self, filter: &mut Filter) -> EventBatch {
         let mut events = std::mem::take(&mut self.events);
         events.retain(|range| filter.takes(self.at(range)).unwrap_or(true));
+        self.text_bytes = expected_text(&events).into();
         self.events = events;
         self
     }
@@ -178,6 +201,16 @@ impl EventBatch {
         self.at(&self.events[index])
     }
 
+    /// All of its events, in order.
+    pub(super) fn events(&self) -> impl Iterator<Item = &RawDocument> {
+        self.events.iter().map(|range| self.at(range))
+    }
+
+    /// How many of its events came in fragments.
+    pub(crate) fn joined(&self) -> u64 {
+        self.joined
+    }
+
     fn at(&self, range: &Range<usize>) -> &RawDocument {
         let bytes = &self.reply.document().as_bytes()[range.clone()];
         RawDocument::from_bytes(bytes)
@@ -198,6 +231,13 @@ impl EventBatch {
     pub fn bytes(&self) -> usize {
         self.reply.bytes()
     }
+}
+
+/// Text that these events will have at a time: the largest one's, or what may wait for the socket.
+fn expected_text(events: &[Range<usize>]) -> usize {
+    let all: usize = events.iter().map(Range::len).sum();
+    let largest = events.iter().map(Range::len).max().unwrap_or_default();
+    all.min(largest.max(UNSENT_BYTES))
 }
 
 type Located = (Vec<Range<usize>>, Option<ResumeToken>);
@@ -248,7 +288,10 @@ impl EventBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bson::doc;
+    use crate::budget::{Account, Budget};
+    use crate::config::{EVERY_COLLECTION, Scope, Watched};
+    use bson::{Document, doc};
+    use std::sync::Arc;
 
     #[test]
     fn events_come_out_of_a_reply_changed_or_out_of_order() {
@@ -273,5 +316,89 @@ mod tests {
     fn reply_without_post_batch_token_is_refused() {
         let batch = EventBatch::made(vec![], None);
         assert!(batch.is_empty() && batch.idle_token().is_none());
+    }
+
+    const BUDGET: u64 = 64 << 20;
+
+    /// An event of `bytes` bytes, or a few more.
+    fn event(coll: &str, bytes: usize) -> Document {
+        doc! {"_id": {"_data": "82"}, "ns": {"db": "d", "coll": coll}, "text": "x".repeat(bytes)}
+    }
+
+    fn length(event: &Document) -> u64 {
+        bson::serialize_to_vec(event).unwrap().len() as u64
+    }
+
+    /// The reply and where `events` of it are, without their text.
+    fn without_text(batch: &EventBatch, events: usize) -> u64 {
+        (batch.bytes() + events * size_of::<Range<usize>>()) as u64
+    }
+
+    async fn paid(batch: EventBatch, account: &Arc<Account>) -> EventBatch {
+        batch.holding(account.reserve(BUDGET).await)
+    }
+
+    #[tokio::test]
+    async fn text_of_a_large_event_is_not_paid_for_or_not_given_back() {
+        let account = Budget::new(BUDGET).open();
+        let large = event("a", 3 << 20);
+        let batch = EventBatch::made(vec![event("a", 100), large.clone()], None);
+        let (there, large) = (without_text(&batch, 2), length(&large));
+        let batch = paid(batch, &account).await;
+        assert_eq!(account.held(), there + 2 * large, "before it is encoded");
+        // The first one's text is short, the second one's longer than its BSON.
+        batch.text_takes(200);
+        assert_eq!(account.held(), there + 2 * large);
+        let text = large + (1 << 20);
+        batch.text_takes(text as usize);
+        assert_eq!(account.held(), there + 2 * text, "while it is encoded");
+        batch.encoded();
+        assert_eq!(account.held(), there + text, "until it is confirmed");
+        drop(batch);
+        assert_eq!(account.budget().used(), 0);
+    }
+
+    #[tokio::test]
+    async fn text_of_small_events_is_paid_for_beyond_what_waits_for_the_socket() {
+        let account = Budget::new(BUDGET).open();
+        let small = event("a", 1000);
+        for (events, text) in [
+            (3, 3 * length(&small)),
+            (3000, UNSENT_BYTES as u64), // 3 MB of events
+        ] {
+            let batch = EventBatch::made(vec![small.clone(); events], None);
+            let there = without_text(&batch, events);
+            let batch = paid(batch, &account).await;
+            assert_eq!(account.held(), there + 2 * text, "{events} events");
+            batch.encoded();
+            assert_eq!(account.held(), there + text, "{events} events");
+        }
+    }
+
+    #[tokio::test]
+    async fn text_of_an_event_that_is_left_out_is_paid_for() {
+        let watched = Watched {
+            coll_name: EVERY_COLLECTION.to_owned(),
+            exclude: vec!["^big$".to_owned()],
+            ..Watched::default()
+        };
+        let mut filter = Filter::new(&Scope::new(&watched, Vec::new())).unwrap();
+        let account = Budget::new(BUDGET).open();
+        let (small, big) = (event("a", 100), event("big", 3 << 20));
+        for (events, kept) in [
+            (vec![big.clone(), small.clone(), big.clone()], 1),
+            (vec![big.clone(), big], 0),
+        ] {
+            let batch = EventBatch::made(events, None).filtered(&mut filter);
+            let there = without_text(&batch, kept);
+            let text = kept as u64 * length(&small);
+            let batch = paid(batch, &account).await;
+            assert_eq!((batch.len(), account.held()), (kept, there + 2 * text));
+            batch.text_takes(2 * text as usize);
+            assert_eq!(account.held(), there + 4 * text);
+            batch.encoded();
+            assert_eq!(account.held(), there + 2 * text);
+        }
+        assert_eq!(account.held(), 0);
     }
 }

@@ -9,6 +9,7 @@
 
 mod batch;
 mod filter;
+mod fragments;
 mod gate;
 mod images;
 pub(crate) mod pages;
@@ -22,6 +23,7 @@ use crate::config::{Scope, Watched};
 use crate::error::{Error, Result};
 use crate::event::ResumeToken;
 use filter::Filter;
+use fragments::Fragments;
 use futures_util::StreamExt;
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
@@ -53,6 +55,8 @@ pub struct Watch<'a> {
     pub scope: &'a Scope,
     /// How long MongoDB waits for an event before it says that there is none.
     pub max_await: Duration,
+    /// Whether there was an event over 16 MiB.
+    pub met_large: bool,
 }
 
 /// An open change stream. Dropping it closes the cursor.
@@ -95,6 +99,7 @@ impl Source {
         let (sender, items) = mpsc::channel(READ_AHEAD_BATCHES);
         let reader = Reader {
             cursor,
+            fragments: Fragments::default(),
             filter: Filter::new(watch.scope),
             account: Arc::clone(account),
             wrap: watch::reading_first,
@@ -148,6 +153,7 @@ impl Drop for Source {
 /// The task that owns the cursor.
 struct Reader {
     cursor: RawBatchCursor,
+    fragments: Fragments,
     filter: Option<Filter>,
     account: Arc<Account>,
     wrap: fn(mongodb::error::Error) -> Error,
@@ -179,6 +185,7 @@ impl Reader {
             Some(reply) => EventBatch::parse(reply.map_err(self.wrap)?)?,
         };
         self.expects_much = batch.bytes() >= MUCH_BYTES;
+        batch = self.fragments.join(batch)?;
         if batch.is_empty() {
             return Ok(SourceItem::Batch(Arc::new(batch)));
         }

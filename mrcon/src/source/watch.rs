@@ -4,7 +4,7 @@
 //! skips events; and it hands out one event at a time. A raw batch cursor over the same
 //! `aggregate` gives the server's replies as they are, and every error.
 
-use super::{Watch, filter};
+use super::{Watch, filter, fragments};
 use crate::checkpoint::token_document;
 use crate::config::{FullDocument, FullDocumentBeforeChange, Watched};
 use crate::error::mongo::Phase;
@@ -39,6 +39,12 @@ pub(super) async fn open(
     let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
     pipeline.extend(filter::stage(&database, scope).await);
     pipeline.extend(watched.pipeline.iter().cloned());
+    let wish = watched.split_large_events;
+    let splitting = with_deadline(fragments::stage(&database, wish, watch.met_large)).await?;
+    pipeline.extend(
+        splitting
+            .map_err(|error| Error::mongo(Phase::Open, "ask MongoDB for its version", error))?,
+    );
     let target = match scope.is_database() {
         true => Bson::Int32(1),
         false => Bson::String(watched.coll_name.clone()),

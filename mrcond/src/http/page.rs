@@ -13,13 +13,18 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name below `/page/`, content type, content.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("style.css", CSS, include_str!("../page/style.css")),
     ("theme.js", SCRIPT, include_str!("../page/theme.js")),
     ("words.js", SCRIPT, include_str!("../page/words.js")),
     ("dom.js", SCRIPT, include_str!("../page/dom.js")),
     ("chart.js", SCRIPT, include_str!("../page/chart.js")),
     ("card.js", SCRIPT, include_str!("../page/card.js")),
+    (
+        "collections.js",
+        SCRIPT,
+        include_str!("../page/collections.js"),
+    ),
     ("custom.js", SCRIPT, include_str!("../page/custom.js")),
     ("app.js", SCRIPT, include_str!("../page/app.js")),
 ];

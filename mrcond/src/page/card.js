@@ -1,8 +1,9 @@
 // One connector: a row with its state and two charts, what is wrong, and all figures on demand.
 
 import { Chart, Series } from "./chart.js";
+import { Collections } from "./collections.js";
 import { Facts, Meter, icon, make, say, set, show } from "./dom.js";
-import { UNKNOWN, bytes, complaintOf, count, duration, figure, plural, stateOf, time } from "./words.js";
+import { UNKNOWN, ago, bytes, complaintOf, count, duration, figure, plural, stateOf, time } from "./words.js";
 
 const STEPS = ["received", "published", "confirmed", "saved"];
 
@@ -84,11 +85,12 @@ export class Card {
     this.facts = list("Connections");
     this.safety = list("Safety");
     this.totals = list("In total");
+    this.collections = new Collections();
     this.errorTitle = make("h4");
     this.errorText = make("p", "cause");
     this.errorRemedy = make("p", "remedy");
     this.error = make("section", "wide error", this.errorTitle, this.errorText, this.errorRemedy);
-    this.details.append(this.error);
+    this.details.append(this.collections.element, this.error);
   }
 
   /** Brings everything that is shown up to date. `now` is the server's, in seconds. */
@@ -133,6 +135,7 @@ export class Card {
     this.safety.put("Position saved", saved ? ago(now - Date.parse(saved) / 1000) : UNKNOWN, "", `run ${count(connector.checkpoint?.epoch)}`);
     this.safety.put("Restarts", count(connector.restarts), "", "since the start");
     this.drawTotals(connector.totals ?? {}, connector.rates ?? {});
+    this.collections.draw(connector, now);
     this.drawError(connector.last_error, now);
   }
 
@@ -165,10 +168,6 @@ export class Card {
 
 function upWord(up) {
   return up === true ? "up" : up === false ? "down" : "not tried yet";
-}
-
-function ago(seconds) {
-  return typeof seconds === "number" ? `${duration(Math.max(0, seconds))} ago` : UNKNOWN;
 }
 
 function moment(text, now) {

@@ -1,6 +1,6 @@
 // The user's own metrics, a table each.
 
-import { make, say } from "./dom.js";
+import { Table, make, say } from "./dom.js";
 import { count, figure, plural } from "./words.js";
 
 const tables = new Map();
@@ -12,7 +12,7 @@ export function drawCustom(place, metrics) {
     const names = [...new Set((metric.series ?? []).flatMap((series) => Object.keys(series.labels ?? {})))];
     const key = [metric.name, metric.type, ...names].join("\n");
     gone.delete(key);
-    if (!tables.has(key)) tables.set(key, new Table(metric, names, place));
+    if (!tables.has(key)) tables.set(key, new Metric(metric, names, place));
     tables.get(key).draw(metric);
   }
   for (const key of gone) {
@@ -21,19 +21,14 @@ export function drawCustom(place, metrics) {
   }
 }
 
-class Table {
+class Metric {
   constructor(metric, names, place) {
     this.names = names;
     const columns = metric.type === "histogram" ? ["count", "mean"] : ["value"];
-    const heads = [...names, ...columns].map((name, index) => {
-      const head = make("th", index < names.length ? "" : "right", name);
-      head.scope = "col";
-      return head;
-    });
-    this.body = make("tbody");
-    this.more = make("p", "hint");
     const title = make("caption", "", make("b", "", metric.name), make("span", "hint", `${metric.type ?? ""}: ${metric.help ?? ""}`));
-    this.element = make("div", "table", make("table", "", title, make("thead", "", make("tr", "", ...heads)), this.body), this.more);
+    this.table = new Table([...names, ...columns], names.length, title);
+    this.more = make("p", "hint");
+    this.element = make("div", "table", this.table.element, this.more);
     place.append(this.element);
   }
 
@@ -43,15 +38,7 @@ class Table {
       const mean = series.count > 0 ? series.sum / series.count : null;
       return [...labels, ...("count" in series ? [count(series.count), figure(mean)] : [figure(series.value)])];
     });
-    while (this.body.rows.length > rows.length) this.body.deleteRow(-1);
-    rows.forEach((row, index) => {
-      const line = this.body.rows[index] ?? this.body.insertRow();
-      row.forEach((text, column) => {
-        const cell = line.cells[column] ?? line.insertCell();
-        say(cell, text);
-        cell.className = column < this.names.length ? "" : "right";
-      });
-    });
+    this.table.put(rows);
     say(this.more, metric.more_series ? `and ${plural(metric.more_series, "more series", "more series")} in /metrics` : "");
     if (rows.length === 0) say(this.more, "nothing counted yet");
   }

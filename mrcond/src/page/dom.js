@@ -67,6 +67,37 @@ export class Facts {
   }
 }
 
+/** A table whose first `texts` columns are texts, and the others numbers. */
+export class Table {
+  constructor(columns, texts, ...caption) {
+    this.texts = texts;
+    const heads = columns.map((name, column) => {
+      const head = make("th", this.side(column), name);
+      head.scope = "col";
+      return head;
+    });
+    this.body = make("tbody");
+    this.element = make("table", "", ...caption, make("thead", "", make("tr", "", ...heads)), this.body);
+  }
+
+  side(column) {
+    return column < this.texts ? "" : "right";
+  }
+
+  /** Sets all rows, each a list of strings. */
+  put(rows) {
+    while (this.body.rows.length > rows.length) this.body.deleteRow(-1);
+    rows.forEach((row, index) => {
+      const line = this.body.rows[index] ?? this.body.insertRow();
+      row.forEach((text, column) => {
+        const cell = line.cells[column] ?? line.insertCell();
+        say(cell, text);
+        cell.className = this.side(column);
+      });
+    });
+  }
+}
+
 /** How full something is: a bar with words. */
 export class Meter {
   constructor(name) {

@@ -46,6 +46,11 @@ export function duration(seconds) {
   return `${whole} s`;
 }
 
+/** 3 min 5 s ago */
+export function ago(seconds) {
+  return known(seconds) ? `${duration(Math.max(0, seconds))} ago` : UNKNOWN;
+}
+
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const shortClock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });

@@ -324,6 +324,7 @@ async fn event_that_mongodb_cannot_send_is_skipped_or_takes_others_with_it() {
     let rig = Rig::new("too-large").await;
     let entry = rig
         .entry()
+        .with("watched.split_large_events", false)
         .with("watched.change_stream_pre_and_post_images", true);
     let daemon = rig.start(from_ref(&entry)).await;
     let orders = rig.collection();
@@ -346,6 +347,7 @@ async fn event_that_mongodb_cannot_send_is_skipped_or_takes_others_with_it() {
     // What the remedy says.
     let small = json!([{"$project": {"fullDocument.text": 0, "fullDocumentBeforeChange.text": 0}}]);
     let entry = entry.with("watched.pipeline", small);
+    rig.accept(&entry).await;
     let daemon = rig.start(from_ref(&entry)).await;
     let mark = rig.mark(&orders).await;
     // The first eleven events went out under the old options.
@@ -537,6 +539,81 @@ async fn missing_right_is_not_named_or_ends_the_connector_for_good() {
     );
     rig.clean().await;
     mongo.kill().await;
+}
+
+#[tokio::test]
+async fn event_over_16_mib_is_lost_in_pieces_or_takes_others_with_it() {
+    let settings = ["max_message_size = 67108864".to_owned()];
+    let (mongo, broker) = (
+        Mongo::shared().await,
+        Broker::with_settings(&settings).await,
+    );
+    let rig = Rig::on(&mongo, &broker, "split").await;
+    let entry = rig
+        .entry()
+        .with("watched.change_stream_pre_and_post_images", true);
+    let mut daemon = rig.start(from_ref(&entry)).await;
+    let orders = rig.collection();
+    let text = |letter: &str| letter.repeat(9_000_000);
+    orders
+        .insert_one(doc! {"_id": "large", "text": text("a")})
+        .await
+        .unwrap();
+    let rounds = 6;
+    for round in 0..rounds {
+        let letter = if round % 2 == 0 { "b" } else { "a" };
+        load::insert(&orders, 100 * round, 3).await;
+        // Both images together are more than 16 MiB.
+        let update = doc! {"$set": {"text": text(letter), "round": round}};
+        orders
+            .update_one(doc! {"_id": "large"}, update)
+            .await
+            .unwrap();
+        if round == 2 {
+            // In the middle of what is still to be read.
+            daemon.kill().await;
+            daemon = rig.start(from_ref(&entry)).await;
+        }
+    }
+    let count = 1 + rounds as usize * 4 + 3;
+    daemon.confirmed(&entry.name(), count - 3).await;
+    let split = daemon.metrics().await.sum("mrcon_split_events_total", &[]);
+    assert!(split > 0.0, "it went without fragments");
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    // The saved position is that of a fragment.
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&orders, 1000, 3).await;
+    daemon.confirmed(&entry.name(), count).await;
+    let mut deliveries = Collector::drain(&broker, &rig.name).await;
+    deliveries.sort_by_key(|delivery| delivery.headers["x-mrcon-seq"].as_i64());
+    deliveries.dedup_by(|two, one| two.id == one.id);
+    assert_eq!(deliveries.len(), count);
+    let mut seen = 0;
+    for delivery in &deliveries {
+        let body: Value = serde_json::from_slice(&delivery.body).unwrap();
+        assert_eq!(body.get("splitEvent"), None);
+        assert_eq!(body["_id"]["_data"], delivery.id);
+        if body["operationType"] != "update" {
+            continue;
+        }
+        let (after, before) = (
+            if seen % 2 == 0 { "b" } else { "a" },
+            if seen % 2 == 0 { "a" } else { "b" },
+        );
+        assert!(body["fullDocument"]["text"] == text(after), "another image");
+        assert!(
+            body["fullDocumentBeforeChange"]["text"] == text(before),
+            "another image of before"
+        );
+        assert_eq!(body["fullDocument"]["round"], seen);
+        assert_eq!(body["documentKey"], json!({"_id": "large"}));
+        assert!(body["updateDescription"]["updatedFields"]["text"] == text(after));
+        seen += 1;
+    }
+    assert_eq!(seen, rounds);
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    rig.clean().await;
+    broker.remove().await;
 }
 
 #[tokio::test]

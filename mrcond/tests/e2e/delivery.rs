@@ -354,6 +354,7 @@ async fn event_larger_than_the_broker_takes_is_skipped_or_retried_for_ever() {
         "watched.pipeline",
         json!([{"$project": {"fullDocument.text": 0}}]),
     );
+    rig.accept(&entry).await;
     let daemon = rig.start(from_ref(&entry)).await;
     let mut truth = rig.truth().await;
     truth.iter_mut().for_each(|event| {

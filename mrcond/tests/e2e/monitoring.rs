@@ -204,8 +204,8 @@ fn undocumented(
     complaints
 }
 
-/// Every query of the dashboard as Grafana sends it when everything is chosen, with its panel.
-fn dashboard_queries() -> Vec<(String, String)> {
+/// Every query of the dashboard as Grafana sends it for these collections, with its panel.
+fn dashboard_queries(collections: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&text(&deployed("grafana/dashboards/mrcon.json")))
         .unwrap_or_else(|error| panic!("the dashboard: {error}"));
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -240,7 +240,7 @@ fn dashboard_queries() -> Vec<(String, String)> {
     let chosen = [
         ("$instance", ".*"),
         ("$database", ".*"),
-        ("$collection", ".*"),
+        ("$collection", collections),
         ("$__rate_interval", "10s"),
         ("$__interval", "10s"),
     ];
@@ -310,7 +310,7 @@ async fn query_names_a_metric_that_nobody_serves() {
     let text = |rule: &Value, key: &str| rule[key].as_str().unwrap_or_default().to_owned();
     let recording = rules.iter().filter(|rule| rule["type"] == "recording");
     let recorded: BTreeSet<String> = recording.map(|rule| text(rule, "name")).collect();
-    let (documented, queries) = (documented(), dashboard_queries());
+    let (documented, queries) = (documented(), dashboard_queries(".*"));
     let of_rules = rules
         .iter()
         .map(|rule| (text(rule, "name"), text(rule, "query")));
@@ -335,6 +335,66 @@ async fn query_names_a_metric_that_nobody_serves() {
         }
     }
     load.finish().await;
+    prometheus.stop().await;
+    rig.clean().await;
+}
+
+/// The collections of the series that a query finds; none where it sums them up.
+async fn collections(prometheus: &Monitor, query: &str) -> BTreeSet<String> {
+    let found = prometheus.finds(query).await;
+    let names = found
+        .iter()
+        .filter_map(|series| series["metric"]["collection"].as_str());
+    names.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn panel_hides_a_collection_of_a_database_or_counts_it_twice() {
+    let rig = Rig::new("panels").await;
+    let entry = rig.entry_for("*", &rig.name);
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection_named("people"), 0, 10).await;
+    let load = Load::start(&rig.collection(), 0, LOAD);
+    let nobody = "127.0.0.1:9".parse().unwrap();
+    let prometheus = Monitor::prometheus(daemon.address, nobody).await;
+    let set = |names: &[&str]| -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    };
+
+    // One collection is chosen: its events, and the state of its connector.
+    let of_events = |query: &str| query.contains("mrcon_events_") || query.contains("_bytes_total");
+    let (mut events, mut others) = (0, 0);
+    for (title, query) in dashboard_queries("orders") {
+        if !query.contains("collection=~") {
+            continue;
+        }
+        let (seen, expected) = match of_events(&query) {
+            true => (&mut events, set(&["orders"])),
+            false => (&mut others, set(&["*"])),
+        };
+        *seen += 1;
+        let found = collections(&prometheus, &query).await;
+        let grouped = promql::names(&query).labels.contains("collection");
+        let expected = if grouped { expected } else { set(&[]) };
+        assert_eq!(found, expected, "{title}: {query}");
+    }
+    assert!(events > 6 && others > 20, "{events} and {others} queries");
+
+    // All are chosen: each event is counted once.
+    load.finish().await;
+    let total = 10 + rig.truth().await.len();
+    daemon.confirmed(&entry.name(), total).await;
+    for (title, query) in dashboard_queries(".*") {
+        if title == "collection" {
+            let found = collections(&prometheus, &query).await;
+            assert_eq!(found, set(&["*", "orders", "people"]));
+        } else if query.contains("mrcon_events_") {
+            let counted = query.replace("rate(", "(").replace("[10s]", "");
+            prometheus
+                .finds(&format!("sum({counted}) == {total}"))
+                .await;
+        }
+    }
     prometheus.stop().await;
     rig.clean().await;
 }

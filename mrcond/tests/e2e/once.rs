@@ -1,46 +1,19 @@
 //! Effectively once over the stream protocol: kills, and everything that breaks the promise.
 
-use crate::common::config::Entry;
 use crate::common::daemon::confirmed;
 use crate::common::load::{self, Load};
 use crate::common::mongo::Mongo;
-use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE, Rules};
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
-use crate::common::stream::{self, resets, warnings};
+use crate::common::stream::{self, LOAD, SELDOM, entry, judge, judge_rest, resets, warnings};
 use crate::common::truth::Event;
 use bson::{Document, doc};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::slice::from_ref;
-use std::time::Duration;
-
-const LOAD: Duration = Duration::from_millis(50);
-/// Positions that are hardly ever saved: a crash makes for a long replay.
-const SELDOM: &str = "1h";
-
-fn entry(rig: &Rig) -> Entry {
-    rig.entry().with("rabbitmq.protocol", "stream")
-}
-
-/// What the position's document says.
-async fn stored(rig: &Rig) -> Document {
-    let found = rig.tokens().find_one(doc! {}).await.unwrap();
-    found.unwrap_or_else(|| panic!("no position is stored"))
-}
 
 fn only(reason: &str) -> BTreeMap<String, f64> {
     BTreeMap::from([(reason.to_owned(), 1.0)])
-}
-
-/// What happened from the event at `from` on is what is in the stream from that message on, once.
-#[track_caller]
-fn judge_rest(rig: &Rig, truth: &[Event], deliveries: &[Delivery], first_seq: usize) {
-    let rules = Rules {
-        first_seq: first_seq as u64,
-        ..AT_LEAST_ONCE
-    };
-    assert_eq!(rig.judge(truth, deliveries, rules), NOTHING_TWICE);
 }
 
 /// How hard the test with the kills is: events, kills of the daemon, kills of the broker.
@@ -80,7 +53,7 @@ async fn event_is_lost_or_comes_twice_when_daemon_and_broker_are_killed() {
             broker.restart().await;
         }
         daemon.kill().await;
-        let saved = stored(&rig).await.get_i64("seq").unwrap_or_default();
+        let saved = rig.stored().await.get_i64("seq").unwrap_or_default();
         replayed += confirmed(&seen).saturating_sub(saved as u64);
         daemon = rig.start(from_ref(&entry)).await;
     }
@@ -94,7 +67,7 @@ async fn event_is_lost_or_comes_twice_when_daemon_and_broker_are_killed() {
     assert!(replayed > 0, "no kill left anything to replay");
     assert!(resets(&daemon).await.is_empty());
     let deliveries = stream::read(&broker, &rig.name).await;
-    judge_rest(&rig, &truth, &deliveries, 1);
+    judge(&rig, &truth, &deliveries);
     eprintln!(
         "{} events, {kills} kills of the daemon, {broker_kills} of the broker: at least {replayed} sent again, {} messages in the stream",
         truth.len(),
@@ -115,7 +88,7 @@ async fn changed_pipeline_makes_the_broker_drop_new_events() {
     daemon.confirmed(&all.name(), first).await;
     daemon.kill().await;
     assert_eq!(
-        stored(&rig).await.get_i64("seq").ok(),
+        rig.stored().await.get_i64("seq").ok(),
         Some(0),
         "saved too often for this test"
     );
@@ -133,7 +106,7 @@ async fn changed_pipeline_makes_the_broker_drop_new_events() {
         .collect();
     daemon.confirmed(&inserts.name(), expected.len()).await;
     let found = stream::read(&rig.broker, &rig.name).await;
-    judge_rest(&rig, &expected, &found[first..], 1);
+    judge(&rig, &expected, &found[first..]);
     assert_eq!(resets(&daemon).await, only("configuration_changed"));
     assert_eq!(warnings(&daemon, "configuration_changed"), 1);
     daemon.kill().await;
@@ -192,7 +165,7 @@ async fn deleted_position_makes_the_broker_drop_new_events() {
     let first = rig.truth().await.len();
     daemon.confirmed(&entry.name(), first).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
-    let before = stored(&rig).await;
+    let before = rig.stored().await;
     rig.tokens().delete_many(doc! {}).await.unwrap();
     // It begins from now, at number 1, which the broker has seen.
     let daemon = rig.start(from_ref(&entry)).await;
@@ -200,8 +173,8 @@ async fn deleted_position_makes_the_broker_drop_new_events() {
     let truth = rig.truth().await;
     daemon.confirmed(&entry.name(), truth.len() - first).await;
     let deliveries = stream::read(&rig.broker, &rig.name).await;
-    judge_rest(&rig, &truth[first..], &deliveries[first..], 1);
-    let after = stored(&rig).await;
+    judge(&rig, &truth[first..], &deliveries[first..]);
+    let after = rig.stored().await;
     let name = |document: &Document| document.get_str("producer").unwrap().to_owned();
     assert_ne!(name(&before), name(&after));
     // Deleted under a running connector, it is written again as it was.
@@ -210,7 +183,7 @@ async fn deleted_position_makes_the_broker_drop_new_events() {
     let truth = rig.truth().await;
     daemon.confirmed(&entry.name(), truth.len() - first).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
-    assert_eq!(name(&stored(&rig).await), name(&after));
+    assert_eq!(name(&rig.stored().await), name(&after));
     rig.clean().await;
 }
 
@@ -245,14 +218,14 @@ async fn other_protocol_in_between_makes_the_broker_drop_new_events() {
             assert!(metrics.family_or_none(stream::RESETS).is_none());
         }
         assert_eq!(daemon.terminate().await.code, Some(0));
-        let named = stored(&rig).await.contains_key("producer");
+        let named = rig.stored().await.contains_key("producer");
         assert_eq!(named, entry.is_over_streams());
     }
     let truth = rig.truth().await;
     // The broker shows headers of both protocols alike over AMQP.
     let collector = Collector::of_stream(&rig.broker, &rig.name).await;
     let deliveries = collector.finish().await;
-    judge_rest(&rig, &truth[..expected], &deliveries, 1);
+    judge(&rig, &truth[..expected], &deliveries);
     rig.clean().await;
 }
 
@@ -281,13 +254,13 @@ async fn filter_that_may_not_repeat_makes_the_broker_drop_new_events() {
         .unwrap();
     assert!(resets(&daemon).await.is_empty());
     daemon.kill().await;
-    let before = stored(&rig).await;
+    let before = rig.stored().await;
     let daemon = rig.start(from_ref(&entry)).await;
     load::insert(&orders, 1000, 30).await;
     daemon.confirmed(&entry.name(), 80).await;
     assert_eq!(resets(&daemon).await, only("not_repeatable"));
     assert_eq!(warnings(&daemon, "not_repeatable"), 1);
-    assert_ne!(before.get("producer"), stored(&rig).await.get("producer"));
+    assert_ne!(before.get("producer"), rig.stored().await.get("producer"));
     let deliveries = stream::read(&rig.broker, &rig.name).await;
     let inserts = |delivery: &&Delivery| delivery.kind.as_deref() == Some("insert");
     let ids: std::collections::BTreeSet<&str> = deliveries
@@ -319,7 +292,7 @@ async fn disk_alarm_repeats_events_or_does_not_end() {
     daemon.confirmed(&entry.name(), truth.len()).await;
     daemon.healthy().await;
     let deliveries = stream::read(&broker, &rig.name).await;
-    judge_rest(&rig, &truth, &deliveries, 1);
+    judge(&rig, &truth, &deliveries);
     assert!(resets(&daemon).await.is_empty());
     rig.clean().await;
 }

@@ -211,6 +211,9 @@ async fn page_shows_a_failure_or_its_end_only_after_a_reload() {
         .until("it runs", &headline("The connector runs"))
         .await;
 
+    let collections = "document.querySelector('.collections').hidden";
+    assert_eq!(browser.value(collections).await, true);
+
     let load = Load::start(&rig.collection(), 0, Duration::from_millis(50));
     browser
         .until(
@@ -287,6 +290,66 @@ async fn page_shows_a_failure_or_its_end_only_after_a_reload() {
         let own = url.starts_with(&home) || url.starts_with("data:");
         assert!(own, "a request to elsewhere: {url}");
     }
+    browser.close().await;
+    rig.clean().await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    without_browser,
+    ignore = "MRCON_WITHOUT_BROWSER is set: there is no browser"
+)]
+async fn collection_of_a_database_is_not_on_the_page_or_becomes_markup() {
+    const MARKUP: &str = r#"<img src=x onerror="window.harmed = true">"#;
+    let rig = Rig::new("page-database").await;
+    let entry = rig.entry_for("*", &rig.name);
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection_named(MARKUP), 0, 1300).await;
+    load::insert(&rig.collection_named("people"), 0, 20).await;
+    for number in 0..22 {
+        load::insert(&rig.collection_named(&format!("c{number}")), 0, 1).await;
+    }
+    daemon.confirmed(&entry.name(), 1300 + 20 + 22).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", daemon.address)).await;
+    browser
+        .until(
+            "their number is there, and no more",
+            "document.querySelector('.collections').innerText.trim().replace(/\\s+/g, ' ') \
+            === 'Collections 24 with events since the start'",
+        )
+        .await;
+    let click = "document.querySelector('.collections summary').click()";
+    browser.value(click).await;
+    let shown = |row: usize| {
+        format!(
+            "[...document.querySelectorAll('.collections tbody tr')[{row}].cells].map((cell) => cell.innerText)"
+        )
+    };
+    browser
+        .until(
+            "the busiest are listed",
+            &format!("{}.length === 3", shown(19)),
+        )
+        .await;
+    let rows = "document.querySelectorAll('.collections tbody tr').length";
+    assert_eq!(browser.value(rows).await, 20);
+    for (row, name, confirmed) in [(0, MARKUP, "1,300"), (1, "people", "20"), (19, "c17", "1")] {
+        let cells = browser.value(&shown(row)).await;
+        assert_eq!((&cells[0], &cells[1]), (&json!(name), &json!(confirmed)));
+        let last = cells[2].as_str().unwrap_or_default();
+        assert!(last.ends_with(" s ago"), "{cells}");
+    }
+    let more = "document.querySelector('.collections p').innerText";
+    assert_eq!(browser.text(more).await, "and 4 more in /status");
+    let images = "document.images.length + ('harmed' in window ? 1 : 0)";
+    assert_eq!(browser.value(images).await, 0, "a name became markup");
+    // It stays open when news come.
+    load::insert(&rig.collection_named("people"), 100, 1300).await;
+    browser
+        .until("news are shown", &format!("{}[1] === '1,320'", shown(0)))
+        .await;
+    assert_eq!(faults(&browser).await, Vec::<Value>::new());
     browser.close().await;
     rig.clean().await;
 }

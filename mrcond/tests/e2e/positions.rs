@@ -185,6 +185,43 @@ async fn connector_that_loses_its_position_again_and_again_goes_on_for_ever() {
     rig.clean().await;
 }
 
+#[tokio::test]
+async fn gap_is_not_made_up_for_by_a_snapshot() {
+    let (mongo, broker) = (Mongo::private().await, Broker::shared().await);
+    let rig = Rig::on(&mongo, &broker, "gap-snapshot").await;
+    let entry = rig.entry().with("watched.on_history_lost", "snapshot");
+    stopped_with_ten_unread(&rig, &entry).await;
+    let loss = || rig.fail("aggregate", json!({"times": 1}), json!({"errorCode": 286}));
+    loss().await;
+    let daemon = rig.start(from_ref(&entry)).await;
+    let done = |connector: &Value| connector["snapshot"]["phase"] == "done";
+    daemon.until(&entry.name(), "has copied all", done).await;
+    load::insert(&rig.collection(), 200, 5).await;
+    daemon.confirmed(&entry.name(), 36).await;
+    let connector = daemon.connector(&entry.name()).await;
+    assert_eq!(connector["snapshot"]["trigger"], "gap", "{connector}");
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let deliveries = Collector::drain(&broker, &rig.name).await;
+    let told = told(&deliveries);
+    assert_eq!(told[10], json!("gap"));
+    assert_eq!(
+        told[31..],
+        (200..205).map(|key| json!(key)).collect::<Vec<_>>()
+    );
+    let mut copied = told[11..31].to_vec();
+    copied.sort_by_key(Value::as_i64);
+    let keys = (0..10).chain(100..110).map(|key| json!(key));
+    assert_eq!(copied, keys.collect::<Vec<_>>());
+    let kinds = deliveries[11..31].iter().map(|row| row.kind.as_deref());
+    assert!(kinds.into_iter().all(|kind| kind == Some("read")));
+    // Again, though the last snapshot is over and stored.
+    loss().await;
+    let daemon = rig.start(from_ref(&entry)).await;
+    daemon.confirmed(&entry.name(), 36 + 1 + 25).await;
+    assert_eq!(daemon.metrics().await.sum("mrcon_gaps_total", &[]), 1.0);
+    rig.clean().await;
+}
+
 /// Waits until the connector halts for `cause`, follows the command that it names, and starts again.
 async fn accept_as_told(rig: &Rig, entry: &Entry, cause: &str) -> Daemon {
     let daemon = rig.spawn(from_ref(entry));

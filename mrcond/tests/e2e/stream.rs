@@ -1,25 +1,17 @@
 //! The native stream protocol: what arrives, where, and that nothing comes twice.
 
-use crate::common::config::{Config, Entry};
+use crate::common::config::Config;
 use crate::common::daemon::{Daemon, Uris, free_address};
 use crate::common::load::{self, Load};
 use crate::common::mongo::Mongo;
-use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
-use crate::common::stream::{self, Found, resets};
+use crate::common::stream::{self, Found, LOAD, entry, judge, resets};
 use amqprs::FieldValue;
 use bson::doc;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
-use std::time::Duration;
-
-const LOAD: Duration = Duration::from_millis(50);
-
-fn entry(rig: &Rig) -> Entry {
-    rig.entry().with("rabbitmq.protocol", "stream")
-}
 
 #[tokio::test]
 async fn message_in_a_stream_is_not_what_mongodb_reports_or_comes_twice() {
@@ -34,7 +26,7 @@ async fn message_in_a_stream_is_not_what_mongodb_reports_or_comes_twice() {
     // Over AMQP 0.9.1, where the broker translates.
     let collector = Collector::of_stream(&rig.broker, &rig.name).await;
     let deliveries = collector.finish().await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    judge(&rig, &truth, &deliveries);
     assert!(resets(&daemon).await.is_empty());
     assert_eq!(daemon.terminate().await.code, Some(0));
     rig.clean().await;
@@ -49,7 +41,7 @@ async fn consumer_over_the_stream_protocol_sees_something_else() {
     let truth = rig.truth().await;
     daemon.confirmed(&entry.name(), truth.len()).await;
     let deliveries = stream::read(&rig.broker, &rig.name).await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    judge(&rig, &truth, &deliveries);
     rig.clean().await;
 }
 
@@ -102,11 +94,11 @@ async fn events_of_one_document_are_spread_over_partitions_or_get_lost_there() {
     }
     let mut deliveries: Vec<Delivery> = found.into_iter().map(|found| found.delivery).collect();
     deliveries.sort_by_key(seq);
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    judge(&rig, &truth, &deliveries);
     assert!(resets(&daemon).await.is_empty());
     // One that exists is used as it is, or the difference is said.
     assert_eq!(daemon.terminate().await.code, Some(0));
-    let other = self::entry(&rig).with("rabbitmq.stream", json!({"partitions": 2}));
+    let other = stream::entry(&rig).with("rabbitmq.stream", json!({"partitions": 2}));
     let daemon = rig.spawn(from_ref(&other));
     daemon
         .unhealthy(&["a super stream of 3 partitions, not 2"])
@@ -145,7 +137,7 @@ async fn event_is_in_another_partition_than_its_path_says() {
     }
     let mut deliveries: Vec<Delivery> = found.into_iter().map(|found| found.delivery).collect();
     deliveries.sort_by_key(seq);
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    judge(&rig, &truth, &deliveries);
     rig.broker.delete_super_stream(&rig.name, 2).await;
     rig.clean().await;
 }
@@ -199,7 +191,7 @@ async fn largest_document_does_not_fit_into_a_stream() {
         .await
         .finish()
         .await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    judge(&rig, &truth, &deliveries);
     assert_eq!(daemon.terminate().await.code, Some(0));
     // With a limit of the operator's own it is refused, with a remedy, and spoils nothing.
     let uris = rig.uris();
@@ -221,7 +213,7 @@ async fn largest_document_does_not_fit_into_a_stream() {
     daemon.confirmed(&entry.name(), truth.len()).await;
     let collector = Collector::of_stream(&rig.broker, &rig.name).await;
     let deliveries = collector.finish().await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    judge(&rig, &truth, &deliveries);
     rig.clean().await;
 }
 
@@ -326,7 +318,7 @@ async fn stream_port_with_tls_is_not_understood() {
     let truth = rig.truth().await;
     daemon.confirmed(&entry.name(), truth.len()).await;
     let deliveries = stream::read(&broker, &rig.name).await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    judge(&rig, &truth, &deliveries);
     assert_eq!(daemon.terminate().await.code, Some(0));
     // An authority that nobody told us of is not trusted.
     let uris = Uris {

@@ -4,6 +4,7 @@ use crate::common::config::{Config, Entry};
 use crate::common::daemon::{Daemon, confirmed};
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
+use crate::common::stream::{self, SELDOM, resets};
 use bson::{Document, doc};
 use serde_json::{Value, json};
 use std::slice::from_ref;
@@ -214,6 +215,50 @@ async fn sigkill_loses_or_reorders_events_of_a_database() {
 }
 
 #[tokio::test]
+async fn sigkill_loses_repeats_or_reorders_events_of_a_database_in_one_stream() {
+    const EVENTS: u64 = 2000;
+    let rig = Rig::new("database-stream").await;
+    let entry = stream::entry(&rig)
+        .with("watched.coll_name", "*")
+        .with("resume_tokens.save_interval", SELDOM);
+    let mut daemon = rig.start(from_ref(&entry)).await;
+    let written = |event: u64| (format!("c{}", event % 5), format!("{event:05}"));
+    // One after the other, so their order is known.
+    let load = async {
+        for (collection, id) in (0..EVENTS).map(written) {
+            insert(&rig, &collection, &id).await;
+        }
+    };
+    let kill = async {
+        until_confirmed(&daemon, &entry, EVENTS / 3).await;
+        daemon.kill().await;
+        let saved = rig.stored().await.get_i64("seq").ok();
+        assert_eq!(saved, Some(0), "nothing comes again");
+        daemon = rig.start(from_ref(&entry)).await;
+        daemon
+    };
+    let ((), daemon) = tokio::join!(load, kill);
+    let connector = until_confirmed(&daemon, &entry, EVENTS).await;
+    assert_eq!(connector["positions"]["received"], EVENTS);
+    assert_eq!(collections(&connector).len(), 5);
+    assert!(resets(&daemon).await.is_empty());
+    let deliveries = stream::read(&rig.broker, &rig.name).await;
+    let arrived = deliveries.iter().map(|delivery| {
+        let seq = delivery.headers["x-mrcon-seq"].as_u64().unwrap();
+        let collection = delivery.headers["x-mrcon-coll"].as_str().unwrap();
+        (seq, collection.to_owned(), told(delivery))
+    });
+    let expected = (0..EVENTS).map(|event| {
+        let (collection, id) = written(event);
+        (event + 1, collection, format!("insert {id}"))
+    });
+    let different = arrived.zip(expected).find(|(one, other)| one != other);
+    assert_eq!(different, None);
+    assert_eq!(deliveries.len() as u64, EVENTS);
+    rig.clean().await;
+}
+
+#[tokio::test]
 async fn drop_of_a_collection_or_of_the_database_ends_the_stream_for_good() {
     let rig = Rig::new("database-drop").await;
     let entry = entry(&rig);
@@ -340,6 +385,7 @@ async fn collection_whose_queue_cannot_be_named_is_skipped() {
     assert_eq!(drained(&rig.broker, &of_a).await, ["insert 1"]);
     assert_eq!(daemon.terminate().await.code, Some(0));
     let entry = entry.with("watched.exclude", json!(["^x{160}$"]));
+    rig.accept(&entry).await;
     let daemon = rig.start(from_ref(&entry)).await;
     until_confirmed(&daemon, &entry, 2).await;
     assert_eq!(drained(&rig.broker, &of_a).await, ["insert 2"]);

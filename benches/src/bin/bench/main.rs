@@ -3,6 +3,8 @@
 //! Called by `make bench`. Every program that is measured runs as a process of its own, mrcond and
 //! the **bare pipes** that do nothing but read and publish; `BENCHMARKS.md` tells the method.
 
+mod carrier;
+mod catch_up;
 mod client;
 mod figure;
 mod latency;
@@ -16,6 +18,7 @@ mod place;
 mod probe;
 mod reader;
 mod report;
+mod rounds;
 mod scale;
 mod scrape;
 mod snapshot;
@@ -42,7 +45,7 @@ use probe::Probe;
 use report::Results;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// Measure mrcond against bare pipes between the same servers.
 ///
@@ -131,6 +134,7 @@ async fn bench(options: Options) -> Result<()> {
 }
 
 async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
+    let began = Instant::now();
     let mut results = Results {
         date: rfc3339(SystemTime::now()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -138,6 +142,7 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
         mongodb: mongodb_version(&place.stage.client).await?,
         rabbitmq: place.stage.broker.version().to_owned(),
         rounds: options.rounds(),
+        seconds: 0,
         quick: options.quick,
         throughput: None,
         latency: None,
@@ -174,6 +179,7 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
     if options.measures(Section::Snapshot) {
         results.snapshot = Some(snapshot::measure(place, options).await?);
     }
+    results.seconds = began.elapsed().as_secs();
     results.judge();
     Ok(results)
 }

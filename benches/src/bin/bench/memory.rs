@@ -8,7 +8,7 @@ use crate::meter::mib;
 use crate::options::Options;
 use crate::place::Place;
 use crate::report::Chapter;
-use crate::stage::{DATABASE, Stage};
+use crate::stage::{DATABASE, Stage, Streams};
 use crate::table::Table;
 use crate::target::Target;
 use crate::verdict::Verdict;
@@ -131,7 +131,9 @@ struct Progress {
 
 async fn run(place: &Place<'_>, connectors: usize, time: Duration) -> Result<Run> {
     place.stage.set(connectors).await?;
-    let mut daemon = place.start_ready(Target::Classic, connectors).await?;
+    let mut daemon = place
+        .start_ready(Target::Classic, Streams::Each(connectors))
+        .await?;
     let oplog = place.stage.oplog_bytes().await.unwrap_or(u64::MAX);
     let ahead = AHEAD.min(oplog / OPLOG_PART / DOCUMENT_BYTES as u64).max(1);
     let progress = Arc::new(Progress::default());

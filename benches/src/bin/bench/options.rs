@@ -41,7 +41,7 @@ pub(crate) struct Options {
     #[arg(long, env = "BENCH_ROUNDS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
 
-    /// throughput: orders to carry [default: 300000]
+    /// throughput: orders to carry [default: 200000]
     #[arg(long, env = "BENCH_EVENTS", value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     events: Option<u64>,
 
@@ -69,6 +69,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_delimiter = ',')]
     entries: Vec<usize>,
 
+    /// scale: collections of a database, watched over one stream and over one for each [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    collections: Option<u64>,
+
+    /// scale: orders to carry from them [default: 20000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    collection_events: Option<u64>,
+
     /// scale: seconds for which the idle process is watched [default: 30]
     #[arg(long, value_name = "S")]
     idle_seconds: Option<u64>,
@@ -80,7 +88,7 @@ pub(crate) struct Options {
     #[arg(long = "peer", value_name = "NAME=COMMAND")]
     pub(crate) peers: Vec<Peer>,
 
-    /// peers: orders that are written while each program runs [default: 20000]
+    /// peers: orders that are written while each program runs [default: 10000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     peer_events: Option<u64>,
 
@@ -108,7 +116,7 @@ impl Options {
     }
 
     pub(crate) fn events(&self) -> u64 {
-        self.or_default(self.events, 300_000, 20_000)
+        self.or_default(self.events, 200_000, 20_000)
     }
 
     pub(crate) fn latency_time(&self) -> Duration {
@@ -127,17 +135,27 @@ impl Options {
         }
     }
 
+    pub(crate) fn collections(&self) -> usize {
+        self.or_default(self.collections, 100, 10) as usize
+    }
+
+    pub(crate) fn collection_events(&self) -> u64 {
+        self.or_default(self.collection_events, 20_000, 4_000)
+    }
+
     pub(crate) fn idle_time(&self) -> Duration {
         Duration::from_secs(self.or_default(self.idle_seconds, 30, 3))
     }
 
     pub(crate) fn peer_events(&self) -> u64 {
-        self.or_default(self.peer_events, 20_000, 2_000)
+        self.or_default(self.peer_events, 10_000, 2_000)
     }
 
     /// The most collections and queues that any section needs at once.
     pub(crate) fn most_entries(&self) -> usize {
-        let scale = self.measures(Section::Scale).then(|| self.entries());
+        let scale = self
+            .measures(Section::Scale)
+            .then(|| [self.entries(), vec![self.collections()]].concat());
         let memory = self
             .measures(Section::Memory)
             .then(|| self.connectors.clone());
@@ -192,7 +210,7 @@ mod tests {
     fn nothing_asked_for_measures_less_than_all() {
         let all = options("bench");
         assert!(all.measures(Section::Throughput) && all.measures(Section::Scrape));
-        assert_eq!((all.rounds(), all.events()), (5, 300_000));
+        assert_eq!((all.rounds(), all.events()), (5, 200_000));
         assert_eq!(all.most_entries(), 500);
         let two = options("bench latency peers");
         assert!(two.measures(Section::Latency) && !two.measures(Section::Throughput));

@@ -3,10 +3,13 @@
 //! A peer may not be able to begin at a given position, so nothing is measured until its first
 //! message has arrived; then the queue is emptied, and the clock starts with the first message in it.
 
-use crate::meter::{Measured, Meter};
+use crate::carrier::Carrier;
+use crate::meter::{Costs, Measured, Meter};
 use crate::options::{Options, Peer};
 use crate::place::Place;
-use crate::report::Chapter;
+use crate::probe::Subject;
+use crate::report::{Chapter, noise};
+use crate::rounds::{Collected, turned};
 use crate::stage::{DATABASE, QUEUE, Stage};
 use crate::table::Table;
 use crate::target::Target;
@@ -19,6 +22,8 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+/// Peers may be slow, and nothing is judged by them.
+const MOST_ROUNDS: u32 = 3;
 /// How long a peer may take until its first message arrives.
 const START_TIME: Duration = Duration::from_secs(60);
 /// How often an order is written until then.
@@ -35,13 +40,14 @@ const SLOWEST_PER_SECOND: u64 = 50;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Peers {
     events: u64,
+    rounds: u32,
     runs: Vec<Run>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Run {
     name: String,
-    measured: Measured,
+    costs: Costs,
 }
 
 impl Chapter for Peers {
@@ -52,19 +58,25 @@ impl Chapter for Peers {
     fn method(&self) -> Vec<String> {
         vec![format!(
             "{} orders, written by one client while the program runs, from the first message in a classic \
-             queue to the last. CPU and memory of the program with all that it starts.",
-            grouped(self.events)
+             queue to the last; medians of {} rounds. CPU and memory of the program with all that it starts. \
+             The bare pipe carries raw BSON and keeps no position.",
+            grouped(self.events),
+            self.rounds
         )]
     }
 
     fn tables(&self) -> Vec<Table> {
-        let mut table = Table::new(1, &["program", "events/s", "CPU us/event", "peak MiB"]);
+        let mut table = Table::new(
+            1,
+            &["program", "events/s", "spread", "CPU us/event", "peak MiB"],
+        );
         for run in &self.runs {
             table.row([
                 run.name.clone(),
-                grouped(run.measured.events_per_second as u64),
-                format!("{:.1}", run.measured.cpu_us_per_event),
-                format!("{:.1}", run.measured.peak_rss_mib),
+                grouped(run.costs.events_per_second.median as u64),
+                noise(&run.costs.events_per_second),
+                format!("{:.1}", run.costs.cpu_us_per_event.median),
+                format!("{:.1}", run.costs.peak_rss_mib.median),
             ]);
         }
         vec![table]
@@ -76,13 +88,54 @@ impl Chapter for Peers {
     }
 }
 
-pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Peers> {
-    let (events, peers) = (options.peer_events(), peers(options)?);
-    let mut runs = vec![measure_mrcond(place, events).await?];
-    for peer in &peers {
-        runs.push(measure_peer(place, peer, events).await?);
+/// Who carries the orders.
+#[derive(Debug, Clone, PartialEq)]
+enum Program {
+    /// mrcond or the bare pipe.
+    Own(Subject),
+    Peer(Peer),
+}
+
+impl Program {
+    fn name(&self) -> &str {
+        match self {
+            Program::Own(subject) => subject.title(),
+            Program::Peer(peer) => &peer.name,
+        }
     }
-    Ok(Peers { events, runs })
+}
+
+pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Peers> {
+    let (events, rounds) = (options.peer_events(), options.rounds().min(MOST_ROUNDS));
+    let mut programs = [Subject::Mrcond, Subject::Relay].map(Program::Own).to_vec();
+    programs.extend(peers(options)?.into_iter().map(Program::Peer));
+    let mut collected = Collected::new();
+    for round in 0..rounds {
+        for program in turned(round, programs.clone()) {
+            let measured = match &program {
+                Program::Own(subject) => measure_own(place, *subject, events).await?,
+                Program::Peer(peer) => measure_peer(place, peer, events).await?,
+            };
+            say(format_args!(
+                "peers, round {}/{rounds}  {:12} {:>8}/s",
+                round + 1,
+                program.name(),
+                grouped(measured.events_per_second as u64)
+            ));
+            collected.add(program, measured);
+        }
+    }
+    let runs = programs.iter().filter_map(|program| {
+        Some(Run {
+            name: program.name().to_owned(),
+            costs: Costs::of(collected.of(program))?,
+        })
+    });
+    Ok(Peers {
+        events,
+        rounds,
+        runs: runs.collect(),
+    })
 }
 
 /// Those of the command line, or else the naive one that this program can be.
@@ -98,23 +151,17 @@ fn peers(options: &Options) -> Result<Vec<Peer>> {
     }])
 }
 
-async fn measure_mrcond(place: &Place<'_>, events: u64) -> Result<Run> {
-    say(format_args!("peers  mrcond, {} orders", grouped(events)));
+async fn measure_own(place: &Place<'_>, subject: Subject, events: u64) -> Result<Measured> {
     place.stage.set(1).await?;
     place.stage.restore(&[]).await?;
-    let daemon = place.start_ready(Target::Classic, 1).await?;
-    let run = live(place, "mrcond", daemon.pid(), events).await?;
-    daemon.stop().await?;
-    place.discard(QUEUE).await?;
-    Ok(run)
+    let carrier = Carrier::start(place, Target::Classic, subject).await?;
+    let measured = live(place, subject.title(), carrier.pid(), events).await?;
+    carrier.stop().await?;
+    place.discard(1).await?;
+    Ok(measured)
 }
 
-async fn measure_peer(place: &Place<'_>, peer: &Peer, events: u64) -> Result<Run> {
-    say(format_args!(
-        "peers  {}, {} orders",
-        peer.name,
-        grouped(events)
-    ));
+async fn measure_peer(place: &Place<'_>, peer: &Peer, events: u64) -> Result<Measured> {
     place.stage.set(1).await?;
     let queue_type = Target::Classic.queue_type();
     place.stage.broker.declare(QUEUE, queue_type).await?;
@@ -126,7 +173,7 @@ async fn measure_peer(place: &Place<'_>, peer: &Peer, events: u64) -> Result<Run
     };
     let run = run.await;
     end(child).await;
-    place.discard(QUEUE).await?;
+    place.discard(1).await?;
     run
 }
 
@@ -175,7 +222,7 @@ async fn awaken(place: &Place<'_>, peer: &Peer, child: &mut Child) -> Result<()>
             let cause = format!("{}: no message within {seconds} s", peer.name);
             return Err(Failure::new(cause, "let it carry {db}.{coll} to {queue}"));
         }
-        stage.write_orders(1).await?;
+        stage.write_orders(1, 1).await?;
         sleep(KNOCK).await;
     }
     let mut before = 0;
@@ -189,7 +236,7 @@ async fn awaken(place: &Place<'_>, peer: &Peer, child: &mut Child) -> Result<()>
     }
 }
 
-async fn live(place: &Place<'_>, name: &str, pid: u32, events: u64) -> Result<Run> {
+async fn live(place: &Place<'_>, name: &str, pid: u32, events: u64) -> Result<Measured> {
     let deadline = Instant::now() + START_TIME + Duration::from_secs(events / SLOWEST_PER_SECOND);
     let watch = async {
         let mut meter = Meter::of_tree(pid);
@@ -206,14 +253,11 @@ async fn live(place: &Place<'_>, name: &str, pid: u32, events: u64) -> Result<Ru
             sleep(STEP).await;
         }
     };
-    let (written, measured) = tokio::join!(place.stage.write_orders(events), watch);
+    let (written, measured) = tokio::join!(place.stage.write_orders(1, events), watch);
     written?;
     let measured = measured?;
-    place.verify(name, Target::Classic, events).await?;
-    Ok(Run {
-        name: name.to_owned(),
-        measured,
-    })
+    place.verify(name, Target::Classic, 1, events).await?;
+    Ok(measured)
 }
 
 /// Ends a peer with everything that it has started: first as one asks, then by force.

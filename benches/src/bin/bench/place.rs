@@ -1,11 +1,13 @@
 //! What every section works with: both servers, and how programs are started between them.
 
 use crate::probe::Probe;
-use crate::stage::{QUEUE, Stage};
+use crate::stage::{Stage, Streams};
 use crate::target::Target;
+use bson::{Bson, doc};
 use mrcon_bench::daemon::{Daemon, Setup, free_address};
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::servers::Servers;
+use mrcon_bench::sockets::{Connection, connections};
 use mrcon_bench::workplace::Workplace;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -52,18 +54,28 @@ impl Place<'_> {
         cleared
     }
 
-    /// mrcond with so many entries.
-    pub(crate) fn start_daemon(&self, target: Target, entries: usize) -> Result<Daemon> {
+    /// mrcond between the servers.
+    pub(crate) fn start_daemon(&self, target: Target, streams: Streams) -> Result<Daemon> {
+        self.start_changed(target, streams, |config| config)
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn start_changed(
+        &self,
+        target: Target,
+        streams: Streams,
+        change: impl FnOnce(String) -> String,
+    ) -> Result<Daemon> {
         let address = free_address(false)?;
-        let config = Stage::config(address, target, entries);
+        let config = change(Stage::config(address, target, streams));
         let daemon = Daemon::start(&self.setup, &self.servers, address, &config)?;
         self.workplace.remember(daemon.pid())?;
         Ok(daemon)
     }
 
     /// The same, once no event can escape it.
-    pub(crate) async fn start_ready(&self, target: Target, entries: usize) -> Result<Daemon> {
-        let mut daemon = self.start_daemon(target, entries)?;
+    pub(crate) async fn start_ready(&self, target: Target, streams: Streams) -> Result<Daemon> {
+        let mut daemon = self.start_daemon(target, streams)?;
         daemon.wait_until_ready().await?;
         let deadline = Instant::now() + SAVE_TIME;
         while !daemon
@@ -98,23 +110,48 @@ impl Place<'_> {
         Ok(command)
     }
 
-    /// A rate only counts if every message is in the queue, once.
-    pub(crate) async fn verify(&self, who: &str, target: Target, events: u64) -> Result<()> {
-        let broker = &self.stage.broker;
-        let found = broker.count_up_to(QUEUE, events, COUNT_TIME).await?;
-        let most = events + target.records_of_the_broker(events);
-        match (events..=most).contains(&found) {
-            true => Ok(()),
-            false => Err(Failure::new(
-                format_args!("{who}: {found} of {events} messages are in the queue"),
-                "look into the logs of RabbitMQ and mrcond",
-            )),
+    /// A rate only counts if every message is in its queue, once: so many in each of the first ones.
+    pub(crate) async fn verify(
+        &self,
+        who: &str,
+        target: Target,
+        queues: usize,
+        each: u64,
+    ) -> Result<()> {
+        let most = each + target.records_of_the_broker(each);
+        for queue in (0..queues).map(Stage::queue) {
+            let counted = self.stage.broker.count_up_to(&queue, each, COUNT_TIME);
+            let found = counted.await?;
+            if !(each..=most).contains(&found) {
+                return Err(Failure::new(
+                    format_args!("{who}: {found} of {each} messages are in {queue}"),
+                    "look into the logs of RabbitMQ and mrcond",
+                ));
+            }
         }
+        Ok(())
     }
 
-    /// Deletes a queue, and lets the broker come to rest.
-    pub(crate) async fn discard(&self, queue: &str) -> Result<()> {
-        self.stage.broker.delete(queue).await?;
+    /// The process of the MongoDB that answers us, if it runs here and is ours to look at: it has
+    /// the other end of one of our connections.
+    pub(crate) async fn mongod_pid(&self) -> Option<u32> {
+        let admin = self.stage.client.database("admin");
+        let status = admin.run_command(doc! {"serverStatus": 1});
+        let pid = match status.await.ok()?.get("pid")? {
+            Bson::Int64(pid) => u32::try_from(*pid).ok()?,
+            Bson::Int32(pid) => u32::try_from(*pid).ok()?,
+            _ => return None,
+        };
+        let ours = connections(std::process::id()).ok()?;
+        let is_to_us = |theirs: &Connection| ours.iter().any(|one| one.is_other_end_of(theirs));
+        connections(pid).ok()?.iter().any(is_to_us).then_some(pid)
+    }
+
+    /// Deletes the first queues, and lets the broker come to rest.
+    pub(crate) async fn discard(&self, queues: usize) -> Result<()> {
+        for queue in (0..queues).map(Stage::queue) {
+            self.stage.broker.delete(&queue).await?;
+        }
         sleep(PAUSE).await;
         Ok(())
     }

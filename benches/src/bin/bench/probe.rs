@@ -7,11 +7,11 @@
 use crate::client::{Bare, Client};
 use crate::meter::{Measured, Meter};
 use crate::reader::{self, Batch};
-use crate::stage::{QUEUE, Stage};
+use crate::stage::{QUEUE, Stage, Streams};
 use crate::target::Target;
 use mrcon::config::{Protocol, RabbitMq, ValidConfig};
 use mrcon::sink::amqp::{AmqpConnections, AmqpSink};
-use mrcon::sink::stream::StreamLink;
+use mrcon::sink::stream::{StreamConnections, StreamLink};
 use mrcon::sink::{Outcome, Settlement};
 use mrcon::window::ConfirmWindow;
 use mrcon::{Metrics, Server};
@@ -187,14 +187,15 @@ impl Probe {
     async fn publish_bare(&self, servers: &Servers, events: Events) -> Result<Measured> {
         let target = Stage::target(self.target);
         let lost = |error: mrcon::Error| lost(error.chain());
+        let names = ["bench".to_owned()];
         if target.protocol == Protocol::Stream {
-            let link = StreamLink::connect(&servers.stream, "mrcon bench", &target).await;
+            let connections = StreamConnections::new(servers.stream.clone(), &names, None);
+            let link = StreamLink::connect(&connections, 0, &target).await;
             let opened = link.map_err(lost)?.publish_as("mrcon bench", 1).await;
             let (sink, _) = opened.map_err(lost)?;
             return self.pump(Bare(sink), events).await;
         }
-        let connections =
-            AmqpConnections::new(servers.rabbitmq.clone(), &["bench".to_owned()], None);
+        let connections = AmqpConnections::new(servers.rabbitmq.clone(), &names, None);
         let sink = AmqpSink::connect(&Arc::new(connections), 0, &target, None).await;
         self.pump(Bare(sink.map_err(lost)?.starting_at(1)), events)
             .await
@@ -219,7 +220,7 @@ impl Probe {
     async fn library(&self, servers: &Servers, change: fn(Metrics) -> Metrics) -> Result<Measured> {
         let fail =
             |error: &dyn std::fmt::Display| Failure::because("library", error, "report this");
-        let text = Stage::config(free_address(false)?, self.target, 1);
+        let text = Stage::config(free_address(false)?, self.target, Streams::Each(1));
         let config = ValidConfig::from_yaml("bench", text.as_bytes())
             .map_err(|problems| fail(&problems[0]))?;
         let metrics = Metrics::register(&Registry::new()).map_err(|error| fail(&error))?;

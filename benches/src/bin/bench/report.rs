@@ -35,6 +35,8 @@ pub(crate) struct Results {
     pub(crate) mongodb: String,
     pub(crate) rabbitmq: String,
     pub(crate) rounds: u32,
+    /// How long all of it took.
+    pub(crate) seconds: u64,
     /// Too small to judge by.
     pub(crate) quick: bool,
     pub(crate) throughput: Option<Throughput>,
@@ -97,7 +99,11 @@ impl Results {
                 "{}; MongoDB {}, RabbitMQ {}",
                 self.machine, self.mongodb, self.rabbitmq
             ),
-            format!("medians of {} rounds; {noisy}{quick}", self.rounds),
+            format!(
+                "medians of {} rounds; {noisy}{quick}; all of it took {:.1} min",
+                self.rounds,
+                self.seconds as f64 / 60.0
+            ),
         ]
     }
 

@@ -1,27 +1,25 @@
 //! Copying a collection that is there already: mrcond with `snapshot: only`, next to a bare raw `find`
 //! straight into the same publisher.
 
+use crate::catch_up;
 use crate::figure::median;
-use crate::meter::{Costs, Measured, Meter};
+use crate::meter::{Costs, Measured};
 use crate::options::Options;
 use crate::place::Place;
 use crate::probe::{Probe, Subject};
 use crate::report::{Chapter, noise};
-use crate::stage::{QUEUE, Stage};
+use crate::stage::Streams;
 use crate::table::Table;
 use crate::target::Target;
 use crate::verdict::Verdict;
-use mrcon_bench::daemon::{Daemon, free_address};
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::{grouped, say};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 /// Where to: the most usual way, and the fastest one.
 const TARGETS: [Target; 2] = [Target::Classic, Target::Native];
-/// How often mrcond is asked how far it is.
-const STEP: Duration = Duration::from_millis(20);
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What of the bare pipe's rate mrcond has to reach.
@@ -103,7 +101,7 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Snap
     let documents = options.events();
     place.stage.set(1).await?;
     say(format_args!("writing {} orders", grouped(documents)));
-    let document_bytes = place.stage.write_orders(documents).await?;
+    let document_bytes = place.stage.write_orders(1, documents).await?;
     let mut targets = Vec::new();
     for target in TARGETS {
         let (mut mrcond, mut pipe) = (Vec::new(), Vec::new());
@@ -151,33 +149,20 @@ fn copied(target: Target, mrcond: &[Measured], pipe: &[Measured]) -> Option<Copi
     })
 }
 
+/// The configuration of a connector that copies and does nothing else.
+fn copying(config: String) -> String {
+    config.replacen(
+        "coll_name: \"orders\"",
+        "coll_name: \"orders\", snapshot: only",
+        1,
+    )
+}
+
 /// mrcond copies the collection.
 async fn copy(place: &Place<'_>, target: Target, documents: u64) -> Result<Measured> {
     place.stage.restore(&[]).await?;
-    let address = free_address(false)?;
-    let config = Stage::config(address, target, 1);
-    let config = config.replacen(
-        "coll_name: orders}",
-        "coll_name: orders, snapshot: only}",
-        1,
-    );
-    let mut daemon = Daemon::start(&place.setup, &place.servers, address, &config)?;
-    let mut meter = Meter::of(daemon.pid());
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let confirmed = daemon.confirmed().await;
-        meter.saw(confirmed)?;
-        if confirmed >= documents {
-            break;
-        }
-        daemon.check()?;
-        if Instant::now() > deadline {
-            let cause = format!("mrcond confirmed {confirmed} of {documents} documents");
-            return Err(Failure::new(cause, daemon.health().await).see(daemon.log()));
-        }
-        sleep(STEP).await;
-    }
-    let measured = meter.finish(documents)?;
+    let mut daemon = place.start_changed(target, Streams::Each(1), copying)?;
+    let (measured, _) = catch_up::watch(&mut daemon, documents, None).await?;
     daemon.stop().await?;
     settle(place, "mrcond", target, documents).await?;
     Ok(measured)
@@ -207,13 +192,15 @@ async fn find(place: &Place<'_>, target: Target, documents: u64) -> Result<Measu
 const STRETCH: isize = 480;
 
 async fn settle(place: &Place<'_>, who: &str, target: Target, documents: u64) -> Result<()> {
-    place.verify(who, target, documents).await?;
-    place.discard(QUEUE).await
+    place.verify(who, target, 1, documents).await?;
+    place.discard(1).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Stage;
+    use mrcon::config::ValidConfig;
 
     #[test]
     fn slow_snapshot_is_within_the_limit() {
@@ -248,7 +235,10 @@ mod tests {
 
     #[test]
     fn daemon_takes_no_snapshot() {
-        let text = Stage::config("127.0.0.1:3000".parse().unwrap(), Target::Native, 1);
-        assert!(text.contains("coll_name: orders}"));
+        let address = "127.0.0.1:3000".parse().unwrap();
+        let text = copying(Stage::config(address, Target::Native, Streams::Each(1)));
+        let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
+        let watched = &config.collections()[0].watched;
+        assert_eq!(watched.snapshot, mrcon::config::Snapshot::Only);
     }
 }

@@ -19,14 +19,27 @@ const COLLECTION: &str = "orders";
 const TOKENS: &str = "resume_tokens";
 const HISTORY: &str = "metrics_history";
 pub(crate) const QUEUE: &str = "mrcon_bench.orders";
+/// The queues of all collections.
+const EVERY_QUEUE: &str = "mrcon_bench.{coll}";
 /// Orders written with one command: about 750 KB, far from MongoDB's limit of 48 MB.
 const WRITE_BATCH: u64 = 1000;
+/// How often each collection has its turn, at least.
+const TURNS: u64 = 10;
 /// What an order takes in the oplog, with a margin.
 const OPLOG_BYTES_PER_EVENT: u64 = 1200;
 /// Any number: the same orders each time.
 const SEED: u64 = 2024;
 /// How long the driver may take to close its connections.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// How mrcond watches the collections of orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// An entry, and so a change stream, for each of so many.
+    Each(usize),
+    /// One for the whole database.
+    Database,
+}
 
 pub(crate) struct Stage {
     pub(crate) client: Client,
@@ -70,15 +83,20 @@ impl Stage {
         }
     }
 
-    /// A configuration for mrcond, with a collection and a queue for each entry.
-    pub(crate) fn config(address: SocketAddr, target: Target, entries: usize) -> String {
+    /// A configuration for mrcond, with a queue for each collection.
+    pub(crate) fn config(address: SocketAddr, target: Target, streams: Streams) -> String {
         let mut text = format!(
             "server: {{listen: \"{address}\"}}\n\
              metrics: {{history: {{db_name: {DATABASE}, coll_name: {HISTORY}}}}}\n\
              collections:\n"
         );
-        for entry in 0..entries {
-            let (collection, queue) = (Stage::collection_name(entry), Stage::queue(entry));
+        let watched = match streams {
+            Streams::Each(entries) => (0..entries)
+                .map(|entry| (Stage::collection_name(entry), Stage::queue(entry)))
+                .collect(),
+            Streams::Database => vec![("*".to_owned(), EVERY_QUEUE.to_owned())],
+        };
+        for (collection, queue) in watched {
             let queue_type = target.queue_type().as_str();
             let protocol = match target.protocol() {
                 Protocol::Amqp => "amqp",
@@ -86,9 +104,9 @@ impl Stage {
             };
             let _ = write!(
                 text,
-                "  - watched: {{db_name: {DATABASE}, coll_name: {collection}}}\n    \
+                "  - watched: {{db_name: {DATABASE}, coll_name: \"{collection}\"}}\n    \
                  resume_tokens: {{tokens_db_name: {DATABASE}, tokens_coll_name: {TOKENS}}}\n    \
-                 rabbitmq: {{stream_name: {queue}, queue_type: {queue_type}, protocol: {protocol}}}\n"
+                 rabbitmq: {{stream_name: \"{queue}\", queue_type: {queue_type}, protocol: {protocol}}}\n"
             );
         }
         text
@@ -156,23 +174,29 @@ impl Stage {
         }
     }
 
-    /// Writes the orders; returns how large they are on average.
-    pub(crate) async fn write_orders(&self, events: u64) -> Result<u64> {
-        let (collection, mut orders) = (Stage::orders(&self.client), Orders::new(SEED));
-        let (mut left, mut bytes) = (events, 0);
+    /// Writes so many orders to each of so many collections, some to each in turn; returns how large
+    /// an order is on average.
+    pub(crate) async fn write_orders(&self, collections: usize, each: u64) -> Result<u64> {
+        let (database, mut orders) = (self.client.database(DATABASE), Orders::new(SEED));
+        let turn = each.div_ceil(TURNS).min(WRITE_BATCH);
+        let (mut left, mut bytes) = (each, 0);
         while left > 0 {
-            let batch: Vec<Document> = (0..left.min(WRITE_BATCH)).map(|_| orders.order()).collect();
-            bytes += batch
-                .iter()
-                .map(|order| order.to_vec().map_or(0, |bson| bson.len()))
-                .sum::<usize>();
-            left -= batch.len() as u64;
-            let written = collection
-                .insert_many(batch)
-                .write_concern(WriteConcern::majority());
-            written.await.map_err(mongodb_failed("write orders"))?;
+            let size = left.min(turn);
+            for number in 0..collections {
+                let batch: Vec<Document> = (0..size).map(|_| orders.order()).collect();
+                bytes += batch
+                    .iter()
+                    .map(|order| order.to_vec().map_or(0, |bson| bson.len()))
+                    .sum::<usize>();
+                let collection = database.collection(&Stage::collection_name(number));
+                let written = collection
+                    .insert_many(batch)
+                    .write_concern(WriteConcern::majority());
+                written.await.map_err(mongodb_failed("write orders"))?;
+            }
+            left -= size;
         }
-        Ok(bytes as u64 / events)
+        Ok(bytes as u64 / (each * collections as u64))
     }
 
     /// Where mrcond keeps its position; what is in it is its own affair.
@@ -229,10 +253,26 @@ mod tests {
     use clap::ValueEnum;
     use mrcon::config::ValidConfig;
 
+    fn address() -> SocketAddr {
+        "127.0.0.1:3000".parse().unwrap()
+    }
+
+    #[test]
+    fn database_goes_to_other_queues_than_its_collections() {
+        let text = Stage::config(address(), Target::Classic, Streams::Database);
+        let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
+        assert_eq!(config.collections().len(), 1);
+        let queue = &config.collections()[0].rabbitmq.stream_name;
+        for entry in [0, 7] {
+            let ours = queue.replace("{coll}", &Stage::collection_name(entry));
+            assert_eq!(ours, Stage::queue(entry));
+        }
+    }
+
     #[test]
     fn daemon_publishes_another_way_than_the_pipe() {
         for target in Target::value_variants() {
-            let text = Stage::config("127.0.0.1:3000".parse().unwrap(), *target, 3);
+            let text = Stage::config(address(), *target, Streams::Each(3));
             let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
             assert_eq!(config.collections().len(), 3);
             assert_eq!(config.collections()[0].rabbitmq, Stage::target(*target));

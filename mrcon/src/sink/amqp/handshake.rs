@@ -72,7 +72,7 @@ async fn answer(wire: &mut Wire, context: &str) -> Result<AMQPClass> {
                 };
             }
         }
-        wire.turn(true, usize::MAX).await?;
+        wire.turn().await?;
     }
 }
 

@@ -6,30 +6,31 @@
 //! ([`AmqpConnections`]); a channel that fails ends no other.
 
 mod channel;
-mod connections;
 mod frames;
 mod handshake;
-mod link;
+mod protocol;
 mod publish;
 mod routes;
 mod topology;
 
-pub use connections::AmqpConnections;
 pub(crate) use publish::Publisher;
-pub(crate) use routes::QueueNames;
+pub(crate) use routes::{QueueNames, Routes};
 
+use super::connections::Connections;
 use super::headers::SEQ;
 use super::{Outcome, Settlement, Sink};
 use crate::budget::UNSENT_BYTES;
 use crate::config::RabbitMq;
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
+use crate::uri::AmqpUri;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
 use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
-use routes::{Place, Routes};
+use protocol::Amqp;
+use routes::Place;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -38,6 +39,31 @@ use tokio::time::timeout;
 const WRITE_BUFFER_HIGH: usize = UNSENT_BYTES;
 /// How long the broker may take to say goodbye. A blocked broker never does.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The connections of one process to one broker over AMQP, opened when they are first needed.
+///
+/// A few connectors have a connection each. More of them share one, each with a channel of its own:
+/// a connection costs the broker and this process some 100 KiB, and heartbeats.
+#[derive(Debug)]
+pub struct AmqpConnections(Connections<Amqp>);
+
+impl AmqpConnections {
+    /// For connectors of these names, in the order of the configuration; `sharing` is how many of
+    /// them use a connection together, by default what suits their number.
+    pub fn new(uri: AmqpUri, connectors: &[String], sharing: Option<usize>) -> AmqpConnections {
+        AmqpConnections(Connections::new(uri, connectors, sharing))
+    }
+
+    /// Where they lead to.
+    pub fn uri(&self) -> &AmqpUri {
+        self.0.uri()
+    }
+
+    /// A channel for a connector, not open yet. The caller sets the deadline.
+    async fn channel(&self, connector: usize) -> Result<Channel> {
+        self.0.port(connector, ()).await.map(Channel::on)
+    }
+}
 
 /// A channel that publishes to one queue, or to one for each collection. See the module's documentation.
 #[derive(Debug)]
@@ -68,8 +94,8 @@ impl AmqpSink {
     /// Connects, finds or declares the queue, and turns confirms on. With `names` each collection has
     /// a queue of its own, which is found or declared when its first message comes.
     ///
-    /// `connector` is the connector's place in the configuration, which decides whose connection it
-    /// uses.
+    /// `connector` is the connector's place among the names of `connections`, which decides whose
+    /// connection it uses.
     ///
     /// # Errors
     /// No connection, refused credentials, a queue that is missing or cannot be used.

@@ -5,8 +5,8 @@
 //! taking confirms: the search has a channel of its own, because RabbitMQ closes the channel on which
 //! it is asked for a queue that does not exist.
 
+use super::AmqpConnections;
 use super::channel::Channel;
-use super::connections::AmqpConnections;
 use super::publish::Publisher;
 use super::topology;
 use crate::config::{DATABASE_EVENTS, MAX_STREAM_NAME_BYTES, RabbitMq, TargetName};
@@ -41,7 +41,7 @@ struct Found {
 }
 
 /// The queues of one connector.
-pub(super) struct Routes {
+pub(crate) struct Routes {
     place: Place,
     names: QueueNames,
     target: RabbitMq,
@@ -92,7 +92,7 @@ impl Routes {
     ///
     /// # Errors
     /// [`ErrorKind::TargetName`] when its name is none that RabbitMQ takes.
-    pub(super) fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
+    pub(crate) fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
         let collection = collection.unwrap_or(DATABASE_EVENTS);
         if self.current.as_deref() == Some(collection) {
             return Ok(true);
@@ -116,7 +116,7 @@ impl Routes {
     }
 
     /// What writes the message that [`Routes::is_ready_for`] was asked about.
-    pub(super) fn publisher(&self) -> &Publisher {
+    pub(crate) fn publisher(&self) -> &Publisher {
         let current = self.current.as_ref();
         current
             .and_then(|current| self.publishers.get(current))
@@ -199,5 +199,31 @@ impl Routes {
                 channel,
             })
         })
+    }
+}
+
+#[cfg(test)]
+impl Routes {
+    /// The queues of these collections are known.
+    pub(crate) fn knowing(collections: &[&str]) -> Routes {
+        let uri = crate::uri::AmqpUri::parse("amqp://localhost").unwrap();
+        let place = Place {
+            connections: Arc::new(AmqpConnections::new(uri, &["db".to_owned()], None)),
+            connector: 0,
+            channel: 1,
+            frame_max: 128 << 10,
+        };
+        let names = QueueNames {
+            database: "db".to_owned(),
+            name: TargetName::parse("{coll}").unwrap(),
+        };
+        let mut routes = Routes::new(place, names, &RabbitMq::default());
+        for collection in collections {
+            let publisher = Publisher::new(1, 128 << 10, "", collection).unwrap();
+            routes
+                .publishers
+                .insert((*collection).to_owned(), publisher);
+        }
+        routes
     }
 }

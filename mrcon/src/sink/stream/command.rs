@@ -12,6 +12,7 @@ pub(super) const PUBLISH: u16 = 2;
 pub(super) const PUBLISH_CONFIRM: u16 = 3;
 pub(super) const PUBLISH_ERROR: u16 = 4;
 pub(super) const QUERY_PUBLISHER_SEQUENCE: u16 = 5;
+pub(super) const DELETE_PUBLISHER: u16 = 6;
 pub(super) const CREATE_STREAM: u16 = 13;
 pub(super) const METADATA: u16 = 15;
 pub(super) const METADATA_UPDATE: u16 = 16;
@@ -105,15 +106,21 @@ pub(super) fn put_map(out: &mut Vec<u8>, entries: &[(&str, &str)]) {
     }
 }
 
-/// A frame from the broker: its key, and its fields.
-#[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) key: u16,
-    pub(super) fields: Fields,
+/// Appends a request, which has the id of its answer in front of the other fields.
+pub(super) fn put_request(
+    out: &mut Vec<u8>,
+    key: u16,
+    correlation: u32,
+    fields: impl FnOnce(&mut Vec<u8>),
+) {
+    put_frame(out, key, |out| {
+        out.put_u32(correlation);
+        fields(out);
+    });
 }
 
-/// Takes the next whole frame out of what was read, if there is one.
-pub(super) fn take(input: &mut BytesMut) -> Result<Option<Frame>> {
+/// Takes the next whole frame off what was read, if there is one.
+pub(super) fn cut(input: &mut BytesMut) -> Result<Option<BytesMut>> {
     let Some(head) = input.first_chunk::<SIZE_BYTES>() else {
         return Ok(None);
     };
@@ -123,14 +130,104 @@ pub(super) fn take(input: &mut BytesMut) -> Result<Option<Frame>> {
                     (one with TLS needs rabbitmq-stream+tls://)?";
         return Err(Error::new(ErrorKind::RabbitConnection, text));
     }
-    if input.len() < SIZE_BYTES + size {
-        return Ok(None);
+    let whole = SIZE_BYTES + size;
+    Ok((input.len() >= whole).then(|| input.split_to(whole)))
+}
+
+/// Key and fields of the bytes from [`cut`].
+pub(super) fn peek(whole: &[u8]) -> (u16, &[u8]) {
+    let key = u16::from_be_bytes([whole[SIZE_BYTES], whole[SIZE_BYTES + 1]]);
+    (key, &whole[SIZE_BYTES + KEY_BYTES..])
+}
+
+/// A frame from the broker: its key, and its fields.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) key: u16,
+    pub(super) fields: Fields,
+}
+
+impl Frame {
+    /// Of the bytes from [`cut`].
+    pub(super) fn of(mut whole: BytesMut) -> Result<Frame> {
+        whole.advance(SIZE_BYTES);
+        let mut fields = Fields(whole);
+        let key = fields.u16()?;
+        let _version = fields.u16()?;
+        Ok(Frame { key, fields })
     }
-    input.advance(SIZE_BYTES);
-    let mut fields = Fields(input.split_to(size));
-    let key = fields.u16()?;
-    let _version = fields.u16()?;
-    Ok(Some(Frame { key, fields }))
+
+    /// The answer to this request, if that is what the frame is.
+    ///
+    /// # Errors
+    /// When it answers another request of this kind.
+    pub(super) fn answer(mut self, key: u16, correlation: u32, context: &str) -> Result<Reply> {
+        if self.key != key | RESPONSE {
+            return Ok(Reply::Other(self));
+        }
+        if self.fields.u32()? != correlation {
+            return Err(out_of_turn(self.key, context));
+        }
+        // Metadata alone has no code of its own, but one for each stream.
+        let code = match key {
+            METADATA => code::OK,
+            _ => self.fields.u16()?,
+        };
+        let fields = self.fields;
+        Ok(Reply::Answer(Answer { code, fields }))
+    }
+
+    /// What is left when nobody waits for the frame. What ends the connection is an error.
+    pub(super) fn notice(mut self, context: &str) -> Result<()> {
+        match self.key {
+            HEARTBEAT => Ok(()),
+            CLOSE => {
+                let _correlation = self.fields.u32()?;
+                let (code, reason) = (self.fields.u16()?, self.fields.text()?);
+                Err(closed(code, &reason, context))
+            }
+            key => Err(out_of_turn(key, context)),
+        }
+    }
+}
+
+/// A frame that may be what is waited for.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Answer(Answer),
+    Other(Frame),
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) fields: Fields,
+}
+
+impl Answer {
+    /// The fields, if the code is OK.
+    pub(super) fn accepted(self, context: &str) -> Result<Fields> {
+        match self.code {
+            code::OK => Ok(self.fields),
+            other => Err(refusal(other, context)),
+        }
+    }
+}
+
+fn closed(code: u16, reason: &str, context: &str) -> Error {
+    let kind = match code {
+        // The broker's way of an orderly stop.
+        code::OK => ErrorKind::RabbitConnection,
+        other => refusal(other, context).kind(),
+    };
+    Error::new(kind, context)
+        .with_source(format!("RabbitMQ closed the connection: {code} {reason}"))
+}
+
+fn out_of_turn(key: u16, context: &str) -> Error {
+    let text = format!("{context}: the broker sent command {key} out of turn");
+    Error::new(ErrorKind::RabbitConnection, text)
 }
 
 /// The fields of a frame, read one after the other.
@@ -228,6 +325,10 @@ pub(super) fn refusal(code: u16, context: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn take(input: &mut BytesMut) -> Result<Option<Frame>> {
+        cut(input)?.map(Frame::of).transpose()
+    }
 
     #[test]
     fn request_has_other_bytes_than_the_protocol_says() {

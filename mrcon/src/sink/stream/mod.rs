@@ -1,22 +1,25 @@
 //! RabbitMQ's native stream protocol: several messages a frame, and repeats dropped by the broker.
 //!
 //! Each message has its Seq as publishing id, and each connector the name of a producer
-//! ([`crate::lineage`]): the broker takes no id that is not above the last one of that name. One
-//! connection a connector, with one publisher for each partition of a super stream. As over AMQP
-//! there is no task: the connector's own loop drives the connection through [`Sink::settled`].
+//! ([`crate::lineage`]): the broker takes no id that is not above the last one of that name. Each
+//! connector has one publisher, or one for each partition of a super stream. As over AMQP, connectors
+//! may share a connection ([`StreamConnections`]); a stream that is deleted ends no other's run.
 //!
 //! After any error of a message nothing more is sent: a higher id would make the broker drop the
 //! lower one when it comes again. The run ends.
 
 mod command;
-mod connection;
 mod hash;
+mod login;
 mod message;
+mod protocol;
+mod seat;
 mod topology;
 
 #[cfg(test)]
 pub(crate) use message::write as write_message;
 
+use super::connections::Connections;
 use super::{Outcome, Settlement, Sink};
 use crate::budget::UNSENT_BYTES;
 use crate::config::RabbitMq;
@@ -25,7 +28,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::uri::StreamUri;
 use bytes::BufMut;
 use command::{Frame, SIZE_BYTES};
-use connection::Connection;
+use protocol::Streams;
+use seat::Seat;
 use std::time::Duration;
 use tokio::time::timeout;
 use topology::Topology;
@@ -39,10 +43,35 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// Key, version, publisher and number of messages, behind a frame's size.
 const PUBLISH_HEAD: usize = 2 + 2 + 1 + 4;
 
+/// The connections of one process to one broker over the stream protocol, opened when they are first
+/// needed.
+///
+/// A few connectors have a connection each. More of them share one, up to 256 publishers.
+#[derive(Debug)]
+pub struct StreamConnections(Connections<Streams>);
+
+impl StreamConnections {
+    /// For connectors of these names, in the order of the configuration; `sharing` is how many of
+    /// them use a connection together, by default what suits their number.
+    pub fn new(uri: StreamUri, connectors: &[String], sharing: Option<usize>) -> StreamConnections {
+        StreamConnections(Connections::new(uri, connectors, sharing))
+    }
+
+    /// The same connectors at another broker; there must be no connection yet.
+    pub(crate) fn lead_to(&mut self, uri: StreamUri) {
+        self.0.lead_to(uri);
+    }
+
+    /// A seat for a connector, with ids for so many publishers. The caller sets the deadline.
+    async fn seat(&self, connector: usize, publishers: usize) -> Result<Seat> {
+        self.0.port(connector, publishers).await.map(Seat::on)
+    }
+}
+
 /// A connection to a broker where the stream is, before it is known under which name to publish.
 #[derive(Debug)]
 pub struct StreamLink {
-    connection: Connection,
+    seat: Seat,
     topology: Topology,
     /// How long the rest of the opening may take.
     limit: Duration,
@@ -51,23 +80,33 @@ pub struct StreamLink {
 impl StreamLink {
     /// Connects, and finds or creates the stream.
     ///
-    /// `name` is the connection's name in RabbitMQ's management.
+    /// `connector` is the connector's place among the names of `connections`, which decides whose
+    /// connection it uses.
     ///
     /// # Errors
     /// No connection, refused credentials, a broker without the protocol, a stream that is missing or
     /// cannot be used.
-    pub async fn connect(uri: &StreamUri, name: &str, target: &RabbitMq) -> Result<StreamLink> {
+    pub async fn connect(
+        connections: &StreamConnections,
+        connector: usize,
+        target: &RabbitMq,
+    ) -> Result<StreamLink> {
+        let uri = connections.0.uri();
         let limit = uri.connection_timeout;
         let opening = async {
-            let mut connection = Connection::open(uri, name).await?;
-            let topology = topology::ensure(&mut connection, target).await?;
-            Ok((connection, topology))
+            let mut seat = connections.seat(connector, 1).await?;
+            let topology = topology::ensure(&mut seat, target).await?;
+            let publishers = topology.streams().len();
+            if !seat.reserve(publishers) {
+                seat = connections.seat(connector, publishers).await?;
+            }
+            Ok((seat, topology))
         };
-        let (connection, topology) = timeout(limit, opening)
+        let (seat, topology) = timeout(limit, opening)
             .await
             .unwrap_or_else(|_| Err(late(&format!("connect to {uri}"), limit)))?;
         Ok(StreamLink {
-            connection,
+            seat,
             topology,
             limit,
         })
@@ -89,58 +128,31 @@ impl StreamLink {
     /// As [`StreamLink::connect`].
     pub async fn publish_as(mut self, producer: &str, next_seq: u64) -> Result<(StreamSink, u64)> {
         let within = self.limit;
-        let (publishers, last) = timeout(within, self.declare(producer))
+        let declaring = self.seat.declare(producer, self.topology.streams());
+        let last = timeout(within, declaring)
             .await
             .unwrap_or_else(|_| Err(late("declare a publisher", within)))?;
-        let limit = self.connection.frame_max();
-        let usual = self.connection.usual_frame().unwrap_or(FULL_FRAME);
+        let limits = *self.seat.limits();
+        let full = [limits.usual_frame, limits.frame_max];
         let sink = StreamSink {
-            full_frame: usual.min(FULL_FRAME).min(limit.unwrap_or(FULL_FRAME)),
-            frame_max: limit,
-            connection: self.connection,
-            publishers,
+            full_frame: full.into_iter().flatten().fold(FULL_FRAME, usize::min),
+            frame_max: limits.frame_max,
+            publishers: self
+                .seat
+                .publishers()
+                .into_iter()
+                .map(Publisher::new)
+                .collect(),
+            seat: self.seat,
             gathered: 0,
             confirmed_to: next_seq - 1,
         };
         Ok((sink, last))
     }
 
-    async fn declare(&mut self, producer: &str) -> Result<(Vec<Publisher>, u64)> {
-        let streams = match &self.topology {
-            Topology::Plain(name) => std::slice::from_ref(name),
-            Topology::Super(partitions) => partitions,
-        };
-        let (mut publishers, mut last) = (Vec::new(), 0);
-        for (id, stream) in (0..=u8::MAX).zip(streams) {
-            let context = format!("declare a publisher to the stream `{stream}`");
-            let request = |out: &mut Vec<u8>| {
-                out.put_u8(id);
-                command::put_text(out, producer);
-                command::put_text(out, stream);
-            };
-            let answer = self
-                .connection
-                .call(command::DECLARE_PUBLISHER, request, &context)
-                .await?;
-            answer.accepted(&context)?;
-            let context = format!("ask for the last message in the stream `{stream}`");
-            let request = |out: &mut Vec<u8>| {
-                command::put_text(out, producer);
-                command::put_text(out, stream);
-            };
-            let answer = self
-                .connection
-                .call(command::QUERY_PUBLISHER_SEQUENCE, request, &context)
-                .await?;
-            last = last.max(answer.accepted(&context)?.u64()?);
-            publishers.push(Publisher::new(id));
-        }
-        Ok((publishers, last))
-    }
-
     /// Takes leave of the broker without having published.
     pub async fn close(self) {
-        let _ = timeout(CLOSE_DEADLINE, self.connection.close()).await;
+        let _ = timeout(CLOSE_DEADLINE, self.seat.close()).await;
     }
 }
 
@@ -150,13 +162,13 @@ fn late(what: &str, limit: Duration) -> Error {
     Error::new(ErrorKind::RabbitConnection, text)
 }
 
-/// A connection that publishes to one stream or super stream. See the module's documentation.
+/// Publishers to one stream or super stream. See the module's documentation.
 #[derive(Debug)]
 pub struct StreamSink {
-    connection: Connection,
+    seat: Seat,
     /// One for each partition, in their order.
     publishers: Vec<Publisher>,
-    /// Bytes in frames that are not in the output yet.
+    /// Bytes in frames that are not with the seat yet.
     gathered: usize,
     full_frame: usize,
     frame_max: Option<usize>,
@@ -214,23 +226,18 @@ impl StreamSink {
         }
     }
 
-    /// Hands the frame of a publisher to the output.
+    /// Gives the frame of a publisher to the seat.
     fn send(&mut self, index: usize) {
-        let alone = self.publishers.len() == 1;
         let publisher = &mut self.publishers[index];
         if publisher.messages == 0 {
             return;
         }
         publisher.finish();
         self.gathered -= publisher.frame.len();
-        let output = self.connection.wire().output();
         // A frame that would fill a segment is one; small ones of many partitions share it.
-        if alone || publisher.frame.len() >= self.full_frame {
-            let next = output.take_spare();
-            output.push(std::mem::replace(&mut publisher.frame, next));
-        } else {
-            output.buffer().extend_from_slice(&publisher.frame);
-            publisher.frame.clear();
+        match publisher.frame.len() >= self.full_frame {
+            true => self.seat.hand_over(&mut publisher.frame),
+            false => self.seat.append(&mut publisher.frame),
         }
     }
 
@@ -251,7 +258,7 @@ impl StreamSink {
                 let (id, code) = (frame.fields.u64()?, frame.fields.u16()?);
                 Err(command::refusal(code, &format!("publish event {id}")))
             }
-            _ => self.connection.on_notice(frame, "publish"),
+            _ => self.seat.on_notice(frame, "publish"),
         }
     }
 }
@@ -312,7 +319,7 @@ impl Sink for StreamSink {
     }
 
     fn has_room(&self) -> bool {
-        self.connection.unsent() + self.gathered < WRITE_BUFFER_HIGH
+        self.seat.unsent() + self.gathered < WRITE_BUFFER_HIGH
     }
 
     /// The protocol has no word for it: during an alarm the broker just does not confirm.
@@ -326,18 +333,18 @@ impl Sink for StreamSink {
             self.send(index);
         }
         loop {
-            while let Some(frame) = self.connection.next_frame()? {
+            while let Some(frame) = self.seat.next_frame()? {
                 self.on_frame(frame, into)?;
             }
             if !into.is_empty() || self.has_room() != had_room {
                 return Ok(());
             }
-            self.connection.turn(had_room, WRITE_BUFFER_HIGH).await?;
+            self.seat.turn(had_room, WRITE_BUFFER_HIGH).await?;
         }
     }
 
     async fn close(self) {
-        let _ = timeout(CLOSE_DEADLINE, self.connection.close()).await;
+        let _ = timeout(CLOSE_DEADLINE, self.seat.close()).await;
     }
 }
 
@@ -387,7 +394,7 @@ mod tests {
         publisher.gather(42, &message(b"{\"a\":1}"));
         publisher.finish();
         let mut input = BytesMut::from(&publisher.frame[..]);
-        let mut frame = command::take(&mut input).unwrap().unwrap();
+        let mut frame = Frame::of(command::cut(&mut input).unwrap().unwrap()).unwrap();
         assert!(input.is_empty());
         assert_eq!(frame.key, command::PUBLISH);
         assert_eq!(frame.fields.u8().unwrap(), 3);

@@ -1,12 +1,13 @@
 //! Finding or creating the stream, or the super stream with its partitions.
 
 use super::command::{self, code};
-use super::connection::Connection;
+use super::protocol::PUBLISHERS;
+use super::seat::Seat;
 use crate::config::{RabbitMq, StreamOptions};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The protocol tells the publishers of a connection apart by one byte.
-const MAX_PARTITIONS: usize = 256;
+/// All of them are published to over one connection.
+const MAX_PARTITIONS: usize = PUBLISHERS;
 
 /// The streams to publish to.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,13 +17,22 @@ pub(super) enum Topology {
     Super(Vec<String>),
 }
 
+impl Topology {
+    pub(super) fn streams(&self) -> &[String] {
+        match self {
+            Topology::Plain(name) => std::slice::from_ref(name),
+            Topology::Super(partitions) => partitions,
+        }
+    }
+}
+
 /// Uses what exists as it is; creates it, if it does not exist and `declare` is set.
 ///
 /// # Errors
 /// [`ErrorKind::TargetMissing`] when there is no stream and it is not to be created here,
 /// [`ErrorKind::TargetMismatch`] when it has other partitions than configured.
-pub(super) async fn ensure(connection: &mut Connection, target: &RabbitMq) -> Result<Topology> {
-    if let Some(found) = find(connection, target).await? {
+pub(super) async fn ensure(seat: &mut Seat, target: &RabbitMq) -> Result<Topology> {
+    if let Some(found) = find(seat, target).await? {
         return Ok(found);
     }
     let name = &target.stream_name;
@@ -30,9 +40,9 @@ pub(super) async fn ensure(connection: &mut Connection, target: &RabbitMq) -> Re
         let text = format!("look for the stream `{name}`: there is none");
         return Err(Error::new(ErrorKind::TargetMissing, text));
     }
-    create(connection, target).await?;
+    create(seat, target).await?;
     // Somebody else may have been faster, and may have created something else.
-    find(connection, target).await?.ok_or_else(|| {
+    find(seat, target).await?.ok_or_else(|| {
         let text = format!("create the stream `{name}`: it is not there afterwards");
         Error::new(ErrorKind::TargetMissing, text)
     })
@@ -42,10 +52,10 @@ fn wanted_partitions(target: &RabbitMq) -> Option<u32> {
     target.stream.as_ref().and_then(|stream| stream.partitions)
 }
 
-async fn find(connection: &mut Connection, target: &RabbitMq) -> Result<Option<Topology>> {
+async fn find(seat: &mut Seat, target: &RabbitMq) -> Result<Option<Topology>> {
     let name = &target.stream_name;
-    let plain = exists(connection, name).await?;
-    let partitions = partitions(connection, name).await?;
+    let plain = exists(seat, name).await?;
+    let partitions = partitions(seat, name).await?;
     choose(name, wanted_partitions(target), plain, partitions)
 }
 
@@ -86,11 +96,11 @@ fn choose(
 }
 
 /// Whether there is a stream of this name.
-async fn exists(connection: &mut Connection, name: &str) -> Result<bool> {
+async fn exists(seat: &mut Seat, name: &str) -> Result<bool> {
     let context = format!("look for the stream `{name}`");
     let names = [name.to_owned()];
     let request = |out: &mut Vec<u8>| command::put_texts(out, &names);
-    let mut fields = connection
+    let mut fields = seat
         .call(command::METADATA, request, &context)
         .await?
         .fields;
@@ -110,19 +120,17 @@ async fn exists(connection: &mut Connection, name: &str) -> Result<bool> {
 }
 
 /// The partitions of a super stream; none if there is none of this name.
-async fn partitions(connection: &mut Connection, name: &str) -> Result<Vec<String>> {
+async fn partitions(seat: &mut Seat, name: &str) -> Result<Vec<String>> {
     let context = format!("look for the super stream `{name}`");
     let request = |out: &mut Vec<u8>| command::put_text(out, name);
-    let answer = connection
-        .call(command::PARTITIONS, request, &context)
-        .await?;
-    match answer.code() {
+    let answer = seat.call(command::PARTITIONS, request, &context).await?;
+    match answer.code {
         code::STREAM_DOES_NOT_EXIST => Ok(Vec::new()),
         _ => answer.accepted(&context)?.texts(),
     }
 }
 
-async fn create(connection: &mut Connection, target: &RabbitMq) -> Result<()> {
+async fn create(seat: &mut Seat, target: &RabbitMq) -> Result<()> {
     let name = &target.stream_name;
     let default = StreamOptions::default();
     let options = target.stream.as_ref().unwrap_or(&default);
@@ -138,9 +146,7 @@ async fn create(connection: &mut Connection, target: &RabbitMq) -> Result<()> {
             command::put_text(out, name);
             command::put_map(out, &arguments);
         };
-        connection
-            .call(command::CREATE_STREAM, request, &context)
-            .await?
+        seat.call(command::CREATE_STREAM, request, &context).await?
     } else {
         // As RabbitMQ's own tools call them and bind them.
         let keys: Vec<String> = (0..count).map(|number| number.to_string()).collect();
@@ -151,11 +157,10 @@ async fn create(connection: &mut Connection, target: &RabbitMq) -> Result<()> {
             command::put_texts(out, &keys);
             command::put_map(out, &arguments);
         };
-        connection
-            .call(command::CREATE_SUPER_STREAM, request, &context)
+        seat.call(command::CREATE_SUPER_STREAM, request, &context)
             .await?
     };
-    if answer.code() == code::STREAM_ALREADY_EXISTS {
+    if answer.code == code::STREAM_ALREADY_EXISTS {
         return Ok(());
     }
     answer.accepted(&context)?;

@@ -81,6 +81,13 @@ impl Rig {
             .collection("resume_tokens")
     }
 
+    /// What the document of the only position says.
+    pub(crate) async fn stored(&self) -> Document {
+        let found = self.tokens().find_one(doc! {}).await;
+        let found = found.unwrap_or_else(|error| panic!("read the position: {error}"));
+        found.unwrap_or_else(|| panic!("no position is stored"))
+    }
+
     pub(crate) fn collection(&self) -> Collection<Document> {
         self.collection_named(COLLECTION)
     }

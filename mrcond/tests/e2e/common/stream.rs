@@ -1,10 +1,15 @@
 //! Streams as RabbitMQ's own Python client sees them: a consumer that is not ours.
 
+use super::config::Entry;
 use super::daemon::Daemon;
+use super::oracle::{AT_LEAST_ONCE, NOTHING_TWICE, Rules};
 use super::rabbit::{Broker, Delivery, END};
+use super::rig::Rig;
 use super::services;
+use super::truth::Event;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -15,6 +20,32 @@ static CLIENT: OnceCell<String> = OnceCell::const_new();
 
 /// Counts that repeats could not be dropped.
 pub(crate) const RESETS: &str = "mrcon_deduplication_resets_total";
+
+/// How often the load of these tests writes.
+pub(crate) const LOAD: Duration = Duration::from_millis(50);
+/// Positions that are hardly ever saved: a crash makes for a long replay.
+pub(crate) const SELDOM: &str = "1h";
+
+/// An entry that publishes over the stream protocol.
+pub(crate) fn entry(rig: &Rig) -> Entry {
+    rig.entry().with("rabbitmq.protocol", "stream")
+}
+
+/// What happened is what is in the stream, in order and once.
+#[track_caller]
+pub(crate) fn judge(rig: &Rig, truth: &[Event], deliveries: &[Delivery]) {
+    judge_rest(rig, truth, deliveries, 1);
+}
+
+/// The same from the event with the number `first_seq` on.
+#[track_caller]
+pub(crate) fn judge_rest(rig: &Rig, truth: &[Event], deliveries: &[Delivery], first_seq: usize) {
+    let rules = Rules {
+        first_seq: first_seq as u64,
+        ..AT_LEAST_ONCE
+    };
+    assert_eq!(rig.judge(truth, deliveries, rules), NOTHING_TWICE);
+}
 
 /// A message, and where it was.
 #[derive(Debug, Clone)]

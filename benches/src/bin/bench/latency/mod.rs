@@ -8,9 +8,11 @@ mod schedule;
 
 pub(crate) use results::Latency;
 
+use crate::carrier::Carrier;
 use crate::options::Options;
 use crate::place::Place;
-use crate::probe::{Probe, READY, Subject};
+use crate::probe::Subject;
+use crate::rounds::{Collected, REFERENCE_ROUNDS, turned};
 use crate::stage::{QUEUE, Stage};
 use crate::target::Target;
 use bson::raw::RawDocument;
@@ -18,19 +20,16 @@ use bson::{Document, doc};
 use mongodb::Collection;
 use mongodb::options::WriteConcern;
 use mrcon_bench::broker::{Broker, Consumer};
-use mrcon_bench::daemon::Daemon;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::orders::Orders;
 use mrcon_bench::output::{grouped, say};
 use mrcon_bench::servers::mongodb_failed;
-use results::{Collected, Quantiles};
+use results::{JUDGED_RATE, Quantiles};
 use schedule::Schedule;
 use serde::Deserialize;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Orders of this time at the beginning do not count: connections are opened, pages come into caches.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -38,8 +37,6 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const LEAD: Duration = Duration::from_millis(20);
 /// How long the last messages may take after the last order was due.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long the floor may take to connect to both sides.
-const START_TIME: Duration = Duration::from_secs(30);
 /// Inserts that may be on their way at once.
 const CONNECTIONS: u32 = 100;
 /// The same orders each time.
@@ -65,39 +62,37 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Late
         length: WARM_UP + options.latency_time(),
         next: 0,
     };
-    let mut collected = Collected::default();
+    let mut collected = Collected::new();
     for round in 0..options.rounds() {
-        let mut subjects = [Subject::Relay, Subject::Mrcond];
-        if round % 2 == 1 {
-            subjects.reverse();
-        }
-        for target in &options.queues {
-            for subject in subjects {
-                say(format_args!(
-                    "latency, round {}/{}  {:8} {}",
-                    round + 1,
-                    options.rounds(),
-                    target.as_str(),
-                    subject.title()
-                ));
-                let measured = campaign.measure(*target, subject, &options.rates).await?;
-                for (rate, quantiles) in measured {
-                    collected.add((*target, rate, subject), quantiles);
-                }
+        let rates = rates(round, &options.rates);
+        let plan = options
+            .queues
+            .iter()
+            .flat_map(|target| [Subject::Relay, Subject::Mrcond].map(|subject| (*target, subject)));
+        for (target, subject) in turned(round, plan.collect()) {
+            say(format_args!(
+                "latency, round {}/{}  {:8} {}",
+                round + 1,
+                options.rounds(),
+                target.as_str(),
+                subject.title()
+            ));
+            for (rate, quantiles) in campaign.measure(target, subject, &rates).await? {
+                collected.add((target, rate, subject), quantiles);
             }
         }
     }
     Ok(Latency {
         seconds: options.latency_time().as_secs_f64(),
-        series: collected.into_series(),
+        series: results::series(collected),
     })
 }
 
-/// What lies between writer and consumer.
-enum Carrier {
-    Daemon(Daemon),
-    /// Killed when it is dropped.
-    Relay(Child),
+/// Only the rate that is judged goes through all rounds, if it is among them.
+fn rates(round: u32, rates: &[u64]) -> Vec<u64> {
+    let judged_only = round >= REFERENCE_ROUNDS && rates.contains(&JUDGED_RATE);
+    let wanted = |rate: &u64| !judged_only || *rate == JUDGED_RATE;
+    rates.iter().copied().filter(wanted).collect()
 }
 
 impl Campaign<'_> {
@@ -108,10 +103,7 @@ impl Campaign<'_> {
         rates: &[u64],
     ) -> Result<Vec<(u64, Quantiles)>> {
         self.place.stage.restore(&[]).await?;
-        let carrier = match subject {
-            Subject::Mrcond => Carrier::Daemon(self.place.start_ready(target, 1).await?),
-            _ => Carrier::Relay(start_relay(target).await?),
-        };
+        let carrier = Carrier::start(self.place, target, subject).await?;
         let broker =
             Broker::connect(&self.place.servers.rabbitmq, "mrcon bench (consumer)").await?;
         let mut consumer = broker.consume(QUEUE).await?;
@@ -123,12 +115,9 @@ impl Campaign<'_> {
             })?;
             measured.push((*rate, quantiles));
         }
-        match carrier {
-            Carrier::Daemon(daemon) => daemon.stop().await?,
-            Carrier::Relay(relay) => drop(relay),
-        }
+        carrier.stop().await?;
         broker.close().await;
-        self.place.discard(QUEUE).await?;
+        self.place.discard(1).await?;
         Ok(measured)
     }
 
@@ -145,30 +134,6 @@ impl Campaign<'_> {
             .map_err(|error| Failure::because("write orders", error, "report this"))??;
         evaluate(schedule, begin, &acked, &arrived)
             .ok_or_else(|| Failure::new("no order was measured", "measure for longer"))
-    }
-}
-
-async fn start_relay(target: Target) -> Result<Child> {
-    let fail = |reason: &dyn std::fmt::Display| {
-        Failure::because(
-            "start the floor",
-            reason,
-            "check both servers and try again",
-        )
-    };
-    let mut child = Place::command(&Probe::relay(target))?
-        .spawn()
-        .map_err(|error| fail(&error))?;
-    let out = child
-        .stdout
-        .take()
-        .ok_or_else(|| fail(&"it has no output"))?;
-    let mut line = String::new();
-    let said = timeout(START_TIME, BufReader::new(out).read_line(&mut line)).await;
-    match said {
-        Ok(Ok(_)) if line.trim() == READY => Ok(child),
-        Ok(_) => Err(fail(&"it has ended")),
-        Err(_) => Err(fail(&"it does not get ready")),
     }
 }
 
@@ -289,6 +254,13 @@ fn milliseconds(from: Instant, to: Instant) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rate_that_is_judged_has_fewer_rounds_than_others() {
+        assert_eq!(rates(1, &[100, 1000, 5000]), [100, 1000, 5000]);
+        assert_eq!(rates(2, &[100, 1000, 5000]), [1000]);
+        assert_eq!(rates(4, &[100, 5000]), [100, 5000]);
+    }
 
     #[test]
     fn order_is_taken_for_another() {

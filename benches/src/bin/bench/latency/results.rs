@@ -3,6 +3,7 @@
 use crate::figure::{Figure, percentile, sorted};
 use crate::probe::Subject;
 use crate::report::{Chapter, noise};
+use crate::rounds::{Collected, REFERENCE_ROUNDS};
 use crate::table::Table;
 use crate::target::Target;
 use crate::verdict::Verdict;
@@ -10,7 +11,7 @@ use mrcon_bench::output::grouped;
 use serde::{Deserialize, Serialize};
 
 /// The rate at which mrcond is judged.
-const JUDGED_RATE: u64 = 1000;
+pub(super) const JUDGED_RATE: u64 = 1000;
 /// What mrcond may add to the floor, in milliseconds.
 const MOST_P50_MS: f64 = 1.0;
 const MOST_P99_MS: f64 = 5.0;
@@ -57,38 +58,23 @@ pub(super) struct Series {
     due_p99_ms: Figure,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Collected(Vec<(Key, Vec<Quantiles>)>);
-
-type Key = (Target, u64, Subject);
-
-impl Collected {
-    pub(super) fn add(&mut self, key: Key, quantiles: Quantiles) {
-        match self.0.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, rounds)) => rounds.push(quantiles),
-            None => self.0.push((key, vec![quantiles])),
-        }
-    }
-
-    /// By queue and rate, the floor first.
-    pub(super) fn into_series(mut self) -> Vec<Series> {
-        self.0.sort_by_key(|((target, rate, subject), _)| {
-            (*target, *rate, *subject == Subject::Mrcond)
-        });
-        let series = self.0.iter().filter_map(|(key, rounds)| {
-            let figure = |number: fn(&Quantiles) -> f64| Figure::of(rounds.iter().map(number));
-            Some(Series {
-                target: key.0,
-                events_per_second: key.1,
-                subject: key.2,
-                p50_ms: figure(|round| round.p50)?,
-                p99_ms: figure(|round| round.p99)?,
-                p999_ms: figure(|round| round.p999)?,
-                due_p99_ms: figure(|round| round.due_p99)?,
-            })
-        });
-        series.collect()
-    }
+/// By queue and rate, the floor first.
+pub(super) fn series(collected: Collected<(Target, u64, Subject), Quantiles>) -> Vec<Series> {
+    let mut all = collected.into_inner();
+    all.sort_by_key(|((target, rate, subject), _)| (*target, *rate, *subject == Subject::Mrcond));
+    let series = all.iter().filter_map(|(key, rounds)| {
+        let figure = |number: fn(&Quantiles) -> f64| Figure::of(rounds.iter().map(number));
+        Some(Series {
+            target: key.0,
+            events_per_second: key.1,
+            subject: key.2,
+            p50_ms: figure(|round| round.p50)?,
+            p99_ms: figure(|round| round.p99)?,
+            p999_ms: figure(|round| round.p999)?,
+            due_p99_ms: figure(|round| round.due_p99)?,
+        })
+    });
+    series.collect()
 }
 
 impl Chapter for Latency {
@@ -102,8 +88,10 @@ impl Chapter for Latency {
                 "From the acknowledged insert (write concern majority) to the message in a \
                  consumer's hands, in milliseconds; less than 0 where the message was there before \
                  the acknowledgement. Orders are written on a fixed schedule that waits for nothing \
-                 (open loop), for {} s at each rate in each round.",
-                self.seconds
+                 (open loop), for {} s at each rate in each round; {}/s is judged, other rates are \
+                 measured in {REFERENCE_ROUNDS} rounds.",
+                self.seconds,
+                grouped(JUDGED_RATE)
             ),
             "The floor is a bare change stream reader with a bare publisher to the same kind of queue, \
              with the same writer and the same consumer. from due: p99 from the time at which an \
@@ -187,7 +175,7 @@ mod tests {
                 .map(|at| base + f64::from(at) / 1000.0)
                 .collect::<Vec<_>>()
         };
-        let mut collected = Collected::default();
+        let mut collected = Collected::new();
         for (subject, base) in [(Subject::Mrcond, 4.5), (Subject::Relay, 2.0)] {
             let quantiles = Quantiles::of(&times(base), &times(base + 1.0)).unwrap();
             collected.add((Target::Quorum, 1000, subject), quantiles);
@@ -195,7 +183,7 @@ mod tests {
         }
         let latency = Latency {
             seconds: 1.0,
-            series: collected.into_series(),
+            series: series(collected),
         };
         let verdicts = latency.verdicts();
         assert_eq!(verdicts.len(), 2, "{verdicts:?}");

@@ -5,12 +5,14 @@ mod results;
 
 pub(crate) use results::{Sizes, Throughput};
 
-use crate::meter::{Measured, Meter, counting_alone};
+use crate::catch_up;
+use crate::meter::{Measured, counting_alone};
 use crate::options::Options;
 use crate::place::Place;
 use crate::probe::{Probe, Subject};
 use crate::reader;
-use crate::stage::{QUEUE, Stage};
+use crate::rounds::{REFERENCE_ROUNDS, turned};
+use crate::stage::{QUEUE, Stage, Streams};
 use crate::target::Target;
 use bson::Document;
 use bson::raw::RawDocument;
@@ -18,22 +20,11 @@ use mrcon::envelope::{Envelope, Format, Scratch};
 use mrcon::event::ChangeEvent;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::{grouped, say};
-use results::Collected;
-use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use results::Campaigned;
+use tokio::time::timeout;
 
-/// A program slower than this has stopped.
-const SLOWEST_PER_SECOND: u64 = 500;
-/// Time that a program may take beyond its events: start, connecting, the way to its last confirm.
-const START_TIME: Duration = Duration::from_secs(60);
-/// How finely mrcond is watched at both ends of the measurement.
-const FINE_STEP: Duration = Duration::from_millis(4);
-/// How seldom it is watched in the middle.
-const COARSE_STEP: Duration = Duration::from_millis(250);
 /// Events whose size is looked at.
 const SAMPLE: u64 = 100;
-/// What nothing is judged by is measured in so many rounds only, to save time.
-const REFERENCE_ROUNDS: u32 = 2;
 
 struct Campaign<'a> {
     place: &'a Place<'a>,
@@ -57,7 +48,7 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Thro
         events,
         prepared: prepare(place, events).await?,
     };
-    let mut collected = Collected::default();
+    let mut collected = Campaigned::new();
     for round in 0..rounds {
         for (target, subject) in plan(round, targets) {
             let measured = campaign.measure(target, subject).await?;
@@ -69,7 +60,8 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Thro
     Ok(collected.into_results(events, sizes, targets, counting_alone()?))
 }
 
-/// Back and forth: who comes first in one round comes last in the next.
+/// Everything that is measured in a round. The usual client and the library are compared once, with the
+/// first target.
 fn plan(round: u32, targets: &[Target]) -> Vec<(Option<Target>, Subject)> {
     let is_reference = round < REFERENCE_ROUNDS;
     let mut plan = vec![(None, Subject::Reader)];
@@ -77,17 +69,14 @@ fn plan(round: u32, targets: &[Target]) -> Vec<(Option<Target>, Subject)> {
         let target = Some(*target);
         plan.extend([Subject::Mrcond, Subject::Pipe].map(|subject| (target, subject)));
         if is_reference {
-            plan.extend([Subject::Publisher, Subject::PipeAmqprs].map(|subject| (target, subject)));
+            plan.push((target, Subject::Publisher));
         }
     }
     if is_reference {
-        let counting = [Subject::Counting, Subject::NotCounting];
-        plan.extend(counting.map(|subject| (targets.first().copied(), subject)));
+        let once = [Subject::PipeAmqprs, Subject::Counting, Subject::NotCounting];
+        plan.extend(once.map(|subject| (targets.first().copied(), subject)));
     }
-    if round % 2 == 1 {
-        plan.reverse();
-    }
-    plan
+    turned(round, plan)
 }
 
 fn report(round: u32, rounds: u32, target: Option<Target>, subject: Subject, measured: &Measured) {
@@ -110,11 +99,15 @@ async fn prepare(place: &Place<'_>, events: u64) -> Result<Prepared> {
     let orders = Stage::orders(&stage.client);
     let position = reader::position(&orders).await?;
     // mrcond runs once, so that it saves where it begins.
-    place.start_ready(Target::Classic, 1).await?.stop().await?;
+    place
+        .start_ready(Target::Classic, Streams::Each(1))
+        .await?
+        .stop()
+        .await?;
     stage.broker.delete(QUEUE).await?;
     let checkpoints = stage.positions().await?;
     say(format_args!("writing {} orders", grouped(events)));
-    let document_bytes = stage.write_orders(events).await?;
+    let document_bytes = stage.write_orders(1, events).await?;
     let (event_bytes, body_bytes) = sample(stage, &position, SAMPLE.min(events)).await?;
     Ok(Prepared {
         position,
@@ -164,42 +157,17 @@ impl Campaign<'_> {
         };
         if target.is_some() {
             let who = subject.as_str();
-            self.place.verify(who, queue, self.events).await?;
-            self.place.discard(QUEUE).await?;
+            self.place.verify(who, queue, 1, self.events).await?;
+            self.place.discard(1).await?;
         }
         Ok(measured)
     }
 
     async fn measure_daemon(&self, target: Target) -> Result<Measured> {
-        let mut daemon = self.place.start_daemon(target, 1)?;
-        let mut meter = Meter::of(daemon.pid());
-        let deadline = Instant::now() + self.patience();
-        let began = Instant::now();
-        loop {
-            let confirmed = daemon.confirmed().await;
-            meter.saw(confirmed)?;
-            if confirmed >= self.events {
-                break;
-            }
-            daemon.check()?;
-            if Instant::now() > deadline {
-                let cause = format!("mrcond confirmed {confirmed} of {} events", self.events);
-                return Err(Failure::new(cause, daemon.health().await).see(daemon.log()));
-            }
-            sleep(self.step(confirmed, began.elapsed())).await;
-        }
-        let measured = meter.finish(self.events)?;
+        let mut daemon = self.place.start_daemon(target, Streams::Each(1))?;
+        let (measured, _) = catch_up::watch(&mut daemon, self.events, None).await?;
         daemon.stop().await?;
         Ok(measured)
-    }
-
-    /// How long to wait before mrcond is asked again: half of what it will still take.
-    fn step(&self, confirmed: u64, elapsed: Duration) -> Duration {
-        let left = (self.events - confirmed) as f64 / confirmed.max(1) as f64;
-        match confirmed {
-            0 => FINE_STEP,
-            _ => (elapsed.mul_f64(left / 2.0)).clamp(FINE_STEP, COARSE_STEP),
-        }
     }
 
     async fn measure_probe(&self, target: Target, subject: Subject) -> Result<Measured> {
@@ -219,14 +187,14 @@ impl Campaign<'_> {
         let failed = |reason: &dyn std::fmt::Display| {
             Failure::because(subject.as_str(), reason, "check both servers and try again")
         };
-        let output = timeout(self.patience(), Place::command(&probe)?.output()).await;
+        let output = timeout(
+            catch_up::patience(self.events),
+            Place::command(&probe)?.output(),
+        )
+        .await;
         let output = output.map_err(|_| failed(&"it does not come to an end"))?;
         let output = output.map_err(|error| failed(&error))?;
         serde_json::from_slice(&output.stdout).map_err(|_| failed(&output.status))
-    }
-
-    fn patience(&self) -> Duration {
-        START_TIME + Duration::from_secs(self.events / SLOWEST_PER_SECOND)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::figure::Figure;
 use crate::meter::{Costs, Measured};
 use crate::probe::Subject;
 use crate::report::{Chapter, noise, range};
+use crate::rounds::{Collected, REFERENCE_ROUNDS};
 use crate::stage::Stage;
 use crate::table::Table;
 use crate::target::Target;
@@ -67,28 +68,21 @@ struct Counting {
     without_us: f64,
 }
 
-/// The rounds of each program, as they come in.
-#[derive(Debug, Default)]
-pub(super) struct Collected(Vec<(Option<Target>, Subject, Vec<Measured>)>);
+/// The rounds of each program with each target.
+#[derive(Debug)]
+pub(super) struct Campaigned(Collected<(Option<Target>, Subject), Measured>);
 
-impl Collected {
+impl Campaigned {
+    pub(super) fn new() -> Campaigned {
+        Campaigned(Collected::new())
+    }
+
     pub(super) fn add(&mut self, target: Option<Target>, subject: Subject, measured: Measured) {
-        match self
-            .0
-            .iter_mut()
-            .find(|(t, s, _)| (*t, *s) == (target, subject))
-        {
-            Some((_, _, rounds)) => rounds.push(measured),
-            None => self.0.push((target, subject, vec![measured])),
-        }
+        self.0.add((target, subject), measured);
     }
 
     fn rounds(&self, target: Option<Target>, subject: Subject) -> &[Measured] {
-        let found = self
-            .0
-            .iter()
-            .find(|(t, s, _)| (*t, *s) == (target, subject));
-        found.map_or(&[], |(_, _, rounds)| rounds)
+        self.0.of(&(target, subject))
     }
 
     pub(super) fn into_results(
@@ -193,7 +187,10 @@ impl Chapter for Throughput {
                 grouped(self.events),
                 grouped(u64::from(self.window)),
             ),
-            "of pipe: mrcond's rate to that of the bare pipe of the same round, the median.".into(),
+            format!(
+                "of pipe: mrcond's rate to that of the bare pipe of the same round, the median. Publishers, \
+                 amqprs and the library are measured in {REFERENCE_ROUNDS} rounds."
+            ),
         ]
     }
 
@@ -265,7 +262,7 @@ mod tests {
     }
 
     fn results(rounds: &[(f64, f64)]) -> Throughput {
-        let mut collected = Collected::default();
+        let mut collected = Campaigned::new();
         for (ours, pipe) in rounds {
             let target = Some(Target::Quorum);
             collected.add(target, Subject::Mrcond, measured(*ours));

@@ -1,14 +1,18 @@
-//! Many connectors in one process: what each more of them costs.
+//! Many connectors in one process: what each more of them costs, and what one for all collections of a
+//! database saves.
+
+mod database;
 
 use crate::meter::mib;
 use crate::options::Options;
 use crate::place::Place;
 use crate::report::Chapter;
-use crate::stage::{DATABASE, Stage};
+use crate::stage::{DATABASE, Stage, Streams};
 use crate::table::Table;
 use crate::target::Target;
 use crate::verdict::Verdict;
 use bson::{Document, doc};
+use database::Comparison;
 use mongodb::options::WriteConcern;
 use mrcon_bench::daemon::Daemon;
 use mrcon_bench::failure::{Failure, Result};
@@ -31,6 +35,7 @@ const JUDGED: usize = 500;
 pub(crate) struct Scale {
     idle_seconds: u64,
     runs: Vec<Run>,
+    database: Comparison,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,11 +73,12 @@ impl Chapter for Scale {
     }
 
     fn method(&self) -> Vec<String> {
-        vec![format!(
+        let entries = format!(
             "Entries with a collection and a classic queue each, in one process that has nothing to do for \
              {} s. The first event is one of the last entry, from the insert to a consumer's hands.",
             self.idle_seconds
-        )]
+        );
+        vec![entries, self.database.method()]
     }
 
     fn tables(&self) -> Vec<Table> {
@@ -99,7 +105,7 @@ impl Chapter for Scale {
                 format!("{:.2}", run.idle_cpu_percent),
             ]);
         }
-        vec![table]
+        vec![table, self.database.table()]
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
@@ -139,14 +145,18 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Scal
         runs.push(run(place, entries, idle).await?);
     }
     let idle_seconds = idle.as_secs();
-    Ok(Scale { idle_seconds, runs })
+    Ok(Scale {
+        idle_seconds,
+        runs,
+        database: database::measure(place, options).await?,
+    })
 }
 
 async fn run(place: &Place<'_>, entries: usize, idle: Duration) -> Result<Run> {
     place.stage.set(entries).await?;
     place.stage.restore(&[]).await?;
     let began = Instant::now();
-    let mut daemon = place.start_daemon(Target::Classic, entries)?;
+    let mut daemon = place.start_daemon(Target::Classic, Streams::Each(entries))?;
     daemon.wait_until_ready().await?;
     let ready = began.elapsed();
     let first_event = first_event(place, &daemon, entries - 1).await?;
@@ -157,30 +167,32 @@ async fn run(place: &Place<'_>, entries: usize, idle: Duration) -> Result<Run> {
     let busy = cpu_time(daemon.pid())? - before;
     let idle_cpu_percent = busy.as_secs_f64() / watched.elapsed().as_secs_f64() * 100.0;
     let pid = daemon.pid();
-    // Who scrapes it is not its affair.
-    let listens = daemon.address.port();
-    let opened: Vec<_> = connections(pid)?
-        .into_iter()
-        .filter(|connection| connection.local_port != listens)
-        .collect();
-    let to_rabbitmq = place.servers.rabbitmq.port;
-    let rabbitmq_connections = opened
-        .iter()
-        .filter(|connection| connection.remote_port == to_rabbitmq)
-        .count();
+    let (mongodb_connections, rabbitmq_connections) = opened(place, &daemon)?;
     let measured = Run {
         entries,
         ready_ms: ready.as_secs_f64() * 1000.0,
         first_event_ms: first_event.as_secs_f64() * 1000.0,
         rss_mib: mib(memory(pid)?),
         threads: threads(pid)?,
-        mongodb_connections: opened.len() - rabbitmq_connections,
+        mongodb_connections,
         rabbitmq_connections,
         idle_cpu_percent,
     };
     daemon.stop().await?;
     place.stage.clear().await?;
     Ok(measured)
+}
+
+/// How many connections mrcond has, to MongoDB and to RabbitMQ.
+fn opened(place: &Place<'_>, daemon: &Daemon) -> Result<(usize, usize)> {
+    // Who scrapes it is not its affair.
+    let listens = daemon.address.port();
+    let mut opened = connections(daemon.pid())?;
+    opened.retain(|connection| connection.local_port != listens);
+    let to_rabbitmq = place.servers.rabbitmq.port;
+    let is_rabbitmq = opened.iter().filter(|one| one.remote_port == to_rabbitmq);
+    let rabbitmq = is_rabbitmq.count();
+    Ok((opened.len() - rabbitmq, rabbitmq))
 }
 
 async fn first_event(place: &Place<'_>, daemon: &Daemon, entry: usize) -> Result<Duration> {
@@ -223,6 +235,7 @@ mod tests {
         let scale = Scale {
             idle_seconds: 30,
             runs: vec![run(1, 10.0, 4), run(100, 30.0, 103), run(500, 80.0, 503)],
+            database: Comparison::default(),
         };
         assert_eq!(scale.each_more(), Some((128.0, 1.0)));
         assert!(scale.verdicts().iter().all(|verdict| verdict.met));
