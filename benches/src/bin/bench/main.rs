@@ -21,6 +21,7 @@ mod report;
 mod rounds;
 mod scale;
 mod scrape;
+mod snapshot;
 mod stage;
 mod table;
 mod target;
@@ -149,6 +150,7 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
         scale: None,
         peers: None,
         scrape: None,
+        snapshot: None,
         verdicts: Vec::new(),
     };
     say(&results.machine);
@@ -173,6 +175,9 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
     }
     if options.measures(Section::Memory) {
         results.memory = Some(memory::measure(place, options).await?);
+    }
+    if options.measures(Section::Snapshot) {
+        results.snapshot = Some(snapshot::measure(place, options).await?);
     }
     results.seconds = began.elapsed().as_secs();
     results.judge();

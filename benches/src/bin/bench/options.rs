@@ -21,6 +21,8 @@ pub(crate) enum Section {
     Peers,
     /// The time of a scrape of 200 connectors
     Scrape,
+    /// Copying a collection that is there already
+    Snapshot,
     /// All of them
     All,
 }

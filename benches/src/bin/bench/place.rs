@@ -56,8 +56,18 @@ impl Place<'_> {
 
     /// mrcond between the servers.
     pub(crate) fn start_daemon(&self, target: Target, streams: Streams) -> Result<Daemon> {
+        self.start_changed(target, streams, |config| config)
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn start_changed(
+        &self,
+        target: Target,
+        streams: Streams,
+        change: impl FnOnce(String) -> String,
+    ) -> Result<Daemon> {
         let address = free_address(false)?;
-        let config = Stage::config(address, target, streams);
+        let config = change(Stage::config(address, target, streams));
         let daemon = Daemon::start(&self.setup, &self.servers, address, &config)?;
         self.workplace.remember(daemon.pid())?;
         Ok(daemon)

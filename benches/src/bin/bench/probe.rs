@@ -47,6 +47,8 @@ pub(crate) enum Subject {
     Reader,
     /// A bare pipe that begins now and has no end.
     Relay,
+    /// A bare pipe from a `find` of the whole collection.
+    Find,
 }
 
 impl Subject {
@@ -70,6 +72,7 @@ impl Subject {
             Subject::PipeAmqprs => "pipe_amqprs",
             Subject::Reader => "reader",
             Subject::Relay => "relay",
+            Subject::Find => "find",
         }
     }
 
@@ -82,6 +85,7 @@ impl Subject {
             Subject::Publisher => "bare publisher",
             Subject::PipeAmqprs => "amqprs, no headers",
             Subject::Reader => "bare reader",
+            Subject::Find => "bare find",
         }
     }
 }
@@ -150,6 +154,14 @@ impl Probe {
             Subject::Pipe | Subject::Relay => {
                 let events = self.events(servers).await?;
                 self.publish_bare(servers, events).await
+            }
+            Subject::Find => {
+                let orders = Stage::orders(&servers.connect_mongodb().await?);
+                let found = Events::Read {
+                    batches: reader::spawn(reader::find(&orders).await?),
+                    current: None,
+                };
+                self.publish_bare(servers, found).await
             }
             Subject::Publisher => {
                 let made = Events::Made {

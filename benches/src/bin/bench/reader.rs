@@ -63,6 +63,23 @@ pub(crate) async fn open(
         .map_err(mongodb_failed("open the change stream"))
 }
 
+/// Every document of `collection`.
+pub(crate) async fn find(collection: &Collection<Document>) -> Result<RawBatchCursor> {
+    let command = doc! {
+        "find": collection.name(),
+        "batchSize": BATCH_EVENTS,
+        "readConcern": {"level": "majority"},
+    };
+    let database = collection.client().database(&collection.namespace().db);
+    let cursor = database
+        .run_cursor_command(command)
+        .batch_size(BATCH_EVENTS);
+    cursor
+        .batch()
+        .await
+        .map_err(mongodb_failed("read the orders"))
+}
+
 /// The events of one reply of the server.
 pub(crate) struct Batch {
     reply: RawBatch,

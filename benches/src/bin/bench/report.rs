@@ -7,6 +7,7 @@ use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::scale::Scale;
 use crate::scrape::Scrape;
+use crate::snapshot::Snapshot;
 use crate::table::Table;
 use crate::throughput::Throughput;
 use crate::verdict::Verdict;
@@ -44,6 +45,8 @@ pub(crate) struct Results {
     pub(crate) scale: Option<Scale>,
     pub(crate) peers: Option<Peers>,
     pub(crate) scrape: Option<Scrape>,
+    #[serde(default)]
+    pub(crate) snapshot: Option<Snapshot>,
     /// Of all chapters; filled in when the run is over.
     pub(crate) verdicts: Vec<Verdict>,
 }
@@ -71,6 +74,7 @@ impl Results {
             chapter(&self.scale),
             chapter(&self.peers),
             chapter(&self.scrape),
+            chapter(&self.snapshot),
         ];
         all.into_iter().flatten().collect()
     }
