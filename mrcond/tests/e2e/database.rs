@@ -552,6 +552,7 @@ async fn event_over_16_mib_is_lost_in_pieces_or_takes_others_with_it() {
     let rig = Rig::on(&mongo, &broker, "split").await;
     let entry = rig
         .entry()
+        .with("rabbitmq.max_message_bytes", "64MiB")
         .with("watched.change_stream_pre_and_post_images", true);
     let mut daemon = rig.start(from_ref(&entry)).await;
     let orders = rig.collection();

@@ -340,8 +340,9 @@ async fn event_larger_than_the_broker_takes_is_skipped_or_retried_for_ever() {
         .unhealthy(&[
             &entry.name(),
             "halted",
+            "16777216 are allowed",
             "remedy: raise max_message_size",
-            "pipeline",
+            "rabbitmq.on_oversize",
         ])
         .await;
     assert_eq!(
@@ -349,7 +350,7 @@ async fn event_larger_than_the_broker_takes_is_skipped_or_retried_for_ever() {
         10
     );
     assert_eq!(daemon.terminate().await.code, Some(0));
-    // What the remedy says.
+    // Another way than the remedy's.
     let entry = entry.with(
         "watched.pipeline",
         json!([{"$project": {"fullDocument.text": 0}}]),
