@@ -84,6 +84,8 @@ pub enum ErrorKind {
     RabbitPermission,
     /// The queue does not exist and is not to be declared here (code 404).
     TargetMissing,
+    /// The exchange does not exist (code 404).
+    ExchangeMissing,
     /// The queue exists with other properties, or is used exclusively (codes 405, 406).
     TargetMismatch,
     /// The name of a collection makes no name of a queue.
@@ -390,6 +392,12 @@ impl ErrorKind {
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
                 "create the queue, or set rabbitmq.declare: true",
+            ),
+            ErrorKind::ExchangeMissing => (
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "create the exchange that rabbitmq.dead_letter names, with a queue bound to it; the connector goes on by itself",
             ),
             ErrorKind::TargetMismatch => (
                 Retry,

@@ -265,7 +265,6 @@ impl Entry {
         };
         let begun = target.begin(self, &source).await;
         let sink = begun.map_err(|error| NotOpened { error, also: None })?;
-        let sink = sink.with_dead_letters(brokers.letters_of(self));
         Ok(Parts {
             source: source.source,
             sink,

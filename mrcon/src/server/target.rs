@@ -5,7 +5,7 @@ use super::opening::Opened;
 use crate::config::{CollectionConfig, DATABASE_EVENTS, Protocol, RabbitMq, TargetName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
-use crate::sink::amqp::{AmqpConnections, AmqpSink, DeadLetterBox, QueueNames};
+use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, DeadLetterBox, QueueNames};
 use crate::sink::stream::{StreamConnections, StreamLink};
 use crate::sink::{AnySink, Sink};
 use crate::snapshot::Phase;
@@ -25,7 +25,7 @@ pub(super) struct Brokers {
 
 impl Brokers {
     /// Where the dead letters of an entry go, if it may have any.
-    pub(super) fn letters_of(&self, entry: &Entry) -> Option<DeadLetterBox> {
+    fn letters_of(&self, entry: &Entry) -> Option<DeadLetterBox> {
         let rabbitmq = &entry.config.rabbitmq;
         entry.config.has_dead_letters().then(|| DeadLetterBox {
             connections: Arc::clone(&self.letters),
@@ -68,39 +68,69 @@ impl Brokers {
     }
 }
 
-/// A connection to the queue or stream, over which nothing is published yet.
-pub(super) enum Target {
+/// Connections to the queue or stream, and to the dead letters, over which nothing is published yet.
+pub(super) struct Target {
+    main: Main,
+    aside: Option<Aside>,
+}
+
+enum Main {
     Amqp(AmqpSink),
     Stream(StreamLink),
 }
 
 impl Target {
     pub(super) async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Target> {
+        let main = Main::connect(entry, brokers).await?;
+        let aside = match brokers.letters_of(entry) {
+            Some(letters) => Aside::connect(&letters).await.map(Some),
+            None => Ok(None),
+        };
+        match aside {
+            Ok(aside) => Ok(Target { main, aside }),
+            Err(error) => {
+                main.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn close(self) {
+        if let Some(aside) = self.aside {
+            aside.close().await;
+        }
+        self.main.close().await;
+    }
+
+    /// Begins to publish behind the position of `source`.
+    pub(super) async fn begin(self, entry: &Entry, source: &Opened) -> Result<AnySink> {
+        let sink = match self.main {
+            Main::Amqp(sink) => AnySink::amqp(sink),
+            Main::Stream(link) => AnySink::stream(publish_as(entry, link, source).await?),
+        };
+        Ok(sink.with_dead_letters(self.aside))
+    }
+}
+
+impl Main {
+    async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Main> {
         let (rabbitmq, names) = named(&entry.config)?;
         let rabbitmq = &rabbitmq;
         let place = brokers.places[entry.index];
         match rabbitmq.protocol {
             Protocol::Amqp => AmqpSink::connect(&brokers.amqp, place, rabbitmq, names)
                 .await
-                .map(Target::Amqp),
+                .map(Main::Amqp),
             Protocol::Stream => StreamLink::connect(&brokers.stream, place, rabbitmq)
                 .await
-                .map(Target::Stream),
+                .map(Main::Stream),
         }
     }
 
-    pub(super) async fn close(self) {
+    async fn close(self) {
         match self {
-            Target::Amqp(sink) => sink.close().await,
-            Target::Stream(link) => link.close().await,
-        }
-    }
-
-    /// Begins to publish behind the position of `source`.
-    pub(super) async fn begin(self, entry: &Entry, source: &Opened) -> Result<AnySink> {
-        match self {
-            Target::Amqp(sink) => Ok(AnySink::amqp(sink)),
-            Target::Stream(link) => publish_as(entry, link, source).await.map(AnySink::stream),
+            Main::Amqp(sink) => sink.close().await,
+            Main::Stream(link) => link.close().await,
         }
     }
 }

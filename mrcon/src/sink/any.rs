@@ -1,6 +1,6 @@
 //! A sink of either protocol, and beside it the way to the dead letters.
 
-use super::amqp::{AmqpSink, Aside, DeadLetterBox};
+use super::amqp::{AmqpSink, Aside};
 use super::stream::StreamSink;
 use super::{Settlement, Sink, no_place};
 use crate::envelope::{Letter, Message};
@@ -38,11 +38,8 @@ impl AnySink {
     }
 
     /// The same, with a place for dead letters.
-    pub(crate) fn with_dead_letters(self, letters: Option<DeadLetterBox>) -> AnySink {
-        AnySink {
-            aside: letters.map(Aside::new),
-            ..self
-        }
+    pub(crate) fn with_dead_letters(self, aside: Option<Aside>) -> AnySink {
+        AnySink { aside, ..self }
     }
 }
 
@@ -102,7 +99,7 @@ impl Sink for AnySink {
     }
 
     async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
-        let Some(aside) = self.aside.as_mut().filter(|aside| aside.is_in_use()) else {
+        let Some(aside) = &mut self.aside else {
             return self.main.settled(into).await;
         };
         tokio::select! {

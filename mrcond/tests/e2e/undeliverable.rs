@@ -567,3 +567,33 @@ async fn stream_protocol_has_no_way_to_the_dead_letters() {
     rig.broker.delete(&dead_queue(&rig)).await;
     rig.clean().await;
 }
+
+#[tokio::test]
+async fn missing_dead_letter_target_is_found_by_the_first_dead_letter() {
+    let rig = Rig::new("dead-missing").await;
+    let exchange = json!({"exchange": format!("{}.nowhere", rig.name), "routing_key": "dead"});
+    let entry = rig
+        .entry()
+        .with("rabbitmq.on_unroutable", "dead_letter")
+        .with("rabbitmq.dead_letter", exchange);
+    let daemon = rig.spawn(from_ref(&entry));
+    let words = [
+        &entry.name(),
+        "look for the exchange",
+        "remedy: create the exchange",
+    ];
+    daemon.unhealthy(&words).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    rig.broker.declare(&rig.name, &[]).await;
+    let entry = with_dead_letters(&rig, rig.entry())
+        .with("rabbitmq.on_unroutable", "dead_letter")
+        .with("rabbitmq.declare", false);
+    let daemon = rig.spawn(from_ref(&entry));
+    daemon
+        .unhealthy(&[&dead_queue(&rig), "remedy: create the queue"])
+        .await;
+    rig.broker.declare(&dead_queue(&rig), &[]).await;
+    daemon.healthy().await;
+    rig.broker.delete(&dead_queue(&rig)).await;
+    rig.clean().await;
+}

@@ -1,8 +1,8 @@
 //! Dead letters on their way to the dead-letter target.
 //!
-//! They go over a channel of their own, whatever protocol their connector speaks, and it is opened
-//! with the first of them: connectors that have none cost nothing. All connectors of a process share
-//! the connection. What becomes of a letter is told by [`Aside::take_answers`], one by one; a letter that
+//! They go over a channel of their own, whatever protocol their connector speaks; all connectors of a
+//! process share the connection. It is open from the start of a run, so that a target that is missing
+//! is found before the first dead letter. What becomes of a letter is told one by one; a letter that
 //! is returned or refused ends the run, and its event comes again.
 
 use super::AmqpConnections;
@@ -18,9 +18,6 @@ use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::basic::AMQPMethod as Basic;
 use amq_protocol::protocol::{AMQPClass, confirm};
 use std::collections::VecDeque;
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -35,50 +32,32 @@ pub(crate) struct DeadLetterBox {
     pub(crate) declare: bool,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Line>> + Send>>;
-
 /// The dead letters of one run of a connector. See the module's documentation.
+#[derive(Debug)]
 pub(crate) struct Aside {
-    letters: DeadLetterBox,
+    channel: Channel,
+    publisher: Publisher,
     waiting: VecDeque<(u64, Letter)>,
-    state: State,
+    last_tag: u64,
+    /// Delivery tags and numbers of letters that are not confirmed.
+    in_flight: VecDeque<(u64, u64)>,
     answers: Vec<Settlement>,
     failed: Option<Error>,
 }
 
-enum State {
-    Closed,
-    Opening(Opening),
-    Open(Box<Line>),
-}
-
-/// An open channel with confirms.
-struct Line {
-    channel: Channel,
-    publisher: Publisher,
-    last_tag: u64,
-    /// Delivery tags and numbers of letters that are not confirmed.
-    in_flight: VecDeque<(u64, u64)>,
-}
-
-impl fmt::Debug for Aside {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Aside")
-            .field("waiting", &self.waiting.len())
-            .field("open", &matches!(self.state, State::Open(_)))
-            .finish_non_exhaustive()
-    }
-}
-
 impl Aside {
-    pub(crate) fn new(letters: DeadLetterBox) -> Aside {
-        Aside {
-            letters,
-            waiting: VecDeque::new(),
-            state: State::Closed,
-            answers: Vec::new(),
-            failed: None,
-        }
+    /// Finds the target, or declares its queue if that is to be done.
+    ///
+    /// # Errors
+    /// No connection, no target, no rights.
+    pub(crate) async fn connect(letters: &DeadLetterBox) -> Result<Aside> {
+        let uri = letters.connections.uri();
+        let limit = uri.connection_timeout;
+        timeout(limit, open(letters)).await.unwrap_or_else(|_| {
+            let seconds = limit.as_secs_f32();
+            let text = format!("connect to {uri} for dead letters: no answer within {seconds} s");
+            Err(Error::new(ErrorKind::RabbitConnection, text))
+        })
     }
 
     /// Queues a dead letter.
@@ -86,45 +65,29 @@ impl Aside {
         self.waiting.push_back((seq, letter));
     }
 
-    /// Whether there ever was a letter in this run.
-    pub(crate) fn is_in_use(&self) -> bool {
-        !matches!(self.state, State::Closed) || !self.waiting.is_empty()
-    }
-
     /// Ready when letters are confirmed; never without any. Safe to drop half-way.
     ///
     /// # Errors
-    /// The target is missing, or does not take them.
+    /// The target does not take them, or the connection is lost.
     pub(crate) async fn turn(&mut self) -> Result<()> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         loop {
-            match &mut self.state {
-                State::Closed if self.waiting.is_empty() => return std::future::pending().await,
-                State::Closed => self.state = State::Opening(Box::pin(open(self.letters.clone()))),
-                State::Opening(opening) => {
-                    let line = opening.await;
-                    self.state = State::Closed;
-                    self.state = State::Open(Box::new(line?));
-                }
-                State::Open(line) => {
-                    while line.channel.unsent() < WRITE_BUFFER_HIGH
-                        && let Some((seq, letter)) = self.waiting.pop_front()
-                    {
-                        line.send(seq, &letter)?;
-                    }
-                    let heard = line.hear(&mut self.answers);
-                    // What is confirmed counts, whatever comes behind it; the next turn fails too.
-                    if !self.answers.is_empty() {
-                        self.failed = heard.err();
-                        return Ok(());
-                    }
-                    heard?;
-                    let has_room = line.channel.unsent() < WRITE_BUFFER_HIGH;
-                    line.channel.turn(has_room, WRITE_BUFFER_HIGH).await?;
-                }
+            while self.has_room()
+                && let Some((seq, letter)) = self.waiting.pop_front()
+            {
+                self.send(seq, &letter)?;
             }
+            let heard = self.hear();
+            // What is confirmed counts, whatever comes behind it; the next turn fails too.
+            if !self.answers.is_empty() {
+                self.failed = heard.err();
+                return Ok(());
+            }
+            heard?;
+            let has_room = self.has_room();
+            self.channel.turn(has_room, WRITE_BUFFER_HIGH).await?;
         }
     }
 
@@ -134,54 +97,13 @@ impl Aside {
     }
 
     pub(crate) async fn close(self) {
-        if let State::Open(line) = self.state {
-            let _ = timeout(CLOSE_DEADLINE, line.channel.close()).await;
-        }
+        let _ = timeout(CLOSE_DEADLINE, self.channel.close()).await;
     }
-}
 
-async fn open(letters: DeadLetterBox) -> Result<Line> {
-    let uri = letters.connections.uri();
-    let limit = uri.connection_timeout;
-    timeout(limit, open_line(&letters))
-        .await
-        .unwrap_or_else(|_| {
-            let seconds = limit.as_secs_f32();
-            let text = format!("connect to {uri} for dead letters: no answer within {seconds} s");
-            Err(Error::new(ErrorKind::RabbitConnection, text))
-        })
-}
-
-async fn open_line(letters: &DeadLetterBox) -> Result<Line> {
-    let mut channel = letters.connections.channel(letters.connector).await?;
-    channel.open().await?;
-    let DeadLetter {
-        exchange,
-        routing_key,
-    } = &letters.target;
-    if exchange.is_empty() {
-        let queue = RabbitMq {
-            stream_name: routing_key.clone(),
-            queue_type: QueueType::Quorum,
-            declare: letters.declare,
-            ..RabbitMq::default()
-        };
-        topology::ensure_queue(&mut channel, &queue).await?;
+    fn has_room(&self) -> bool {
+        self.channel.unsent() < WRITE_BUFFER_HIGH
     }
-    let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
-    channel
-        .call(AMQPClass::Confirm(select), "turn publisher confirms on")
-        .await?;
-    let (number, frame_max) = (channel.number(), channel.frame_max());
-    Ok(Line {
-        publisher: Publisher::new(number, frame_max, exchange, routing_key)?,
-        channel,
-        last_tag: 0,
-        in_flight: VecDeque::new(),
-    })
-}
 
-impl Line {
     fn send(&mut self, seq: u64, letter: &Letter) -> Result<()> {
         let message = letter.message();
         self.publisher.write(self.channel.out(), seq, &message)?;
@@ -190,14 +112,15 @@ impl Line {
         Ok(())
     }
 
-    fn hear(&mut self, answers: &mut Vec<Settlement>) -> Result<()> {
+    fn hear(&mut self) -> Result<()> {
         while let Some(frame) = self.channel.next_frame()? {
-            self.on_frame(frame, answers)?;
+            self.on_frame(frame)?;
         }
         Ok(())
     }
 
-    fn on_frame(&mut self, frame: AMQPFrame, answers: &mut Vec<Settlement>) -> Result<()> {
+    fn on_frame(&mut self, frame: AMQPFrame) -> Result<()> {
+        let answers = &mut self.answers;
         match frame {
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Ack(ack))) => {
                 self.in_flight.retain(|(tag, seq)| {
@@ -221,6 +144,40 @@ impl Line {
             other => self.channel.on_other_frame(other, "publish a dead letter"),
         }
     }
+}
+
+async fn open(letters: &DeadLetterBox) -> Result<Aside> {
+    let mut channel = letters.connections.channel(letters.connector).await?;
+    channel.open().await?;
+    let DeadLetter {
+        exchange,
+        routing_key,
+    } = &letters.target;
+    if exchange.is_empty() {
+        let queue = RabbitMq {
+            stream_name: routing_key.clone(),
+            queue_type: QueueType::Quorum,
+            declare: letters.declare,
+            ..RabbitMq::default()
+        };
+        topology::ensure_queue(&mut channel, &queue).await?;
+    } else {
+        topology::find_exchange(&mut channel, exchange).await?;
+    }
+    let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
+    channel
+        .call(AMQPClass::Confirm(select), "turn publisher confirms on")
+        .await?;
+    let (number, frame_max) = (channel.number(), channel.frame_max());
+    Ok(Aside {
+        publisher: Publisher::new(number, frame_max, exchange, routing_key)?,
+        channel,
+        waiting: VecDeque::new(),
+        last_tag: 0,
+        in_flight: VecDeque::new(),
+        answers: Vec::new(),
+        failed: None,
+    })
 }
 
 fn refused(words: &str) -> Error {

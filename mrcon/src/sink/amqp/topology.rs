@@ -4,7 +4,7 @@ use super::channel::Channel;
 use super::frames::short;
 use crate::config::RabbitMq;
 use crate::error::{Error, ErrorKind, Result};
-use amq_protocol::protocol::{AMQPClass, queue};
+use amq_protocol::protocol::{AMQPClass, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 /// Uses the queue as it is, if it exists; declares it durable, if it does not and `declare` is set.
@@ -23,6 +23,32 @@ pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Re
     declare(channel, target, Passive::No).await?;
     tracing::info!(queue = %name, queue_type = target.queue_type.as_str(), "queue declared");
     Ok(())
+}
+
+/// Looks whether there is an exchange of this name.
+///
+/// # Errors
+/// [`ErrorKind::ExchangeMissing`] if not.
+pub(super) async fn find_exchange(channel: &mut Channel, name: &str) -> Result<()> {
+    let request = exchange::Declare {
+        exchange: short(name, "the exchange's name")?,
+        // RabbitMQ does not look at it.
+        kind: "direct".into(),
+        passive: true,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+        arguments: FieldTable::default(),
+    };
+    let request = AMQPClass::Exchange(exchange::AMQPMethod::Declare(request));
+    let context = format!("look for the exchange `{name}`");
+    match channel.call(request, &context).await {
+        Err(error) if error.kind() == ErrorKind::TargetMissing => {
+            Err(Error::new(ErrorKind::ExchangeMissing, context).with_source(error))
+        }
+        found => found.map(|_| ()),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
