@@ -8,12 +8,13 @@
 //! Order of the select arms is order of importance; each arm says why it stands where it stands.
 
 mod frontier;
+mod place;
 mod publish;
 mod save;
 mod snapshot;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
-use crate::config::OnInvalidate;
+use crate::config::{OnInvalidate, Scope};
 use crate::envelope::{Envelope, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Operation, ResumeToken};
@@ -83,6 +84,7 @@ pub(crate) struct Parts<S, C> {
 /// The configuration as far as the loop needs it.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    pub(crate) scope: Scope,
     pub(crate) envelope: Envelope,
     pub(crate) max_unconfirmed: u32,
     pub(crate) max_unconfirmed_bytes: u64,

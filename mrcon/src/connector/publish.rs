@@ -1,9 +1,10 @@
 //! Publishing: from the batch in hand to the sink and the window.
 
+use super::place::{has_place, place};
 use super::{PUBLISH_TURN, Run, Sent};
 use crate::checkpoint::CheckpointStore;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ChangeEvent, Operation};
+use crate::event::ChangeEvent;
 use crate::metrics::Stage;
 use crate::sink::Sink;
 use crate::snapshot::turns::token_time;
@@ -48,10 +49,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 .with_source(error.to_string())
         };
         let event = ChangeEvent::parse(event).map_err(|error| malformed(&error))?;
-        if self.parts.status.is_database() {
-            has_place(&event)?;
-        }
-        if !self.parts.sink.is_ready_for(event.coll)? {
+        let scope = &self.parts.settings.scope;
+        has_place(scope.extent(), &event)?;
+        let (db, coll) = place(scope, &event);
+        if !self.parts.sink.is_ready_for(db, coll)? {
             return Ok(());
         }
         let operation = event.operation;
@@ -61,7 +62,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         };
         let is_row = reading.batch.page_number().is_some();
         let read = event.raw.as_bytes().len() as u64;
-        let which = self.tally.which(event.coll);
+        let which = self.tally.which((db, coll));
         self.tally.count(which, Stage::Received, operation, read);
         let message = self
             .parts
@@ -103,21 +104,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         }
         Ok(())
     }
-}
-
-/// Events of a watched database are told apart by their collection.
-fn has_place(event: &ChangeEvent<'_>) -> Result<()> {
-    let about_all = [
-        Operation::DropDatabase,
-        Operation::Invalidate,
-        Operation::Gap,
-        Operation::Other,
-    ];
-    if event.coll.is_some() || about_all.contains(&event.operation) {
-        return Ok(());
-    }
-    let text = "read the change stream: `pipeline` takes ns.coll away, by which the events of a database are told apart";
-    Err(Error::new(ErrorKind::WatchRefused, text))
 }
 
 /// When the server wrote the event: to the millisecond where it says so (MongoDB 6.0), else to the second.

@@ -237,7 +237,7 @@ impl ErrorKind {
                 Retry,
                 R::MongoConnectionFailed,
                 Some(Mongo),
-                "grant the MongoDB user find and changeStream on the watched collection, and find, insert and update on the resume token collection",
+                "grant the MongoDB user find and changeStream on what is watched (a whole database: {db: NAME, collection: \"\"}; the whole deployment: {db: \"\", collection: \"\"}), and find, insert and update on the resume token collection",
             ),
             ErrorKind::NotReplicaSet => (
                 Halt,

@@ -16,10 +16,10 @@ pub enum AnySink {
 }
 
 impl Sink for AnySink {
-    fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
+    fn is_ready_for(&mut self, database: Option<&str>, collection: Option<&str>) -> Result<bool> {
         match self {
-            AnySink::Amqp(sink) => sink.is_ready_for(collection),
-            AnySink::Stream(sink) => sink.is_ready_for(collection),
+            AnySink::Amqp(sink) => sink.is_ready_for(database, collection),
+            AnySink::Stream(sink) => sink.is_ready_for(database, collection),
         }
     }
 
