@@ -14,7 +14,7 @@ mod save;
 mod snapshot;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
-use crate::config::{OnInvalidate, Scope};
+use crate::config::{Extent, OnInvalidate, Scope};
 use crate::envelope::{Envelope, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Operation, ResumeToken};
@@ -353,10 +353,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             OnInvalidate::Continue => ErrorKind::Invalidated,
             OnInvalidate::Stop => ErrorKind::InvalidatedStop,
         };
-        Error::new(
-            kind,
-            "read the change stream: MongoDB ended it (the collection was dropped or renamed)",
-        )
+        let why = match self.parts.settings.scope.extent() {
+            Extent::Collection => "the collection was dropped or renamed",
+            Extent::Database => "the database was dropped",
+            Extent::Deployment => "which it does for no known reason",
+        };
+        let text = format!("read the change stream: MongoDB ended it ({why})");
+        Error::new(kind, text)
     }
 
     /// Waits for what is in flight if the broker is still there, and saves the frontier.

@@ -285,7 +285,7 @@ impl ErrorKind {
                 Halt,
                 R::Invalidated,
                 Some(Mongo),
-                "the watched collection was dropped or renamed: recreate it, or set on_invalidate: continue, then restart mrcond",
+                "the watched collection or database was dropped or renamed: recreate it, or set on_invalidate: continue, then restart mrcond",
             ),
             ErrorKind::Mongo => (
                 Retry,
