@@ -484,6 +484,18 @@ async fn missing_right_on_the_deployment_is_not_named() {
     let connector = until_confirmed(&daemon, &entry, 20).await;
     let counted = expected(&[(&rig.name, "orders", 10), (&other(&rig), "x", 10)]);
     assert_eq!(collections(&connector), counted);
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    // The role that has it, and what a snapshot needs.
+    let revoke = doc! {"revokeRolesFromUser": "shop", "roles": ["watchAll"]};
+    admin.run_command(revoke).await.unwrap();
+    let grant = doc! {"grantRolesToUser": "shop", "roles": ["readAnyDatabase"]};
+    admin.run_command(grant).await.unwrap();
+    let only = entry.with("watched.snapshot", "only");
+    let mut daemon = Daemon::spawn(&Config::new([only.clone()]), &uris);
+    daemon.ready().await;
+    let finished = |connector: &Value| connector["state"] == "finished";
+    let connector = daemon.until(&only.name(), "has copied all", finished).await;
+    assert_eq!(connector["snapshot"]["documents"], 20, "{connector}");
     clean(rig).await;
     mongo.kill().await;
 }
