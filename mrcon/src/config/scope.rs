@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn database_of_an_application_is_left_out_because_a_position_is_in_it() {
         let mut entries = ["mrcon", "app"].map(|db| {
-            let mut entry = CollectionConfig::new("*", "*", &format!("to {db}"));
+            let mut entry = CollectionConfig::new("*", "*", format!("to {db}"));
             entry.resume_tokens.tokens_db_name = db.to_owned();
             entry
         });
