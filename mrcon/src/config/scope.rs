@@ -88,7 +88,11 @@ impl Scope {
         let history = &config.metrics().history;
         let homes = tokens.chain([(&history.db_name, &history.coll_name)]);
         let extent = watched.extent();
-        let own = homes.filter(|(db, _)| extent == Extent::Deployment || **db == watched.db_name);
+        let own = homes.filter(|(db, _)| match extent {
+            Extent::Collection => false,
+            Extent::Database => **db == watched.db_name,
+            Extent::Deployment => true,
+        });
         let own = own.map(|(db, coll)| {
             let whole = extent == Extent::Deployment && db == DEFAULT_TOKENS_DB_NAME;
             Home {
@@ -143,9 +147,18 @@ impl Scope {
         }
     }
 
-    /// Where mrcon itself writes.
+    /// Where mrcon itself writes, as far as that would be in the stream.
     pub(crate) fn own(&self) -> &[Home] {
         &self.own
+    }
+
+    /// The same, as databases and as `db.coll`.
+    pub(crate) fn own_names(&self) -> Vec<String> {
+        let names = self.own.iter().map(|home| match &home.coll {
+            Some(coll) => format!("{}.{coll}", home.db),
+            None => home.db.clone(),
+        });
+        names.collect()
     }
 
     fn likes(&self, name: &str) -> bool {

@@ -114,7 +114,8 @@ async fn publish_as(
 ) -> Result<crate::sink::stream::StreamSink> {
     let seq = source.seq();
     let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
-    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref());
+    let own = entry.settings.scope.own_names();
+    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
     let repeatable = lineage::is_repeatable(watched);
     let decision = match source.after_gap {
         true => Decision::New(Some(Reset::PositionLost)),

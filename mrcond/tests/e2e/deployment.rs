@@ -6,6 +6,7 @@ use crate::common::load::{self, Load};
 use crate::common::mongo::{self, Mongo};
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
+use crate::common::stream::{self, SELDOM, resets};
 use crate::common::truth::token_time;
 use crate::common::wait::{PATIENTLY, SOON, eventually};
 use bson::{Document, doc};
@@ -369,6 +370,50 @@ async fn sigkill_loses_or_reorders_events_of_a_deployment() {
         assert_eq!(next, EVENTS, "{db}.{name}");
         assert!(steps_back <= 3, "more repeats than kills: {steps_back}");
     }
+    clean(rig).await;
+}
+
+#[tokio::test]
+async fn sigkill_loses_repeats_or_reorders_events_of_a_deployment_in_one_stream() {
+    const EVENTS: u64 = 1200;
+    let rig = Rig::new("deployment-stream").await;
+    let places = [rig.name.clone(), other(&rig)];
+    let entry = stream::entry(&rig)
+        .with("watched.db_name", "*")
+        .with("watched.coll_name", "*")
+        .with("watched.include", json!([format!("^{}", rig.name)]))
+        .with("resume_tokens.save_interval", SELDOM);
+    let mut daemon = rig.start(from_ref(&entry)).await;
+    let written = |event: u64| (&places[event as usize % 2], format!("insert {event:05}"));
+    // One after the other, so their order is known.
+    let load = async {
+        for event in 0..EVENTS {
+            let (db, _) = written(event);
+            insert(&rig, db, "x", &format!("{event:05}")).await;
+        }
+    };
+    let kill = async {
+        until_confirmed(&daemon, &entry, EVENTS / 3).await;
+        daemon.kill().await;
+        let saved = rig.stored().await.get_i64("seq").ok();
+        assert_eq!(saved, Some(0), "nothing comes again");
+        daemon = rig.start(from_ref(&entry)).await;
+        daemon
+    };
+    let ((), daemon) = tokio::join!(load, kill);
+    let connector = until_confirmed(&daemon, &entry, EVENTS).await;
+    assert_eq!(connector["positions"]["received"], EVENTS);
+    assert!(resets(&daemon).await.is_empty());
+    let deliveries = stream::read(&rig.broker, &rig.name).await;
+    let arrived = deliveries.iter().map(|delivery| {
+        let db = delivery.headers["x-mrcon-db"].as_str().unwrap();
+        (db, told(delivery))
+    });
+    let expected = (0..EVENTS).map(written);
+    let pairs = arrived.zip(expected.map(|(db, told)| (db.as_str(), told)));
+    let different = pairs.enumerate().find(|(_, (one, other))| one != other);
+    assert_eq!(different, None);
+    assert_eq!(deliveries.len() as u64, EVENTS);
     clean(rig).await;
 }
 
