@@ -9,12 +9,17 @@
 //! Where mrcon itself writes is always among the names, so that no save comes back as an event. What
 //! the server leaves out still moves its post-batch token, and so the position of an idle stream.
 //!
+//! What happened at the time of the position is never left out there: the server looks for the event of
+//! the position *behind* its names, and says that history is lost (280) if they leave it out. And an idle
+//! position may be at any event, since the post-batch token is that of the last one in its batch.
+//!
 //! A rename counts by either name: a collection that is replaced (`$out`, `renameCollection`) is so
 //! by one with another name, and its consumers have to hear of it.
 
 use crate::config::{Extent, SYSTEM_DATABASES, Scope};
-use crate::event::{self, DbAndColl, EventError};
-use bson::{Document, RawDocument, doc};
+use crate::event::{self, DbAndColl, EventError, ResumeToken};
+use crate::snapshot::turns::time_of;
+use bson::{Document, RawDocument, Timestamp, doc};
 use futures_util::{StreamExt, stream};
 use mongodb::Client;
 use std::collections::{BTreeMap, HashMap};
@@ -38,10 +43,20 @@ type LeftOut = BTreeMap<String, Option<Vec<String>>>;
 ///
 /// Without the right to list collections all but mrcon's own is left out here, which costs only the
 /// transfer.
-pub(super) async fn stage(client: &Client, database: &str, scope: &Scope) -> Option<Document> {
+pub(super) async fn stage(
+    client: &Client,
+    database: &str,
+    scope: &Scope,
+    token: Option<&ResumeToken>,
+) -> Option<Document> {
     if scope.takes_all() {
         return None;
     }
+    let at = match token {
+        None => None,
+        // Of a token whose time nobody knows, nothing can be left out.
+        Some(token) => Some(time_of(token)?),
+    };
     let mut left_out = LeftOut::new();
     for home in scope.own() {
         add(&mut left_out, &home.db, home.coll.clone());
@@ -55,7 +70,7 @@ pub(super) async fn stage(client: &Client, database: &str, scope: &Scope) -> Opt
             add(&mut left_out, &db, Some(coll));
         }
     }
-    (!left_out.is_empty()).then(|| leave_out(left_out, scope.extent()))
+    (!left_out.is_empty()).then(|| leave_out(left_out, scope.extent(), at))
 }
 
 fn add(left_out: &mut LeftOut, db: &str, coll: Option<String>) {
@@ -94,22 +109,27 @@ async fn known(client: &Client, database: &str, extent: Extent) -> Vec<(String, 
     listings.concat().await
 }
 
-fn leave_out(mut left_out: LeftOut, extent: Extent) -> Document {
+fn leave_out(mut left_out: LeftOut, extent: Extent, at: Option<Timestamp>) -> Document {
     for names in left_out.values_mut().flatten() {
         names.sort_unstable();
         names.dedup();
     }
-    let renames = doc! {"operationType": "rename"};
-    if extent != Extent::Deployment {
-        let names: Vec<String> = left_out.into_values().flatten().flatten().collect();
-        return doc! {"$match": {"$or": [{"ns.coll": {"$nin": names}}, renames]}};
-    }
-    let databases = left_out.into_iter().map(|(db, names)| match names {
-        None => doc! {"ns.db": db},
-        Some(names) => doc! {"ns.db": db, "ns.coll": {"$in": names}},
-    });
-    let databases: Vec<Document> = databases.collect();
-    doc! {"$match": {"$or": [{"$nor": databases}, renames]}}
+    let others = match extent {
+        Extent::Collection | Extent::Database => {
+            let names: Vec<String> = left_out.into_values().flatten().flatten().collect();
+            doc! {"ns.coll": {"$nin": names}}
+        }
+        Extent::Deployment => {
+            let databases = left_out.into_iter().map(|(db, names)| match names {
+                None => doc! {"ns.db": db},
+                Some(names) => doc! {"ns.db": db, "ns.coll": {"$in": names}},
+            });
+            doc! {"$nor": databases.collect::<Vec<_>>()}
+        }
+    };
+    let mut wanted = vec![others, doc! {"operationType": "rename"}];
+    wanted.extend(at.map(|at| doc! {"clusterTime": at}));
+    doc! {"$match": {"$or": wanted}}
 }
 
 /// Judges events by their collection.
@@ -277,7 +297,7 @@ mod tests {
         ] {
             add(&mut left_out, db, coll.map(str::to_owned));
         }
-        let of_deployment = leave_out(left_out.clone(), Extent::Deployment);
+        let of_deployment = leave_out(left_out.clone(), Extent::Deployment, None);
         let databases = [
             doc! {"ns.db": "a"},
             doc! {"ns.db": "b", "ns.coll": {"$in": ["x", "y"]}},
@@ -286,8 +306,13 @@ mod tests {
         let expected = doc! {"$match": {"$or": [{"$nor": databases.to_vec()}, renames.clone()]}};
         assert_eq!(of_deployment, expected);
         left_out.remove("a");
-        let of_database = leave_out(left_out, Extent::Database);
-        let expected = doc! {"$match": {"$or": [{"ns.coll": {"$nin": ["x", "y"]}}, renames]}};
+        let at = Timestamp {
+            time: 7,
+            increment: 1,
+        };
+        let of_database = leave_out(left_out, Extent::Database, Some(at));
+        let names = doc! {"ns.coll": {"$nin": ["x", "y"]}};
+        let expected = doc! {"$match": {"$or": [names, renames, {"clusterTime": at}]}};
         assert_eq!(of_database, expected);
     }
 

@@ -41,7 +41,7 @@ pub(super) async fn open(
         Extent::Database | Extent::Collection => client.database(&watched.db_name),
     };
     let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
-    pipeline.extend(filter::stage(client, &watched.db_name, scope).await);
+    pipeline.extend(filter::stage(client, &watched.db_name, scope, token).await);
     pipeline.extend(watched.pipeline.iter().cloned());
     let wish = watched.split_large_events;
     let splitting = with_deadline(fragments::stage(&database, wish, watch.met_large)).await?;
