@@ -32,13 +32,15 @@ pub(super) fn place<'a>(scope: &Scope, event: &ChangeEvent<'a>) -> DbAndColl<'a>
 /// # Errors
 /// A pipeline has taken them away.
 pub(super) fn has_place(extent: Extent, event: &ChangeEvent<'_>) -> Result<()> {
-    let about_all = ABOUT_ALL.contains(&event.operation);
-    let has_database = extent != Extent::Deployment || event.db.is_some();
+    if extent == Extent::Collection {
+        return Ok(());
+    }
     let about_a_database = event.operation == Operation::DropDatabase;
-    let missing = match (extent, has_database, event.coll) {
-        (Extent::Collection, ..) | (_, true, Some(_)) => return Ok(()),
-        (_, false, _) if !about_all || about_a_database => "ns.db",
-        (_, true, None) if !about_all => "ns.coll",
+    let about_all = ABOUT_ALL.contains(&event.operation);
+    let needs_database = extent == Extent::Deployment && (about_a_database || !about_all);
+    let missing = match (event.db, event.coll) {
+        (None, _) if needs_database => "ns.db",
+        (_, None) if !about_all => "ns.coll",
         _ => return Ok(()),
     };
     let text = format!(
