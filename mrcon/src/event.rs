@@ -149,20 +149,54 @@ impl<'a> ChangeEvent<'a> {
     }
 }
 
-/// `ns.coll` of an event, and nothing else of it.
+/// `ns.db` and `ns.coll` of an event, and nothing else of it.
 ///
 /// # Errors
 ///
 /// As [`ChangeEvent::parse`], about what comes before and in `ns`.
-pub(crate) fn collection(raw: &RawDocument) -> Result<Option<&str>, EventError> {
+pub(crate) fn names(raw: &RawDocument) -> Result<DbAndColl<'_>, EventError> {
     let mut input = Cursor::new(raw);
     while let Some(kind) = input.kind()? {
         match input.cstring()? {
-            b"ns" => return namespace(&mut input, kind).map(|(_, coll)| coll),
+            b"ns" => return namespace(&mut input, kind),
             _ => input.skip(kind)?,
         }
     }
-    Ok(None)
+    Ok((None, None))
+}
+
+/// Writes both names as one, which no other two have: a database has no dot in its name.
+pub(crate) fn write_full_name(into: &mut String, (db, coll): DbAndColl<'_>) {
+    into.clear();
+    into.push_str(db.unwrap_or_default());
+    if let Some(coll) = coll {
+        into.push('.');
+        into.push_str(coll);
+    }
+}
+
+/// The new name, if the event is the rename of a collection: its database and its collection.
+///
+/// Looks no further than `operationType` in others, which MongoDB puts near the front.
+pub(crate) fn renamed_to(raw: &RawDocument) -> Option<(&str, &str)> {
+    let mut input = Cursor::new(raw);
+    let mut to = None;
+    let mut is_rename = false;
+    while let Some(kind) = input.kind().ok()? {
+        match input.cstring().ok()? {
+            b"operationType" => {
+                let operation = string(&mut input, kind, "operationType").ok()??;
+                is_rename = Operation::from_operation_type(operation) == Operation::Rename;
+                if !is_rename {
+                    return None;
+                }
+            }
+            b"to" => to = Some(namespace(&mut input, kind).ok()?),
+            _ => input.skip(kind).ok()?,
+        }
+    }
+    let (db, coll) = to.filter(|_| is_rename)?;
+    Some((db?, coll?))
 }
 
 /// Shows no value of the document: events may end up in a log.
@@ -222,7 +256,8 @@ fn date(input: &mut Cursor<'_>, kind: ElementType) -> Result<Option<DateTime>, E
     }
 }
 
-type DbAndColl<'a> = (Option<&'a str>, Option<&'a str>);
+/// A database and a collection, as far as an event has them.
+pub(crate) type DbAndColl<'a> = (Option<&'a str>, Option<&'a str>);
 
 fn namespace<'a>(input: &mut Cursor<'a>, kind: ElementType) -> Result<DbAndColl<'a>, EventError> {
     let (mut db, mut coll) = (None, None);

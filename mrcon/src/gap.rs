@@ -54,21 +54,23 @@ pub(crate) struct Gap {
 }
 
 impl Gap {
-    /// The record of a connector that watches `database` and `collection` (`None`: all of them), could
-    /// not go on from `last` and goes on at `next`.
+    /// The record of a connector that watches `database` and `collection` (`None`: all of them, and the
+    /// record then has no such name), could not go on from `last` and goes on at `next`.
     ///
     /// # Errors
     /// A token is not BSON.
     pub(crate) fn new(
-        (database, collection): (&str, Option<&str>),
+        (database, collection): (Option<&str>, Option<&str>),
         lost: &Lost,
         last: Option<&Checkpoint>,
         next: &Checkpoint,
     ) -> Result<Gap> {
         let now = DateTime::now();
-        let mut ns = doc! {"db": database};
-        if let Some(collection) = collection {
-            ns.insert("coll", collection);
+        let mut ns = Document::new();
+        for (field, name) in [("db", database), ("coll", collection)] {
+            if let Some(name) = name {
+                ns.insert(field, name);
+            }
         }
         let last = match last {
             Some(last) => Bson::Document(place(last)?),
@@ -155,7 +157,7 @@ mod tests {
             cause: "history_lost",
             detail: "MongoDB error 286".to_owned(),
         };
-        let place = ("shop", Some("orders"));
+        let place = (Some("shop"), Some("orders"));
         let gap = Gap::new(place, &lost, Some(&at("01", 7)), &at("02", 7)).unwrap();
         let raw = gap.raw().unwrap();
         let event = ChangeEvent::parse(&raw).unwrap();
@@ -181,10 +183,11 @@ mod tests {
             cause: "resume_token_refused",
             detail: String::new(),
         };
-        let gap = Gap::new(("shop", None), &lost, None, &at("02", 0)).unwrap();
+        let gap = Gap::new((None, None), &lost, None, &at("02", 0)).unwrap();
         let told = gap.event.get_document("gap").unwrap();
         assert_eq!(told.get("lastPosition"), Some(&Bson::Null));
         let raw = gap.raw().unwrap();
-        assert_eq!(ChangeEvent::parse(&raw).unwrap().coll, None);
+        let event = ChangeEvent::parse(&raw).unwrap();
+        assert_eq!((event.db, event.coll), (None, None));
     }
 }

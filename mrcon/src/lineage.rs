@@ -152,13 +152,18 @@ impl Producer {
     }
 }
 
-/// What decides which event has which number, and where it goes: `partitions` is 0 for a plain stream.
+/// What decides which event has which number, and where it goes: `partitions` is 0 for a plain stream,
+/// and `own` is what is left out of the stream because mrcon writes it.
 pub(crate) fn numbering(
     watched: &Watched,
     partitions: usize,
     stream: Option<&StreamOptions>,
+    own: &[String],
 ) -> Document {
     let mut numbering = watch_options(watched);
+    if !own.is_empty() {
+        numbering.insert("own", own);
+    }
     numbering.insert("show_expanded_events", watched.show_expanded_events);
     numbering.insert("partitions", partitions as i64);
     if partitions > 0 {
@@ -263,7 +268,7 @@ mod tests {
     #[test]
     fn numbers_of_other_events_go_on_under_the_old_name() {
         let plain = watched(vec![], FullDocument::Default);
-        let before = numbering(&plain, 0, None);
+        let before = numbering(&plain, 0, None, &[]);
         let stored = producer(&before);
         let by = |path: &str| StreamOptions {
             partition_by: path.to_owned(),
@@ -279,11 +284,12 @@ mod tests {
             ..plain.clone()
         };
         let others = [
-            numbering(&watched(only_inserts, FullDocument::Default), 0, None),
-            numbering(&watched(vec![], FullDocument::UpdateLookup), 0, None),
-            numbering(&expanded, 0, None),
-            numbering(&included, 0, None),
-            numbering(&plain, 3, None),
+            numbering(&watched(only_inserts, FullDocument::Default), 0, None, &[]),
+            numbering(&watched(vec![], FullDocument::UpdateLookup), 0, None, &[]),
+            numbering(&expanded, 0, None, &[]),
+            numbering(&included, 0, None, &[]),
+            numbering(&plain, 3, None, &[]),
+            numbering(&plain, 0, None, &["mrcon.metrics_history".to_owned()]),
         ];
         for other in others {
             assert_eq!(
@@ -292,8 +298,8 @@ mod tests {
                 "{other}"
             );
         }
-        let spread = numbering(&plain, 3, Some(&by("fullDocument.a")));
-        let otherwise = numbering(&plain, 3, Some(&by("fullDocument.b")));
+        let spread = numbering(&plain, 3, Some(&by("fullDocument.a")), &[]);
+        let otherwise = numbering(&plain, 3, Some(&by("fullDocument.b")), &[]);
         assert_ne!(spread, otherwise);
         assert_eq!(
             decide(Some(&producer(&spread)), 7, &otherwise, true, false),
@@ -304,7 +310,7 @@ mod tests {
     #[test]
     fn restart_with_nothing_changed_delivers_twice() {
         let plain = watched(vec![], FullDocument::Default);
-        let same = numbering(&plain, 0, None);
+        let same = numbering(&plain, 0, None, &[]);
         let stored = producer(&same);
         for seq in [0, 7] {
             assert_eq!(
@@ -317,12 +323,12 @@ mod tests {
             partition_by: "fullDocument.a".to_owned(),
             ..StreamOptions::default()
         };
-        assert_eq!(numbering(&plain, 0, Some(&unused)), same);
+        assert_eq!(numbering(&plain, 0, Some(&unused), &[]), same);
     }
 
     #[test]
     fn repeats_are_expected_to_be_dropped_where_they_cannot_be() {
-        let same = numbering(&watched(vec![], FullDocument::Default), 0, None);
+        let same = numbering(&watched(vec![], FullDocument::Default), 0, None, &[]);
         assert_eq!(decide(None, 0, &same, true, false), Decision::New(None));
         assert_eq!(decide(None, 0, &same, false, false), Decision::New(None));
         assert_eq!(

@@ -2,7 +2,7 @@
 //! `/status`, `/health`, `/readyz` and the gauges.
 
 use crate::budget::Account;
-use crate::config::{CollectionConfig, EVERY_COLLECTION, Protocol};
+use crate::config::{CollectionConfig, Extent, Protocol};
 use crate::envelope::Cause;
 use crate::error::{Error, Policy};
 use crate::gap::Gap;
@@ -108,10 +108,11 @@ pub struct Positions {
     pub saved: u64,
 }
 
-/// What one collection of a connector has had, since the process began. Connectors that watch a
-/// whole database have one for each collection.
+/// What one collection of a connector has had, since the process began. Connectors that watch more
+/// than one have one for each.
 #[derive(Debug)]
 pub(crate) struct CollectionStatus {
+    pub(crate) database: String,
     pub(crate) name: String,
     events: [AtomicU64; Stage::COUNT],
     confirmed_bytes: AtomicU64,
@@ -120,8 +121,9 @@ pub(crate) struct CollectionStatus {
 }
 
 impl CollectionStatus {
-    pub(crate) fn new(name: &str) -> CollectionStatus {
+    pub(crate) fn new(database: &str, name: &str) -> CollectionStatus {
         CollectionStatus {
+            database: database.to_owned(),
             name: name.to_owned(),
             events: Default::default(),
             confirmed_bytes: AtomicU64::new(0),
@@ -146,6 +148,7 @@ impl CollectionStatus {
             .each_ref()
             .map(|count| count.load(Ordering::Relaxed));
         CollectionFigures {
+            database: self.database.clone(),
             name: self.name.clone(),
             events_received,
             events_published,
@@ -156,10 +159,13 @@ impl CollectionStatus {
     }
 }
 
-/// What one collection of a watched database has had, since the process began.
+/// What one collection of a watched database, or of the deployment, has had, since the process began.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectionFigures {
-    /// Its name; `$other` for all that are too many to be told apart.
+    /// Its database; of a deployment `*` with `$other`.
+    pub database: String,
+    /// Its name; `$other` for all that are too many to be told apart, and `*` for what is about a
+    /// database of the deployment.
     pub name: String,
     /// Events read from MongoDB.
     pub events_received: u64,
@@ -178,9 +184,9 @@ pub struct CollectionFigures {
 pub struct ConnectorStatus {
     /// `db.coll -> queue`.
     pub name: String,
-    /// The watched database.
+    /// The watched database; `*` for the whole deployment.
     pub database: String,
-    /// The watched collection; `*` for a whole database.
+    /// The watched collection; `*` for all of them.
     pub collection: String,
     /// The queue.
     pub target: String,
@@ -197,7 +203,7 @@ pub struct ConnectorStatus {
     /// Events by stage since the process began; positions begin anew with each run, these do not.
     events: [AtomicU64; Stage::COUNT],
     confirmed_bytes: AtomicU64,
-    /// Of a whole database, its collections as far as they had events.
+    /// Of a whole database or deployment, its collections as far as they had events.
     collections: Mutex<Vec<Arc<CollectionStatus>>>,
     unsaved: Mutex<Option<Unsaved>>,
     gaps: Mutex<Gaps>,
@@ -490,12 +496,12 @@ impl ConnectorStatus {
         }
     }
 
-    /// Whether it watches a whole database.
-    pub fn is_database(&self) -> bool {
-        self.collection == EVERY_COLLECTION
+    /// How much it watches.
+    pub fn extent(&self) -> Extent {
+        Extent::of(&self.database, &self.collection)
     }
 
-    /// The collections of a watched database that have had events since the process began.
+    /// Of a whole database or deployment, the collections that have had events since the process began.
     pub fn collections(&self) -> Vec<CollectionFigures> {
         let all = self.all_collections();
         let figures = all.iter().map(|one| one.figures());

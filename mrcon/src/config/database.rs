@@ -1,14 +1,23 @@
-//! What may stand in an entry that watches a whole database.
+//! What may stand in an entry that watches a whole database, or the whole deployment.
 
 use super::limits::*;
 use super::problem::{EMPTY, KeyPath, Problem, escaped};
 use super::rules::Rules;
 use super::schema::*;
-use super::scope::Scope;
-use super::target_name::TargetName;
+use super::scope::{EVERY_COLLECTION, EVERY_DATABASE, Extent, Scope};
+use super::target_name::{DATABASE_EVENTS, TargetName};
 use regex_lite::Regex;
 
-/// Rules for `watched` of a whole database.
+/// The whole deployment is all of its collections.
+pub(super) fn is_whole(rules: &mut Rules, watched: &Watched, at: &KeyPath) {
+    if watched.coll_name != EVERY_COLLECTION && watched.db_name == EVERY_DATABASE {
+        let what = "is `*`, which stands for all collections of all databases";
+        let allowed = "set coll_name: \"*\" too, and choose with include, such as ['\\.orders$']";
+        rules.wrong(at.key("db_name"), what, allowed);
+    }
+}
+
+/// Rules for `watched` of more than one collection.
 pub(super) fn check(rules: &mut Rules, watched: &Watched, at: &KeyPath) {
     for (key, patterns) in [("include", &watched.include), ("exclude", &watched.exclude)] {
         check_patterns(rules, patterns, &at.key(key));
@@ -18,6 +27,11 @@ pub(super) fn check(rules: &mut Rules, watched: &Watched, at: &KeyPath) {
         let what = "is for one collection";
         let key = at.key("change_stream_pre_and_post_images");
         rules.wrong(key, what, allowed);
+    }
+    if watched.extent() == Extent::Deployment && watched.on_invalidate == OnInvalidate::Stop {
+        let what = "is `stop`, and the stream of the whole deployment never ends";
+        let allowed = "leave it out; drops come as events, and what is created again goes on";
+        rules.wrong(at.key("on_invalidate"), what, allowed);
     }
 }
 
@@ -63,37 +77,62 @@ pub(super) fn target_names(rules: &mut Rules, entry: &CollectionConfig, at: &Key
             let allowed = "placeholders are {db} and {coll}";
             rules.wrong(key, what, allowed);
         }
-        Ok(name) if name.is_per_collection() && entry.rabbitmq.protocol == Protocol::Stream => {
-            let what = "a stream for each collection ({coll}) is not supported yet";
+        Ok(name)
+            if name.is_several(entry.watched.extent())
+                && entry.rabbitmq.protocol == Protocol::Stream =>
+        {
+            let what = match name.has_coll() {
+                true => "a stream for each collection ({coll}) is not supported yet",
+                false => "a stream for each database ({db}) is not supported yet",
+            };
             let allowed = "give one name, or use protocol: amqp with queue_type: stream";
+            rules.wrong(key, what, allowed);
+        }
+        Ok(name) if name.is_ambiguous() && entry.watched.extent() == Extent::Deployment => {
+            let what = "can give two collections the same queue";
+            let allowed = "put a dot between {db} and {coll}: no database has one in its name";
             rules.wrong(key, what, allowed);
         }
         Ok(_) => {}
     }
 }
 
-/// A database and one of its collections to the same queue would send the collection's events twice.
+/// A database and one of its collections to the same queue would send the collection's events twice;
+/// so would the deployment and one of its databases or collections.
 pub(super) fn no_overlaps(rules: &mut Rules, entries: &[CollectionConfig], at: &KeyPath) {
-    for (first, database) in entries.iter().enumerate() {
-        let watched = &database.watched;
-        let Ok(name) = TargetName::parse(&database.rabbitmq.stream_name) else {
+    for (first, wide) in entries.iter().enumerate() {
+        let Ok(name) = TargetName::parse(&wide.rabbitmq.stream_name) else {
             continue;
         };
-        if !watched.is_database() {
-            continue;
-        }
-        let scope = Scope::new(watched, Vec::new());
-        for (second, one) in entries.iter().enumerate() {
-            let (db, coll) = (&one.watched.db_name, &one.watched.coll_name);
-            let same = !one.watched.is_database()
-                && *db == watched.db_name
-                && scope.takes(coll)
-                && name.of(db, coll) == one.rabbitmq.stream_name;
-            if same {
+        let extent = wide.watched.extent();
+        let scope = Scope::new(&wide.watched, Vec::new());
+        for (second, narrow) in entries.iter().enumerate() {
+            let (db, coll) = (&narrow.watched.db_name, &narrow.watched.coll_name);
+            let overlaps = match (extent, narrow.watched.extent()) {
+                (Extent::Database | Extent::Deployment, Extent::Collection) => {
+                    scope.takes(db, coll) && name.of(db, coll) == narrow.rabbitmq.stream_name
+                }
+                // Patterns tell of no collection, so by the events about the database.
+                (Extent::Deployment, Extent::Database) => {
+                    let same = |narrow: TargetName| {
+                        let of = |name: &TargetName| name.of(db, DATABASE_EVENTS);
+                        of(&name) == of(&narrow)
+                    };
+                    let narrow = TargetName::parse(&narrow.rabbitmq.stream_name);
+                    scope.takes_event(Some(db), None) && narrow.is_ok_and(same)
+                }
+                _ => false,
+            };
+            if overlaps {
                 rules.problems.push(
                     Problem::new(at.index(second), "has its events in the same queue by")
                         .with_other(at.index(first))
-                        .allowed("leave one of them out, or exclude the collection from the other"),
+                        .allowed(match narrow.watched.extent() {
+                            Extent::Collection => {
+                                "leave one of them out, or exclude the collection from the other"
+                            }
+                            _ => "leave one of them out, or exclude the database from the other",
+                        }),
                 );
             }
         }

@@ -54,8 +54,11 @@ mod yaml;
 
 pub use limits::*;
 pub use problem::Problem;
+pub(crate) use rules::SYSTEM_DATABASES;
 pub use schema::*;
-pub use scope::{EVERY_COLLECTION, Scope};
+#[cfg(test)]
+pub(crate) use scope::Home;
+pub use scope::{EVERY_COLLECTION, EVERY_DATABASE, Extent, Scope};
 pub(crate) use selector::Selector;
-pub use target_name::{DATABASE_EVENTS, TargetName};
+pub use target_name::{DATABASE_EVENTS, DEPLOYMENT_EVENTS, TargetName};
 pub use validate::ValidConfig;

@@ -9,10 +9,11 @@ use std::ops::RangeInclusive;
 use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
+use super::scope::EVERY_DATABASE;
 use super::{database, metrics, pipeline, stream};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
-const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
+pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
 /// What is said of keys and values that are documented and not built.
 const NOT_YET: &str = "is not supported yet";
@@ -33,7 +34,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.resume_tokens(&entry.resume_tokens, &at.key("resume_tokens"));
         let name = at.key("rabbitmq").key("stream_name");
         rules.text(name, stream_name_fault(&entry.rabbitmq.stream_name));
-        if entry.watched.is_database() {
+        if entry.watched.extent().has_many() {
             database::target_names(&mut rules, entry, &at.key("rabbitmq"));
         }
         rules.rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
@@ -135,13 +136,11 @@ impl Rules {
 
     fn watched(&mut self, watched: &Watched, at: &KeyPath) {
         let (db_name, coll_name) = (&watched.db_name, &watched.coll_name);
-        if db_name == "*" {
-            let what = "watching the whole deployment (`*`) is not supported yet";
-            self.wrong(at.key("db_name"), what, "give one database");
-        } else {
-            self.text(at.key("db_name"), db_name_fault(db_name));
+        match db_name.as_str() {
+            EVERY_DATABASE => database::is_whole(self, watched, at),
+            _ => self.text(at.key("db_name"), db_name_fault(db_name)),
         }
-        if watched.is_database() {
+        if watched.extent().has_many() {
             database::check(self, watched, at);
         } else {
             self.text(at.key("coll_name"), coll_name_fault(db_name, coll_name));

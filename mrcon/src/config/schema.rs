@@ -17,6 +17,7 @@ use super::forms::{
     optional_duration, pipeline,
 };
 use super::limits::*;
+use super::scope::Extent;
 use crate::event::Operation;
 use crate::uri::Secret;
 
@@ -119,15 +120,14 @@ impl Default for CollectionConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Watched {
-    /// Database to watch. Required.
+    /// Database to watch, or [`EVERY_DATABASE`](super::EVERY_DATABASE). Required.
     pub db_name: String,
     /// Collection to watch, or [`EVERY_COLLECTION`](super::EVERY_COLLECTION). Required.
     pub coll_name: String,
-    /// When a whole database is watched: regular expressions, of which one must be found in a
-    /// collection's name. Empty: every name will do.
+    /// When more than one collection is watched: regular expressions, of which one must be found in
+    /// a collection's name; of the whole deployment, in `db.coll`. Empty: every name will do.
     pub include: Vec<String>,
-    /// When a whole database is watched: regular expressions that must not be found in a
-    /// collection's name.
+    /// When more than one collection is watched: regular expressions that must not be found there.
     pub exclude: Vec<String>,
     /// Whether an update event carries the whole document.
     pub full_document: FullDocument,
@@ -177,9 +177,9 @@ pub struct Images {
 }
 
 impl Watched {
-    /// Whether it is a whole database.
-    pub fn is_database(&self) -> bool {
-        self.coll_name == super::EVERY_COLLECTION
+    /// How much it is.
+    pub fn extent(&self) -> Extent {
+        Extent::of(&self.db_name, &self.coll_name)
     }
 
     /// The image settings in effect.

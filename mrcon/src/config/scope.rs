@@ -1,39 +1,83 @@
-//! Which collections of a database an entry watches.
+//! Which collections an entry watches: one, those of a database, or those of the whole deployment.
 
+use super::limits::DEFAULT_TOKENS_DB_NAME;
 use super::schema::Watched;
+use super::target_name::DATABASE_EVENTS;
 use super::validate::ValidConfig;
 use regex_lite::Regex;
 
 /// The `coll_name` that stands for every collection of the database, also for those to come.
 pub const EVERY_COLLECTION: &str = "*";
 
+/// The `db_name` that stands for every database of the deployment, also for those to come.
+pub const EVERY_DATABASE: &str = "*";
+
+/// How much one change stream is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// One collection.
+    Collection,
+    /// All collections of a database.
+    Database,
+    /// All collections of all databases, but for those that MongoDB keeps for itself.
+    Deployment,
+}
+
+impl Extent {
+    /// What `watched.db_name` and `watched.coll_name` say.
+    pub fn of(db_name: &str, coll_name: &str) -> Extent {
+        match (db_name, coll_name) {
+            (EVERY_DATABASE, EVERY_COLLECTION) => Extent::Deployment,
+            (_, EVERY_COLLECTION) => Extent::Database,
+            _ => Extent::Collection,
+        }
+    }
+
+    /// Whether there is more than one collection, so that events are told apart by theirs.
+    pub fn has_many(self) -> bool {
+        self != Extent::Collection
+    }
+}
+
+/// Where mrcon itself writes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Home {
+    pub(crate) db: String,
+    /// `None`: everything in it.
+    pub(crate) coll: Option<String>,
+}
+
 /// The collections of one entry.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// `None`: the database.
-    collection: Option<String>,
+    extent: Extent,
+    database: String,
+    collection: String,
     include: Vec<Regex>,
     exclude: Vec<Regex>,
-    /// Collections of the database that mrcon writes to.
-    own: Vec<String>,
+    own: Vec<Home>,
 }
 
 impl Scope {
     /// What `watched` says. Patterns that cannot be read, which the validation refuses, are left out.
     ///
-    /// `own` are the collections of that database that this process writes to: an event of them
-    /// would make the next write, and that the next event.
-    pub fn new(watched: &Watched, own: Vec<String>) -> Self {
+    /// `own` is where this process writes to, as far as that is in `watched`: an event of it would
+    /// make the next write, and that the next event.
+    pub(crate) fn new(watched: &Watched, own: Vec<Home>) -> Self {
         Self {
-            collection: (!watched.is_database()).then(|| watched.coll_name.clone()),
+            extent: watched.extent(),
+            database: watched.db_name.clone(),
+            collection: watched.coll_name.clone(),
             include: patterns(&watched.include),
             exclude: patterns(&watched.exclude),
             own,
         }
     }
 
-    /// What the entry `index` is about: without the collections that this configuration has mrcon
-    /// write to.
+    /// What the entry `index` is about: without what this configuration has mrcon write to.
+    ///
+    /// Of a deployment that is the default database as a whole, which is mrcon's own, since other
+    /// processes may write elsewhere in it. Any other may be an application's, whose events are wanted.
     pub(crate) fn of_entry(config: &ValidConfig, index: usize) -> Self {
         let watched = &config.collections()[index].watched;
         let tokens = config
@@ -43,40 +87,88 @@ impl Scope {
         let tokens = tokens.map(|tokens| (&tokens.tokens_db_name, &tokens.tokens_coll_name));
         let history = &config.metrics().history;
         let homes = tokens.chain([(&history.db_name, &history.coll_name)]);
-        let own = homes.filter(|(db, _)| **db == watched.db_name);
-        let mut own: Vec<String> = own.map(|(_, coll)| coll.clone()).collect();
+        let extent = watched.extent();
+        let own = homes.filter(|(db, _)| match extent {
+            Extent::Collection => false,
+            Extent::Database => **db == watched.db_name,
+            Extent::Deployment => true,
+        });
+        let own = own.map(|(db, coll)| {
+            let whole = extent == Extent::Deployment && db == DEFAULT_TOKENS_DB_NAME;
+            Home {
+                db: db.clone(),
+                coll: (!whole).then(|| coll.clone()),
+            }
+        });
+        let mut own: Vec<Home> = own.collect();
         own.sort_unstable();
         own.dedup();
         Self::new(watched, own)
     }
 
-    /// Whether it is a whole database, as far as it goes.
-    pub fn is_database(&self) -> bool {
-        self.collection.is_none()
+    /// How much it is about.
+    pub fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Whether there are patterns, so that some collections may be left out by their names.
+    pub(crate) fn chooses(&self) -> bool {
+        !self.include.is_empty() || !self.exclude.is_empty()
     }
 
     /// Whether every event of the stream counts, so that none has to be looked at.
     pub fn takes_all(&self) -> bool {
-        let patterns = self.include.len() + self.exclude.len();
-        !self.is_database() || patterns + self.own.len() == 0
+        !self.extent.has_many() || (!self.chooses() && self.own.is_empty())
     }
 
     /// Whether the events of this collection count.
-    pub fn takes(&self, coll: &str) -> bool {
-        let found = |patterns: &[Regex]| patterns.iter().any(|pattern| pattern.is_match(coll));
-        match &self.collection {
-            Some(name) => name == coll,
-            None => {
-                (self.include.is_empty() || found(&self.include))
-                    && !found(&self.exclude)
-                    && !self.own.iter().any(|own| own == coll)
+    pub fn takes(&self, db: &str, coll: &str) -> bool {
+        match self.extent {
+            Extent::Collection => self.database == db && self.collection == coll,
+            Extent::Database => {
+                self.database == db && self.likes(coll) && !self.is_own(db, Some(coll))
+            }
+            Extent::Deployment => {
+                self.likes(&format!("{db}.{coll}")) && !self.is_own(db, Some(coll))
             }
         }
     }
 
-    /// The collections that mrcon itself writes to.
-    pub(crate) fn own(&self) -> &[String] {
+    /// Whether an event counts that has these names in `ns`.
+    ///
+    /// One about the whole of a watched database does, or about all that is watched. One about a
+    /// database of the deployment is judged as if it were of a collection `$database`.
+    pub(crate) fn takes_event(&self, db: Option<&str>, coll: Option<&str>) -> bool {
+        match (self.extent, db, coll) {
+            // A pipeline may have changed the name of the only database there is.
+            (Extent::Database, _, Some(coll)) => self.takes(&self.database, coll),
+            (Extent::Database, _, None) | (_, None, _) => true,
+            (_, Some(db), coll) => self.takes(db, coll.unwrap_or(DATABASE_EVENTS)),
+        }
+    }
+
+    /// Where mrcon itself writes, as far as that would be in the stream.
+    pub(crate) fn own(&self) -> &[Home] {
         &self.own
+    }
+
+    /// The same, as databases and as `db.coll`.
+    pub(crate) fn own_names(&self) -> Vec<String> {
+        let names = self.own.iter().map(|home| match &home.coll {
+            Some(coll) => format!("{}.{coll}", home.db),
+            None => home.db.clone(),
+        });
+        names.collect()
+    }
+
+    fn likes(&self, name: &str) -> bool {
+        let found = |patterns: &[Regex]| patterns.iter().any(|pattern| pattern.is_match(name));
+        (self.include.is_empty() || found(&self.include)) && !found(&self.exclude)
+    }
+
+    fn is_own(&self, db: &str, coll: Option<&str>) -> bool {
+        let is_in = |home: &Home| home.coll.is_none() || home.coll.as_deref() == coll;
+        self.own.iter().any(|home| home.db == db && is_in(home))
     }
 }
 
@@ -88,26 +180,36 @@ fn patterns(texts: &[String]) -> Vec<Regex> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{CollectionConfig, Config};
 
-    fn scope(include: &[&str], exclude: &[&str], own: &[&str]) -> Scope {
+    fn scope(db: &str, include: &[&str], exclude: &[&str], own: &[&str]) -> Scope {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let watched = Watched {
-            db_name: "shop".to_owned(),
+            db_name: db.to_owned(),
             coll_name: EVERY_COLLECTION.to_owned(),
             include: texts(include),
             exclude: texts(exclude),
             ..Watched::default()
         };
-        Scope::new(&watched, texts(own))
+        let own = own.iter().map(|name| {
+            let (db, coll) = name.split_once('.').unwrap_or((name, ""));
+            Home {
+                db: db.to_owned(),
+                coll: (!coll.is_empty()).then(|| coll.to_owned()),
+            }
+        });
+        Scope::new(&watched, own.collect())
     }
 
     #[test]
     fn include_and_exclude_take_the_wrong_collections() {
         let taken = |scope: &Scope| {
             let names = ["orders_1", "orders_2", "my_orders_3", "logs", "tokens"];
-            let taken = names.into_iter().filter(|name| scope.takes(name));
+            let taken = names.into_iter().filter(|name| scope.takes("shop", name));
             taken.collect::<Vec<_>>().join(" ")
         };
+        let scope =
+            |include: &[&str], exclude: &[&str], own: &[&str]| scope("shop", include, exclude, own);
         let all = "orders_1 orders_2 my_orders_3 logs tokens";
         assert_eq!(taken(&scope(&[], &[], &[])), all);
         assert_eq!(taken(&scope(&["^orders_"], &[], &[])), "orders_1 orders_2");
@@ -115,13 +217,73 @@ mod tests {
             taken(&scope(&["orders_"], &["2$"], &[])),
             "orders_1 my_orders_3"
         );
-        let own = scope(&[], &["orders"], &["tokens"]);
+        let own = scope(&[], &["orders"], &["shop.tokens"]);
         assert_eq!(taken(&own), "logs");
         assert_eq!(
-            taken(&scope(&["^logs$", "tokens"], &[], &["tokens"])),
+            taken(&scope(&["^logs$", "tokens"], &[], &["shop.tokens"])),
             "logs"
         );
         assert!(scope(&[], &[], &[]).takes_all());
         assert!(!own.takes_all());
+        assert!(!own.takes("crm", "logs"));
+    }
+
+    #[test]
+    fn collection_of_a_deployment_is_judged_without_its_database() {
+        let names = [
+            "shop.orders",
+            "shop.logs",
+            "crm.orders",
+            "mrcon.x",
+            "crm.positions",
+        ];
+        let taken = |scope: &Scope| {
+            let taken = names.into_iter().filter(|name| {
+                let (db, coll) = name.split_once('.').unwrap();
+                scope.takes(db, coll)
+            });
+            taken.collect::<Vec<_>>().join(" ")
+        };
+        let own = &["mrcon", "crm.positions"];
+        let all = scope("*", &[], &[], own);
+        assert_eq!(taken(&all), "shop.orders shop.logs crm.orders");
+        assert!(!all.takes_all());
+        let orders = scope("*", &["\\.orders$", "^mrcon"], &[], own);
+        assert_eq!(taken(&orders), "shop.orders crm.orders");
+        let shop = scope("*", &["^shop\\."], &["\\.logs$"], own);
+        assert_eq!(taken(&shop), "shop.orders");
+        // About the whole of a database, and about the deployment.
+        assert!(shop.takes_event(Some("shop"), None));
+        assert!(!shop.takes_event(Some("crm"), None));
+        assert!(!orders.takes_event(Some("shop"), None));
+        assert!(!all.takes_event(Some("mrcon"), None) && all.takes_event(Some("crm"), None));
+        assert!(shop.takes_event(None, None));
+        // Of a database there is no other.
+        let database = scope("shop", &["^orders$"], &[], &[]);
+        assert!(database.takes_event(None, Some("orders")));
+        assert!(!database.takes_event(None, Some("logs")));
+        assert!(database.takes_event(None, None));
+    }
+
+    #[test]
+    fn database_of_an_application_is_left_out_because_a_position_is_in_it() {
+        let mut entries = ["mrcon", "app"].map(|db| {
+            let mut entry = CollectionConfig::new("*", "*", format!("to {db}"));
+            entry.resume_tokens.tokens_db_name = db.to_owned();
+            entry
+        });
+        entries[1].watched.db_name = "app".to_owned();
+        let config = Config {
+            collections: entries.to_vec(),
+            ..Config::default()
+        };
+        let config = config.validate().unwrap();
+        let deployment = Scope::of_entry(&config, 0);
+        let database = Scope::of_entry(&config, 1);
+        for scope in [&deployment, &database] {
+            assert!(scope.takes("app", "orders") && !scope.takes("app", "resume_tokens"));
+        }
+        assert!(!deployment.takes("mrcon", "resume_tokens"));
+        assert!(!deployment.takes("mrcon", "of_another_process"));
     }
 }

@@ -1,7 +1,8 @@
 //! Which collections a custom metric is about: one by its name, or those in which a pattern is found.
 
+use super::rules::SYSTEM_DATABASES;
 use super::schema::Watched;
-use super::scope::Scope;
+use super::scope::{Extent, Scope};
 use regex_lite::Regex;
 
 /// What makes a text a pattern. A dot does not: every name of a collection has one.
@@ -33,15 +34,17 @@ impl Selector {
         Some(error.to_string())
     }
 
-    /// Whether events of an entry may count, as far as can be known of a whole database.
+    /// Whether events of an entry may count, as far as can be known of more than one collection.
     pub(super) fn may_match(&self, watched: &Watched) -> bool {
-        if !watched.is_database() {
+        if watched.extent() == Extent::Collection {
             return self.matches(&watched.db_name, &watched.coll_name);
         }
-        let coll = self.text.strip_prefix(watched.db_name.as_str());
-        let coll = coll.and_then(|rest| rest.strip_prefix('.'));
         let scope = Scope::new(watched, Vec::new());
-        self.pattern.is_some() || coll.is_some_and(|coll| !coll.is_empty() && scope.takes(coll))
+        let is_taken = |(db, coll): (&str, &str)| {
+            let exists = !db.is_empty() && !coll.is_empty() && !SYSTEM_DATABASES.contains(&db);
+            exists && scope.takes(db, coll)
+        };
+        self.pattern.is_some() || self.text.split_once('.').is_some_and(is_taken)
     }
 
     /// Whether the events of this collection count.

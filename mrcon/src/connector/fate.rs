@@ -4,9 +4,10 @@
 //! what it costs. Pure: it goes by the configuration alone, so an event has the same fate in every
 //! run.
 
+use super::place::place;
 use crate::config::{
-    CollectionConfig, DATABASE_EVENTS, FullDocument, FullDocumentBeforeChange, OnNack, OnOversize,
-    OnPoison, OnUnroutable, TargetName,
+    CollectionConfig, Extent, FullDocument, FullDocumentBeforeChange, OnNack, OnOversize, OnPoison,
+    OnUnroutable, Scope, TargetName,
 };
 use crate::envelope::{
     Cause, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Scratch, Undelivered,
@@ -38,16 +39,24 @@ const NO_IMAGE: &str = "a required image does not exist";
 #[derive(Debug, Clone)]
 enum Destination {
     One(String),
-    PerCollection(TargetName),
+    Several {
+        name: TargetName,
+        /// The database, where only one is watched.
+        database: Option<String>,
+    },
 }
 
 impl Policies {
     pub(crate) fn of(config: &CollectionConfig) -> Policies {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
-        let (name, images) = (&rabbitmq.stream_name, watched.images());
-        let destination = match TargetName::parse(name) {
-            Ok(target) if watched.is_database() => Destination::PerCollection(target),
-            _ => Destination::One(name.clone()),
+        let (target, images) = (&rabbitmq.stream_name, watched.images());
+        let extent = watched.extent();
+        let destination = match TargetName::parse(target) {
+            Ok(name) if extent.has_many() => Destination::Several {
+                name,
+                database: (extent == Extent::Database).then(|| watched.db_name.clone()),
+            },
+            _ => Destination::One(target.clone()),
         };
         Policies {
             on_poison: watched.on_poison,
@@ -71,13 +80,14 @@ impl Policies {
             || (required.before_change && missing.before_change)
     }
 
-    fn place_of(&self, event: &ChangeEvent<'_>) -> (String, String) {
+    /// Exchange and routing key of an event of `scope`.
+    fn destination_of(&self, scope: &Scope, event: &ChangeEvent<'_>) -> (String, String) {
         let routing_key = match &self.destination {
             Destination::One(name) => name.clone(),
-            Destination::PerCollection(name) => name.of(
-                event.db.unwrap_or_default(),
-                event.coll.unwrap_or(DATABASE_EVENTS),
-            ),
+            Destination::Several { name, database } => {
+                let (db, coll) = place(scope, event);
+                name.for_event(database.as_deref(), db, coll)
+            }
         };
         (String::new(), routing_key)
     }
@@ -101,6 +111,7 @@ pub(super) enum Fate<'a> {
 /// Decides on events of one connector.
 pub(super) struct Judge<'a> {
     pub(super) policies: &'a Policies,
+    pub(super) scope: &'a Scope,
     pub(super) envelope: &'a Envelope,
     /// The largest body that the target takes, in bytes.
     pub(super) limit: u64,
@@ -323,7 +334,7 @@ impl Judge<'_> {
     }
 
     fn why(&self, event: &ChangeEvent<'_>, cause: Cause, detail: String) -> Result<Undelivered> {
-        let place = self.policies.place_of(event);
+        let place = self.policies.destination_of(self.scope, event);
         Undelivered::new(cause, detail, event, place).map_err(|error| {
             Error::new(ErrorKind::Encode, "write a dead letter").with_source(error)
         })
@@ -364,7 +375,9 @@ mod tests {
     /// What becomes of an event: a word, the body, and what is missing in it.
     fn fate(config: &CollectionConfig, limit: u64, raw: &RawDocument) -> Result<Seen, ErrorKind> {
         let (policies, envelope) = (Policies::of(config), Envelope::default());
+        let scope = Scope::new(&config.watched, Vec::new());
         let judge = Judge {
+            scope: &scope,
             policies: &policies,
             envelope: &envelope,
             limit,

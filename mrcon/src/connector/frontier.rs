@@ -1,11 +1,12 @@
 //! The broker's answers, and the confirmed frontier that they move.
 
+use super::place::place;
 use super::{Run, SAVE_EVERY, Sent};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
-use crate::config::{OnNack, OnUnroutable};
+use crate::config::{Extent, OnNack, OnUnroutable};
 use crate::envelope::Cause;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{self, ChangeEvent, ResumeToken};
+use crate::event::{ChangeEvent, ResumeToken};
 use crate::metrics::{Stage, Which};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::status::State;
@@ -168,13 +169,18 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     /// Counts a confirmed event for the business metrics of its collection.
     fn observe(&mut self, sent: &Sent) {
         let event = sent.batch.event(sent.index);
-        let custom = &self.parts.custom;
-        let new = || match sent.which {
-            // An event of another collection, or of none, than the one that is watched.
-            Which::FIRST if !self.parts.status.is_database() => {
-                custom.of(&self.parts.status.collection)
-            }
-            _ => custom.of(event::collection(event).ok().flatten().unwrap_or_default()),
+        let (custom, status) = (&self.parts.custom, &self.parts.status);
+        let scope = &self.parts.settings.scope;
+        let new = || {
+            let names = ChangeEvent::parse(event).map(|event| place(scope, &event));
+            let (db, coll) = names.unwrap_or_default();
+            let (db, coll) = match scope.extent() {
+                // An event of another collection, or of none, than the one that is watched.
+                Extent::Collection => (Some(&*status.database), Some(&*status.collection)),
+                Extent::Database => (Some(&*status.database), coll),
+                Extent::Deployment => (db, coll),
+            };
+            custom.of(db.unwrap_or_default(), coll.unwrap_or_default())
         };
         if sent.which == Which::OTHERS {
             return new().observe_raw(sent.operation, event);

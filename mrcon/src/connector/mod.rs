@@ -9,12 +9,13 @@
 
 mod fate;
 mod frontier;
+mod place;
 mod publish;
 mod save;
 mod snapshot;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
-use crate::config::OnInvalidate;
+use crate::config::{Extent, OnInvalidate, Scope};
 use crate::envelope::{Cause, Envelope, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Operation, ResumeToken};
@@ -85,6 +86,7 @@ pub(crate) struct Parts<S, C> {
 /// The configuration as far as the loop needs it.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    pub(crate) scope: Scope,
     pub(crate) envelope: Envelope,
     pub(crate) max_unconfirmed: u32,
     pub(crate) max_unconfirmed_bytes: u64,
@@ -359,10 +361,13 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             OnInvalidate::Continue => ErrorKind::Invalidated,
             OnInvalidate::Stop => ErrorKind::InvalidatedStop,
         };
-        Error::new(
-            kind,
-            "read the change stream: MongoDB ended it (the collection was dropped or renamed)",
-        )
+        let why = match self.parts.settings.scope.extent() {
+            Extent::Collection => "the collection was dropped or renamed",
+            Extent::Database => "the database was dropped",
+            Extent::Deployment => "which it does for no known reason",
+        };
+        let text = format!("read the change stream: MongoDB ended it ({why})");
+        Error::new(kind, text)
     }
 
     /// Waits for what is in flight if the broker is still there, and saves the frontier.

@@ -1,12 +1,13 @@
 //! Publishing: from the batch in hand to the sink and the window.
 
 use super::fate::{Fate, Judge};
+use super::place::{has_place, place};
 use super::{PUBLISH_TURN, Run, Sent};
 use crate::checkpoint::CheckpointStore;
 use crate::config::OnUnroutable;
 use crate::envelope::{Cause, Letter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ChangeEvent, Operation};
+use crate::event::ChangeEvent;
 use crate::metrics::Stage;
 use crate::sink::Sink;
 use crate::snapshot::turns::token_time;
@@ -57,10 +58,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 return self.send(fate, &event, &batch, now);
             }
         };
-        if self.parts.status.is_database() {
-            has_place(&event)?;
-        }
-        match self.parts.sink.is_ready_for(event.coll) {
+        let scope = &self.parts.settings.scope;
+        has_place(scope.extent(), &event)?;
+        let (db, coll) = place(scope, &event);
+        match self.parts.sink.is_ready_for(db, coll) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) => {
@@ -79,6 +80,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
     pub(super) fn judge(&self) -> Judge<'_> {
         Judge {
+            scope: &self.parts.settings.scope,
             policies: &self.parts.settings.policies,
             envelope: &self.parts.settings.envelope,
             limit: self.limit,
@@ -113,7 +115,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             true => event.token_data.and_then(token_time),
             false => None,
         };
-        let which = self.tally.which(event.coll);
+        let which = self.tally.which(place(&self.parts.settings.scope, event));
         let read = event.raw.as_bytes().len() as u64;
         self.tally.count(which, Stage::Received, operation, read);
         let (bytes, trace) = match &fate {
@@ -194,21 +196,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         }
         self.parts.sink.set_aside(seq, letter)
     }
-}
-
-/// Events of a watched database are told apart by their collection.
-fn has_place(event: &ChangeEvent<'_>) -> Result<()> {
-    let about_all = [
-        Operation::DropDatabase,
-        Operation::Invalidate,
-        Operation::Gap,
-        Operation::Other,
-    ];
-    if event.coll.is_some() || about_all.contains(&event.operation) {
-        return Ok(());
-    }
-    let text = "read the change stream: `pipeline` takes ns.coll away, by which the events of a database are told apart";
-    Err(Error::new(ErrorKind::WatchRefused, text))
 }
 
 /// When the server wrote the event: to the millisecond where it says so (MongoDB 6.0), else to the second.

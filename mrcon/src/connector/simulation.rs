@@ -476,6 +476,7 @@ fn begin(world: &Shared, metrics: &Metrics, process: &Process) -> Running {
         saved: stored,
         careful: process.careful,
         settings: Settings {
+            scope: Scope::new(&config.watched, Vec::new()),
             envelope: Envelope::new(Format::Relaxed),
             max_unconfirmed: MAX_UNCONFIRMED,
             max_unconfirmed_bytes: 1 << 20,

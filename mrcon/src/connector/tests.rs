@@ -201,6 +201,7 @@ fn parts<S: Sink>(
         saved: Some(start),
         careful: options.careful,
         settings: Settings {
+            scope: Scope::new(&config.watched, Vec::new()),
             envelope: Envelope::new(Format::Relaxed),
             max_unconfirmed: options.max_unconfirmed,
             max_unconfirmed_bytes: 1 << 20,
@@ -776,7 +777,7 @@ fn event_costs_an_allocation() {
     ];
     let mut routes = Routes::knowing(&several);
     let routed = |out: &mut Vec<u8>, seq, message: &Message<'_>| {
-        assert!(routes.is_ready_for(message.coll)?);
+        assert!(routes.is_ready_for(message.db, message.coll)?);
         routes.publisher().write(out, seq, message)
     };
     for (case, per_event) in [

@@ -241,7 +241,7 @@ impl ErrorKind {
                 Retry,
                 R::MongoConnectionFailed,
                 Some(Mongo),
-                "grant the MongoDB user find and changeStream on the watched collection, and find, insert and update on the resume token collection",
+                "grant the MongoDB user find and changeStream on what is watched (a whole database: {db: NAME, collection: \"\"}; the whole deployment: {db: \"\", collection: \"\"}), and find, insert and update on the resume token collection",
             ),
             ErrorKind::NotReplicaSet => (
                 Halt,
@@ -289,7 +289,7 @@ impl ErrorKind {
                 Halt,
                 R::Invalidated,
                 Some(Mongo),
-                "the watched collection was dropped or renamed: recreate it, or set on_invalidate: continue, then restart mrcond",
+                "the watched collection or database was dropped or renamed: recreate it, or set on_invalidate: continue, then restart mrcond",
             ),
             ErrorKind::Mongo => (
                 Retry,

@@ -2,11 +2,14 @@
 //!
 //! One that watches a single collection has just that one. One that watches a database begins with
 //! `*`, which stands for events about the whole database, and gets a further one with the first
-//! event of each collection. Their number is bounded, since each has a dozen series; what comes
-//! beyond is counted together.
+//! event of each collection. Of the deployment each has its database, too, and `*` of a database is
+//! one of them. Their number is bounded, since each has a dozen series; what comes beyond is counted
+//! together.
 
 use super::Stage;
 use super::operations::ByOperation;
+use crate::config::{EVERY_COLLECTION, Extent};
+use crate::event::DbAndColl;
 use crate::status::{CollectionStatus, ConnectorStatus};
 use prometheus::IntCounterVec;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,7 +46,7 @@ pub(super) struct Collections {
 
 impl Collections {
     pub(super) fn new(families: &Families, connector: &Arc<ConnectorStatus>) -> Collections {
-        let first = Collection::new(families, connector, &connector.collection);
+        let first = Collection::new(families, &connector.database, &connector.collection);
         Collections {
             families: families.clone(),
             connector: Arc::clone(connector),
@@ -57,9 +60,32 @@ impl Collections {
         &self.first
     }
 
-    /// Whether there can be further ones.
-    pub(super) fn are_many(&self) -> bool {
-        self.connector.is_database()
+    /// Which of the further ones an event belongs to that has these names in `ns`; none where there is
+    /// but one, or where it is about all that is watched.
+    pub(super) fn place<'a>(&'a self, (db, coll): DbAndColl<'a>) -> Option<(&'a str, &'a str)> {
+        match self.connector.extent() {
+            Extent::Collection => None,
+            Extent::Database => Some((&self.connector.database, coll?)),
+            Extent::Deployment => Some((db?, coll.unwrap_or(EVERY_COLLECTION))),
+        }
+    }
+
+    /// The name of one, among all of the connector: what [`Collections::by_name`] understands.
+    pub(super) fn name_of(&self, collection: &Collection) -> String {
+        let CollectionStatus { database, name, .. } = &*collection.status;
+        match self.connector.extent() {
+            Extent::Deployment => format!("{database}.{name}"),
+            Extent::Collection | Extent::Database => name.clone(),
+        }
+    }
+
+    /// The collection that [`Collections::name_of`] has named, there from now on.
+    pub(super) fn by_name(&self, name: &str) -> Option<Arc<Collection>> {
+        let (database, name) = match self.connector.extent() {
+            Extent::Deployment => name.split_once('.')?,
+            Extent::Collection | Extent::Database => (self.connector.database.as_str(), name),
+        };
+        Some(self.named(database, name))
     }
 
     pub(super) fn further(&self) -> Vec<Arc<Collection>> {
@@ -67,16 +93,17 @@ impl Collections {
     }
 
     /// The collection of this name, there from now on, or what stands for it.
-    pub(super) fn named(&self, name: &str) -> Arc<Collection> {
+    pub(super) fn named(&self, database: &str, name: &str) -> Arc<Collection> {
         let mut list = self.list();
-        let name = match list.len() < MAX_COLLECTIONS || list.iter().any(|one| one.is(name)) {
-            true => name,
-            false => OTHERS,
+        let has_room = list.len() < MAX_COLLECTIONS;
+        let (database, name) = match has_room || list.iter().any(|one| one.is(database, name)) {
+            true => (database, name),
+            false => (self.connector.database.as_str(), OTHERS),
         };
-        if let Some(known) = list.iter().find(|one| one.is(name)) {
+        if let Some(known) = list.iter().find(|one| one.is(database, name)) {
             return Arc::clone(known);
         }
-        let new = Collection::new(&self.families, &self.connector, name);
+        let new = Collection::new(&self.families, database, name);
         let new = Arc::new(new);
         self.connector.add_collection(Arc::clone(&new.status));
         list.push(Arc::clone(&new));
@@ -89,17 +116,17 @@ impl Collections {
 }
 
 impl Collection {
-    fn new(families: &Families, connector: &ConnectorStatus, name: &str) -> Collection {
-        let labels = [name, connector.database.as_str()];
+    fn new(families: &Families, database: &str, name: &str) -> Collection {
+        let labels = [name, database];
         let by_operation = |counters| ByOperation::new(counters, labels);
         Collection {
             events: families.events.each_ref().map(by_operation),
             bytes: families.bytes.each_ref().map(by_operation),
-            status: Arc::new(CollectionStatus::new(name)),
+            status: Arc::new(CollectionStatus::new(database, name)),
         }
     }
 
-    fn is(&self, name: &str) -> bool {
-        self.status.name == name
+    fn is(&self, database: &str, name: &str) -> bool {
+        self.status.name == name && self.status.database == database
     }
 }

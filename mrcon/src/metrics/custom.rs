@@ -95,14 +95,11 @@ impl CustomMetrics {
     /// queues counts once, by the first of its connectors: an order is one order, however often it is
     /// delivered.
     pub(crate) fn for_entry(&self, entries: &[CollectionConfig], index: usize) -> CustomObservers {
-        let db = &entries[index].watched.db_name;
-        let earlier = entries[..index].iter().map(|entry| &entry.watched);
-        let earlier = earlier.filter(|watched| watched.db_name == *db);
+        let earlier = entries[..index].iter();
         CustomObservers {
             metrics: self.clone(),
-            db: db.clone(),
             counted: earlier
-                .map(|watched| Scope::new(watched, Vec::new()))
+                .map(|entry| Scope::new(&entry.watched, Vec::new()))
                 .collect(),
         }
     }
@@ -191,7 +188,6 @@ fn bit(operation: Operation) -> u32 {
 #[derive(Debug, Clone)]
 pub(crate) struct CustomObservers {
     metrics: CustomMetrics,
-    db: String,
     /// What earlier connectors count.
     counted: Vec<Scope>,
 }
@@ -203,10 +199,10 @@ impl CustomObservers {
     }
 
     /// What looks at the events of this collection.
-    pub(crate) fn of(&self, coll: &str) -> CustomObserver {
-        match self.counted.iter().any(|scope| scope.takes(coll)) {
-            true => CustomMetrics::default().for_collection(&self.db, coll),
-            false => self.metrics.for_collection(&self.db, coll),
+    pub(crate) fn of(&self, db: &str, coll: &str) -> CustomObserver {
+        match self.counted.iter().any(|scope| scope.takes(db, coll)) {
+            true => CustomMetrics::default().for_collection(db, coll),
+            false => self.metrics.for_collection(db, coll),
         }
     }
 }

@@ -9,7 +9,7 @@ use bson::{Bson, Document};
 use prometheus::IntCounter;
 use std::collections::HashSet;
 
-/// Under which the counters of a database's collections are.
+/// Under which the counters of the collections of a database or deployment are.
 const COLLECTIONS: &str = "collections";
 
 /// Counters by the value of one label, or alone under an empty one.
@@ -66,8 +66,8 @@ impl ConnectorMetrics {
         ]
     }
 
-    /// Every counter that is not 0, by family and label value. Of a database also those of its
-    /// collections, by name, but for those `exported` already, which it then has too.
+    /// Every counter that is not 0, by family and label value. Of a database or deployment also those
+    /// of its collections, by name, but for those `exported` already, which it then has too.
     pub(crate) fn export(&self, exported: &mut HashSet<String>) -> Document {
         let mut document = Document::new();
         self.collections.first().export(&mut document);
@@ -79,11 +79,11 @@ impl ConnectorMetrics {
         }
         let mut further = Document::new();
         for collection in self.collections.further() {
-            let name = &collection.status.name;
-            if exported.insert(format!("{}.{name}", self.database)) {
+            let (database, name) = (&collection.status.database, &collection.status.name);
+            if exported.insert(format!("{database}.{name}")) {
                 let mut counters = Document::new();
                 collection.export(&mut counters);
-                further.insert(name, counters);
+                further.insert(self.collections.name_of(&collection), counters);
             }
         }
         if !further.is_empty() {
@@ -102,8 +102,10 @@ impl ConnectorMetrics {
         }
         let further = document.get_document(COLLECTIONS).into_iter().flatten();
         for (name, counters) in further.take(MAX_COLLECTIONS + 1) {
-            if let Bson::Document(counters) = counters {
-                self.collections.named(name).import(counters);
+            if let Bson::Document(counters) = counters
+                && let Some(collection) = self.collections.by_name(name)
+            {
+                collection.import(counters);
             }
         }
     }

@@ -82,7 +82,6 @@ pub(crate) struct HistoryMetrics {
 /// The handles of one connector.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectorMetrics {
-    database: String,
     servers: IntGauge,
     restarts: Vec<IntCounter>,
     failures: Vec<IntCounter>,
@@ -280,7 +279,6 @@ impl Metrics {
         one(&self.split_events);
         self.configured.inc();
         ConnectorMetrics {
-            database: status.database.clone(),
             servers: self.collection_servers.with_label_values(&labels),
             restarts: each(&self.task_restarts, labels, Reason::ALL.map(Reason::as_str)),
             failures: each(

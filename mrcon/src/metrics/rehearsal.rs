@@ -29,7 +29,7 @@ impl Metrics {
         for first in (0..events).step_by(TURN as usize) {
             for _ in first..events.min(first + TURN) {
                 let operation = black_box(Operation::Insert);
-                let which = tally.which(black_box(Some("rehearsal")));
+                let which = tally.which(black_box((Some("rehearsal"), Some("rehearsal"))));
                 tally.count(which, Stage::Received, operation, black_box(BYTES));
                 tally.count(which, Stage::Published, operation, black_box(BYTES));
             }

@@ -1,7 +1,7 @@
 //! What one turn of the loop has counted, in plain integers.
 
 use super::collections::{Collection, Collections, MAX_COLLECTIONS};
-use crate::event::Operation;
+use crate::event::{DbAndColl, Operation, write_full_name};
 use crate::status::ConnectorStatus;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Stage {
 pub(crate) struct Which(pub(crate) u32);
 
 impl Which {
-    /// The connector's own; of a database, the database itself.
+    /// The connector's own; of a database or deployment, that itself.
     pub(crate) const FIRST: Which = Which(0);
     /// All that are too many to be told apart.
     pub(crate) const OTHERS: Which = Which(MAX_COLLECTIONS as u32 + 1);
@@ -57,10 +57,12 @@ pub(crate) struct Tally {
     counting: bool,
     collections: Arc<Collections>,
     pages: Vec<Page>,
-    /// Where the page of a collection is, by its name.
+    /// Where the page of a collection is, by its name with its database.
     places: HashMap<Box<str>, Which>,
     /// The collection that was last asked for: most events are of the same one.
     last: (String, Which),
+    /// A buffer.
+    name: String,
     others: Option<Page>,
     /// What a flush has to look at.
     dirty: Vec<Which>,
@@ -74,38 +76,39 @@ impl Tally {
             collections,
             places: HashMap::new(),
             last: (String::new(), Which::FIRST),
+            name: String::new(),
             others: None,
             dirty: Vec::new(),
         }
     }
 
-    /// Which collection an event of `coll` belongs to.
-    pub(crate) fn which(&mut self, coll: Option<&str>) -> Which {
-        match coll {
-            Some(coll) if self.collections.are_many() => {
-                if self.last.0 != coll {
-                    self.last.1 = self.look_up(coll);
-                    self.last.0.clear();
-                    self.last.0.push_str(coll);
-                }
-                self.last.1
-            }
-            _ => Which::FIRST,
+    /// Which collection an event belongs to that has these names in `ns`.
+    pub(crate) fn which(&mut self, names: DbAndColl<'_>) -> Which {
+        let Some((db, coll)) = self.collections.place(names) else {
+            return Which::FIRST;
+        };
+        write_full_name(&mut self.name, (Some(db), Some(coll)));
+        if self.last.0 != self.name {
+            self.last.1 = match self.places.get(self.name.as_str()) {
+                Some(which) => *which,
+                None => self.new_place(names),
+            };
+            self.last.0.clone_from(&self.name);
         }
+        self.last.1
     }
 
-    fn look_up(&mut self, coll: &str) -> Which {
-        if let Some(which) = self.places.get(coll) {
-            return *which;
-        }
+    /// Where the page of a collection is that this run has not met yet; its name is in the buffer.
+    fn new_place(&mut self, names: DbAndColl<'_>) -> Which {
+        let (db, coll) = self.collections.place(names).unwrap_or_default();
+        let page = || Page::of(self.collections.named(db, coll));
         if self.places.len() == MAX_COLLECTIONS {
-            let collection = || Page::of(self.collections.named(coll));
-            self.others.get_or_insert_with(collection);
+            self.others.get_or_insert_with(page);
             return Which::OTHERS;
         }
         let which = Which(self.pages.len() as u32);
-        self.pages.push(Page::of(self.collections.named(coll)));
-        self.places.insert(coll.into(), which);
+        self.pages.push(page());
+        self.places.insert(self.name.as_str().into(), which);
         which
     }
 
@@ -192,8 +195,8 @@ mod tests {
     use crate::metrics::Metrics;
     use prometheus::Registry;
 
-    fn connector(coll: &str) -> (Arc<ConnectorStatus>, Tally) {
-        let config = CollectionConfig::new("db", coll, "queue");
+    fn connector(db: &str, coll: &str) -> (Arc<ConnectorStatus>, Tally) {
+        let config = CollectionConfig::new(db, coll, "queue");
         let status = Arc::new(ConnectorStatus::new(
             &config,
             Budget::new(1 << 20).open(),
@@ -213,9 +216,9 @@ mod tests {
 
     #[test]
     fn events_of_a_database_are_counted_under_another_collection() {
-        let (status, mut tally) = connector("*");
+        let (status, mut tally) = connector("db", "*");
         for coll in [Some("a"), Some("b"), Some("a"), None, Some("a")] {
-            let which = tally.which(coll);
+            let which = tally.which((Some("db"), coll));
             tally.count(which, Stage::Received, Operation::Insert, 10);
         }
         assert!(counted(&status).is_empty());
@@ -227,9 +230,9 @@ mod tests {
 
     #[test]
     fn collections_without_end_take_memory_without_end() {
-        let (status, mut tally) = connector("*");
+        let (status, mut tally) = connector("db", "*");
         for number in 0..MAX_COLLECTIONS + 7 {
-            let which = tally.which(Some(&format!("c{number}")));
+            let which = tally.which((None, Some(&format!("c{number}"))));
             tally.count(which, Stage::Received, Operation::Insert, 10);
         }
         tally.flush(&status);
@@ -237,14 +240,38 @@ mod tests {
         assert_eq!(counted.len(), MAX_COLLECTIONS + 1);
         assert_eq!(counted[0], ("c0".into(), 1));
         assert_eq!(counted[MAX_COLLECTIONS], ("$other".into(), 7));
-        assert_eq!(tally.which(Some("c3")), Which(4));
+        assert_eq!(tally.which((Some("db"), Some("c3"))), Which(4));
+    }
+
+    #[test]
+    fn events_of_a_deployment_are_counted_under_another_database() {
+        let (status, mut tally) = connector("*", "*");
+        for names in [
+            (Some("shop"), Some("orders")),
+            (Some("crm"), Some("orders")),
+            (Some("shop"), Some("orders")),
+            (Some("crm"), None),
+            (None, None),
+        ] {
+            let which = tally.which(names);
+            tally.count(which, Stage::Received, Operation::Insert, 10);
+        }
+        tally.flush(&status);
+        let counted = status.collections().into_iter();
+        let counted: Vec<_> = counted
+            .map(|one| (one.database, one.name, one.events_received))
+            .collect();
+        let expected = [("shop", "orders", 2), ("crm", "orders", 1), ("crm", "*", 1)];
+        let expected = expected.map(|(db, coll, count)| (db.to_owned(), coll.to_owned(), count));
+        assert_eq!(counted, expected);
+        assert_eq!(status.totals().events_received, 5);
     }
 
     #[test]
     fn single_collection_is_told_apart_by_its_events() {
-        let (status, mut tally) = connector("coll");
-        assert_eq!(tally.which(Some("coll")), Which::FIRST);
-        assert_eq!(tally.which(Some("renamed")), Which::FIRST);
+        let (status, mut tally) = connector("db", "coll");
+        assert_eq!(tally.which((Some("db"), Some("coll"))), Which::FIRST);
+        assert_eq!(tally.which((Some("db"), Some("renamed"))), Which::FIRST);
         assert!(counted(&status).is_empty());
     }
 }

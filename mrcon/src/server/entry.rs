@@ -34,7 +34,6 @@ pub(super) struct Entry {
     /// Its place in the configuration.
     pub(super) index: usize,
     pub(super) config: CollectionConfig,
-    pub(super) scope: Scope,
     pub(super) settings: Settings,
     pub(super) store: Arc<MongoCheckpoints>,
     pub(super) status: Arc<ConnectorStatus>,
@@ -106,7 +105,10 @@ impl Entry {
         if let Some(max_await) = watched.max_await_time {
             pace.max_await = max_await;
         }
+        // An account of its own: pages must find room while a batch of the stream waits for them.
+        let copier = Copier::new(client, config, &about.scope, budget.open());
         let settings = Settings {
+            scope: about.scope,
             envelope: envelope(config),
             max_unconfirmed: rabbitmq.max_unconfirmed,
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
@@ -119,12 +121,9 @@ impl Entry {
         };
         let store = MongoCheckpoints::new(client, config);
         let metrics = metrics.connector(&status);
-        // An account of its own: pages must find room while a batch of the stream waits for them.
-        let copier = Copier::new(client, config, &about.scope, budget.open());
         Entry {
             index: place.index,
             config: config.clone(),
-            scope: about.scope,
             settings,
             store: Arc::new(store),
             status,

@@ -5,7 +5,7 @@
 
 use super::entry::{Entry, Legacy};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim};
-use crate::config::{OnHistoryLost, SplitLargeEvents};
+use crate::config::{Extent, OnHistoryLost, SplitLargeEvents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::{Gap, Lost};
@@ -149,7 +149,7 @@ impl Entry {
     ) -> Result<(Source, Option<ResumeToken>)> {
         let watch = Watch {
             watched: &self.config.watched,
-            scope: &self.scope,
+            scope: &self.settings.scope,
             max_await: self.settings.pace.max_await,
             met_large: self.store.has_met_large(),
             barren: &self.barren,
@@ -177,8 +177,10 @@ impl Entry {
             at: Some(SystemTime::now()),
         };
         let watched = &self.config.watched;
-        let collection = (!watched.is_database()).then_some(watched.coll_name.as_str());
-        let place = (watched.db_name.as_str(), collection);
+        let extent = watched.extent();
+        let database = (extent != Extent::Deployment).then_some(watched.db_name.as_str());
+        let collection = (extent == Extent::Collection).then_some(watched.coll_name.as_str());
+        let place = (database, collection);
         let gap = Gap::new(place, lost, last.as_ref(), &next)?;
         self.store.save_gap(claim.epoch, &next, &gap).await?;
         *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::opening::Opened;
-use crate::config::{CollectionConfig, DATABASE_EVENTS, Protocol, RabbitMq, TargetName};
+use crate::config::{CollectionConfig, DATABASE_EVENTS, Extent, Protocol, RabbitMq, TargetName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
 use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, DeadLetterBox, QueueNames};
@@ -135,21 +135,23 @@ impl Main {
     }
 }
 
-/// The target with its name, or how the queues of a database's collections are called.
+/// The target with its name, or how the queues of what is watched are called.
 fn named(entry: &CollectionConfig) -> Result<(RabbitMq, Option<QueueNames>)> {
     let mut rabbitmq = entry.rabbitmq.clone();
-    if !entry.watched.is_database() {
+    let extent = entry.watched.extent();
+    if !extent.has_many() {
         return Ok((rabbitmq, None));
     }
-    let database = entry.watched.db_name.clone();
+    let database = &entry.watched.db_name;
     let name = TargetName::parse(&rabbitmq.stream_name).map_err(|wrong| {
         let text = format!("name the queue: `{wrong}` is no placeholder");
         Error::new(ErrorKind::TargetName, text)
     })?;
-    if name.is_per_collection() {
+    if name.is_several(extent) {
+        let database = (extent != Extent::Deployment).then(|| database.clone());
         return Ok((rabbitmq, Some(QueueNames { database, name })));
     }
-    rabbitmq.stream_name = name.of(&database, DATABASE_EVENTS);
+    rabbitmq.stream_name = name.of(database, DATABASE_EVENTS);
     Ok((rabbitmq, None))
 }
 
@@ -160,7 +162,8 @@ async fn publish_as(
 ) -> Result<crate::sink::stream::StreamSink> {
     let seq = source.seq();
     let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
-    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref());
+    let own = entry.settings.scope.own_names();
+    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
     let repeatable = lineage::is_repeatable(watched);
     let decision = match source.after_gap {
         true => Decision::New(Some(Reset::PositionLost)),

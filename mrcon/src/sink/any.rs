@@ -53,10 +53,10 @@ impl Main {
 }
 
 impl Sink for AnySink {
-    fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
+    fn is_ready_for(&mut self, database: Option<&str>, collection: Option<&str>) -> Result<bool> {
         match &mut self.main {
-            Main::Amqp(sink) => sink.is_ready_for(collection),
-            Main::Stream(sink) => sink.is_ready_for(collection),
+            Main::Amqp(sink) => sink.is_ready_for(database, collection),
+            Main::Stream(sink) => sink.is_ready_for(database, collection),
         }
     }
 

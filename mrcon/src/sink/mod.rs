@@ -48,14 +48,15 @@ pub struct Settlement {
 /// Numbers given to `publish` rise; those between them were put aside. Settlements may come in any order;
 /// a message that is returned gets a `Returned` before any `Confirmed` that covers it.
 pub trait Sink: Send {
-    /// Whether a message of this collection can be published now.
+    /// Whether a message of this database and collection can be published now; `None` where it is about
+    /// all of them.
     ///
     /// If not, the sink looks for where it is to go: [`Sink::has_room`] says no until it knows, and
     /// [`Sink::settled`] does the looking.
     ///
     /// # Errors
     /// When there can be no place for it.
-    fn is_ready_for(&mut self, _collection: Option<&str>) -> Result<bool> {
+    fn is_ready_for(&mut self, _database: Option<&str>, _collection: Option<&str>) -> Result<bool> {
         Ok(true)
     }
 

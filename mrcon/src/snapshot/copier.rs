@@ -4,10 +4,11 @@ use super::plan::Plan;
 use super::record::{Phase, Record, Trigger};
 use super::store::SnapshotStore;
 use crate::budget::Account;
-use crate::config::{CollectionConfig, Scope, Snapshot};
+use crate::config::{CollectionConfig, Extent, Scope, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::pages::{self, Pages};
-use bson::{DateTime, Timestamp};
+use bson::raw::cstr;
+use bson::{DateTime, Timestamp, rawdoc};
 use mongodb::{Client, Database};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,10 @@ use tokio::sync::Notify;
 /// The snapshots of one connector, over all of its runs.
 #[derive(Debug)]
 pub(crate) struct Copier {
-    database: Database,
+    client: Client,
+    /// The watched one; `*` of a deployment.
+    database: String,
+    /// The watched one; `*` of a database or deployment.
     collection: String,
     scope: Scope,
     configured: Snapshot,
@@ -47,7 +51,8 @@ impl Copier {
     ) -> Copier {
         let watched = &config.watched;
         Copier {
-            database: client.database(&watched.db_name),
+            client: client.clone(),
+            database: watched.db_name.clone(),
             collection: watched.coll_name.clone(),
             scope: scope.clone(),
             configured: watched.snapshot,
@@ -117,53 +122,66 @@ impl Copier {
             return Ok(None);
         }
         self.store.adopt(epoch).await?;
-        let floor = pages::now(&self.database).await?;
-        let collections = self.collections().await?;
-        if record.phase == Phase::Requested {
-            record.left = collections.iter().map(|(name, _)| name.clone()).collect();
+        let floor = self.now().await?;
+        let capped = if record.phase == Phase::Requested {
+            record.left = self.collections().await?;
             record.left.reverse();
             record.estimate = self.estimate(&record).await?;
             record.phase = Phase::Running;
             record.started_at = Some(DateTime::now());
-            self.begin_next(&mut record, &collections).await?;
-        }
+            self.begin_next(&mut record).await?
+        } else {
+            self.is_capped(record.collection.as_deref()).await?
+        };
         // Also a write: an idle stream passes `floor` only when something is written after it.
         self.store.save(epoch, record.stored()).await?;
-        let pages = self.pages(&record, &collections);
-        Ok(Some(Prepared {
-            record,
-            pages,
-            floor,
-        }))
+        Ok(Some(self.prepared(record, capped, floor)))
     }
 
     /// Goes on with the next collection; `record` has one.
     pub(crate) async fn next(self: Arc<Self>, epoch: u64, mut record: Record) -> Result<Prepared> {
-        let floor = pages::now(&self.database).await?;
-        let collections = self.collections().await?;
-        self.begin_next(&mut record, &collections).await?;
+        let floor = self.now().await?;
+        let capped = self.begin_next(&mut record).await?;
         self.store.save(epoch, record.stored()).await?;
-        let pages = self.pages(&record, &collections);
-        Ok(Prepared {
-            record,
-            pages,
-            floor,
-        })
+        Ok(self.prepared(record, capped, floor))
     }
 
-    /// The collections in scope that there are, and whether each is capped.
-    async fn collections(&self) -> Result<Vec<(String, bool)>> {
-        let listed = pages::collections(&self.database).await;
-        if !self.scope.is_database() {
-            // Who may read a collection may not always list it.
-            let listed = listed.unwrap_or_default().into_iter();
-            let own = listed.filter(|(name, _)| *name == self.collection);
-            let own = own.last().unwrap_or((self.collection.clone(), false));
-            return Ok(vec![own]);
+    async fn now(&self) -> Result<Timestamp> {
+        pages::now(&self.client.database("admin")).await
+    }
+
+    /// The collections in scope that there are, as the record names them.
+    async fn collections(&self) -> Result<Vec<String>> {
+        let databases = match self.scope.extent() {
+            Extent::Collection => return Ok(vec![self.collection.clone()]),
+            Extent::Database => vec![self.database.clone()],
+            Extent::Deployment => pages::databases(&self.client).await?,
+        };
+        let mut names = Vec::new();
+        for db in databases {
+            let listed = pages::collections(&self.client.database(&db)).await?;
+            let listed = listed.into_iter().map(|(coll, _)| coll);
+            let taken = listed.filter(|coll| self.scope.takes(&db, coll));
+            names.extend(taken.map(|coll| self.name_of(&db, coll)));
         }
-        let mut listed = listed?;
-        listed.retain(|(name, _)| self.scope.takes(name));
-        Ok(listed)
+        Ok(names)
+    }
+
+    /// How the record names a collection: of a deployment with its database.
+    fn name_of(&self, db: &str, coll: String) -> String {
+        match self.scope.extent() {
+            Extent::Deployment => format!("{db}.{coll}"),
+            Extent::Collection | Extent::Database => coll,
+        }
+    }
+
+    /// The collection that the record names so.
+    fn named<'a>(&self, name: &'a str) -> (Database, &'a str) {
+        let (db, coll) = match (self.scope.extent(), name.split_once('.')) {
+            (Extent::Deployment, Some(names)) => names,
+            _ => (self.database.as_str(), name),
+        };
+        (self.client.database(db), coll)
     }
 
     async fn estimate(&self, record: &Record) -> Result<Option<u64>> {
@@ -171,39 +189,69 @@ impl Copier {
             return Ok(None);
         }
         let mut sum = 0;
-        for collection in &record.left {
-            sum += pages::count(&self.database, collection).await?;
+        for name in &record.left {
+            let (database, coll) = self.named(name);
+            sum += pages::count(&database, coll).await?;
         }
         Ok(Some(sum))
     }
 
-    /// Moves on to the next collection that is left; one that is gone since has no documents.
-    async fn begin_next(&self, record: &mut Record, collections: &[(String, bool)]) -> Result<()> {
+    /// Moves on to the next collection that is left, and says whether it is capped; one that is gone
+    /// since has no documents.
+    async fn begin_next(&self, record: &mut Record) -> Result<Option<bool>> {
         record.collection = record.left.pop();
         record.plan = Plan::default();
-        if let Some(name) = &record.collection
-            && collections.iter().any(|(listed, _)| listed == name)
-        {
-            let count = pages::count(&self.database, name).await?;
-            record.plan = Plan::new(pages::bounds(&self.database, name, count).await?);
+        let capped = self.is_capped(record.collection.as_deref()).await?;
+        if let (Some(name), Some(_)) = (&record.collection, capped) {
+            let (database, coll) = self.named(name);
+            let count = pages::count(&database, coll).await?;
+            record.plan = Plan::new(pages::bounds(&database, coll, count).await?);
         }
-        Ok(())
+        Ok(capped)
     }
 
-    fn pages(&self, record: &Record, collections: &[(String, bool)]) -> Arc<Pages> {
+    /// Whether a collection is capped, if there is one of this name.
+    async fn is_capped(&self, name: Option<&str>) -> Result<Option<bool>> {
+        let Some(name) = name else { return Ok(None) };
+        let (database, coll) = self.named(name);
+        let listed = pages::collections(&database).await;
+        // Who may read a collection may not always list it.
+        let is_sure = self.scope.extent() != Extent::Collection;
+        let listed = if is_sure {
+            listed?
+        } else {
+            listed.unwrap_or_default()
+        };
+        let found = listed.into_iter().find(|(listed, _)| listed == coll);
+        Ok(found
+            .map(|(_, capped)| capped)
+            .or_else(|| (!is_sure).then_some(false)))
+    }
+
+    fn prepared(&self, record: Record, capped: Option<bool>, floor: Timestamp) -> Prepared {
         let name = record.collection.as_deref().unwrap_or_default();
-        let is_capped = |(listed, capped): &(String, bool)| listed == name && *capped;
-        let capped = collections.iter().any(is_capped);
+        let (database, coll) = self.named(name);
+        let capped = capped.unwrap_or_default();
         if capped {
             tracing::warn!(
-                database = self.database.name(),
-                collection = name,
+                database = database.name(),
+                collection = coll,
                 "the collection is capped, which MongoDB does not read as of a moment: a row may already have what a later event brings again"
             );
         }
-        let of = (record.id.as_str(), record.filter.clone());
+        let mut token = rawdoc! {"snapshot": record.id.as_str()};
+        if self.scope.extent() == Extent::Deployment {
+            token.append(cstr!("db"), database.name());
+        }
+        token.append(cstr!("coll"), coll);
+        let of = (token, record.filter.clone());
         let account = Arc::clone(&self.account);
-        Arc::new(Pages::new(self.database.clone(), name, of, capped, account))
+        let pages = Arc::new(Pages::new(database, coll, of, capped, account));
+        Prepared {
+            record,
+            pages,
+            floor,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::record::{Record, Trigger};
 use super::store::SnapshotStore;
-use crate::config::CollectionConfig;
+use crate::config::{CollectionConfig, Extent};
 use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::server::connect;
@@ -15,6 +15,7 @@ use mongodb::{Client, Database};
 #[derive(Debug)]
 pub struct Snapshots {
     store: SnapshotStore,
+    /// Where a filter is tried.
     database: Database,
     collection: String,
     has_pipeline: bool,
@@ -27,10 +28,16 @@ impl Snapshots {
     /// When the MongoDB URI cannot be understood.
     pub async fn of(uri: &MongoUri, entry: &CollectionConfig) -> Result<Snapshots> {
         let client: Client = connect(uri, 0).await?;
+        let (watched, tokens) = (&entry.watched, &entry.resume_tokens);
+        let (db, coll) = match watched.extent() {
+            // Of which no collection is known, and this one may be read.
+            Extent::Deployment => (&tokens.tokens_db_name, &tokens.tokens_coll_name),
+            Extent::Database | Extent::Collection => (&watched.db_name, &watched.coll_name),
+        };
         Ok(Snapshots {
             store: SnapshotStore::new(&client, entry),
-            database: client.database(&entry.watched.db_name),
-            collection: entry.watched.coll_name.clone(),
+            database: client.database(db),
+            collection: coll.clone(),
             has_pipeline: !entry.watched.pipeline.is_empty(),
         })
     }

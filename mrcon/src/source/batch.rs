@@ -392,6 +392,7 @@ mod tests {
     #[tokio::test]
     async fn text_of_an_event_that_is_left_out_is_paid_for() {
         let watched = Watched {
+            db_name: "d".to_owned(),
             coll_name: EVERY_COLLECTION.to_owned(),
             exclude: vec!["^big$".to_owned()],
             ..Watched::default()

@@ -11,14 +11,15 @@
 use super::EventBatch;
 use super::watch::with_deadline;
 use crate::budget::Account;
+use crate::config::SYSTEM_DATABASES;
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::plan::{Key, Read};
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr};
 use bson::{Bson, Document, Timestamp, doc, rawdoc};
 use futures_util::StreamExt;
-use mongodb::Database;
 use mongodb::options::SelectionCriteria;
+use mongodb::{Client, Database};
 use std::sync::Arc;
 
 /// `SnapshotTooOld`, `SnapshotUnavailable` (the collection was just created, dropped or changed), and
@@ -42,8 +43,8 @@ const COPIES: u64 = 3;
 pub(crate) struct Pages {
     database: Database,
     collection: String,
-    /// The snapshot that they are read for.
-    snapshot: String,
+    /// What is in the `_id` of their rows besides their own: which snapshot and collection it is.
+    token: RawDocumentBuf,
     filter: Option<Document>,
     capped: bool,
     account: Arc<Account>,
@@ -85,14 +86,14 @@ impl Pages {
     pub(crate) fn new(
         database: Database,
         collection: &str,
-        (snapshot, filter): (&str, Option<Document>),
+        (token, filter): (RawDocumentBuf, Option<Document>),
         capped: bool,
         account: Arc<Account>,
     ) -> Pages {
         Pages {
             database,
             collection: collection.to_owned(),
-            snapshot: snapshot.to_owned(),
+            token,
             filter,
             capped,
             account,
@@ -203,8 +204,7 @@ impl Pages {
         id: bson::RawBsonRef<'_>,
         at: Timestamp,
     ) -> RawDocumentBuf {
-        let mut token =
-            rawdoc! {"snapshot": self.snapshot.as_str(), "coll": self.collection.as_str()};
+        let mut token = self.token.clone();
         token.append(cstr!("key"), id);
         let mut key = RawDocumentBuf::new();
         key.append(cstr!("_id"), id);
@@ -220,6 +220,17 @@ impl Pages {
         event.append(cstr!("fullDocument"), document);
         event
     }
+}
+
+/// The databases of a deployment that may have watched collections, by name.
+pub(crate) async fn databases(client: &Client) -> Result<Vec<String>> {
+    let listing = client.list_database_names().authorized_databases(true);
+    let mut names = with_deadline(listing)
+        .await?
+        .map_err(|error| Error::mongo(Phase::Copy, "list the databases", error))?;
+    names.retain(|name| !SYSTEM_DATABASES.contains(&name.as_str()));
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Collections of a database that hold documents of their own, by name, and whether each is capped.

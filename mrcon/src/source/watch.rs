@@ -6,7 +6,7 @@
 
 use super::{Watch, filter, fragments};
 use crate::checkpoint::token_document;
-use crate::config::{FullDocument, FullDocumentBeforeChange, OnPoison, Watched};
+use crate::config::{Extent, FullDocument, FullDocumentBeforeChange, OnPoison, Watched};
 use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
@@ -73,15 +73,19 @@ pub(super) async fn open(
     token: Option<&ResumeToken>,
 ) -> Result<RawBatchCursor> {
     let Watch { watched, scope, .. } = watch;
-    let database = client.database(&watched.db_name);
+    let extent = scope.extent();
+    let database = match extent {
+        Extent::Deployment => client.database("admin"),
+        Extent::Database | Extent::Collection => client.database(&watched.db_name),
+    };
     let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
-    pipeline.extend(filter::stage(&database, scope).await);
+    pipeline.extend(filter::stage(client, &watched.db_name, scope, token).await);
     pipeline.extend(watched.pipeline.iter().cloned());
     pipeline.extend(match way.stage() {
         Some(stage) => Some(stage),
         None => splitting(&database, watch).await?,
     });
-    let target = match scope.is_database() {
+    let target = match extent.has_many() {
         true => Bson::Int32(1),
         false => Bson::String(watched.coll_name.clone()),
     };
@@ -103,7 +107,7 @@ pub(super) async fn open(
     }
     with_deadline(action.batch()).await?.map_err(|error| {
         let phase = token.map_or(Phase::Open, |_| Phase::Resume);
-        Error::mongo(phase, "open the change stream", error)
+        Error::mongo(phase, opening(extent), error)
     })
 }
 
@@ -112,6 +116,15 @@ async fn splitting(database: &Database, watch: Watch<'_>) -> Result<Option<Docum
     let wish = watch.watched.split_large_events;
     let stage = with_deadline(fragments::stage(database, wish, watch.met_large)).await?;
     stage.map_err(|error| Error::mongo(Phase::Open, "ask MongoDB for its version", error))
+}
+
+/// What is opened: rights on a collection do not suffice for more than that.
+fn opening(extent: Extent) -> &'static str {
+    match extent {
+        Extent::Collection => "open the change stream",
+        Extent::Database => "open the change stream of the whole database",
+        Extent::Deployment => "open the change stream of the whole deployment",
+    }
 }
 
 fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
@@ -137,6 +150,9 @@ fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
         other => {
             stage.insert("fullDocumentBeforeChange", other.as_str());
         }
+    }
+    if watched.extent() == Extent::Deployment {
+        stage.insert("allChangesForCluster", true);
     }
     // `startAfter` and not `resumeAfter`: it also takes the token of an invalidate event.
     if let Some(token) = token {

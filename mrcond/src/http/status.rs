@@ -211,6 +211,7 @@ struct Totals {
 
 #[derive(Debug, Serialize)]
 struct Collection {
+    database: String,
     collection: String,
     events_received: u64,
     events_published: u64,
@@ -364,6 +365,7 @@ impl From<mrcon::metrics::custom::CustomSeries> for CustomSeries {
 impl From<CollectionFigures> for Collection {
     fn from(figures: CollectionFigures) -> Collection {
         Collection {
+            database: figures.database,
             collection: figures.name,
             events_received: figures.events_received,
             events_published: figures.events_published,

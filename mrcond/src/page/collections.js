@@ -1,4 +1,4 @@
-// The collections of a connector that watches a whole database, on demand.
+// The collections of a connector that watches a whole database or deployment, on demand.
 
 import { Table, make, say, show } from "./dom.js";
 import { ago, count, plural } from "./words.js";
@@ -21,7 +21,8 @@ export class Collections {
     show(this.element, connector.collection === "*");
     say(this.number, all.length ? `${count(all.length)} with events since the start` : "none has had an event since the start");
     const busiest = [...all].sort((one, other) => other.events_confirmed - one.events_confirmed).slice(0, MOST);
-    this.table.put(busiest.map((one) => [one.collection, count(one.events_confirmed), ago(now - Date.parse(one.last_event_at) / 1000)]));
+    const name = (one) => (connector.database === "*" ? `${one.database}.${one.collection}` : one.collection);
+    this.table.put(busiest.map((one) => [name(one), count(one.events_confirmed), ago(now - Date.parse(one.last_event_at) / 1000)]));
     show(this.table.element, all.length > 0);
     say(this.more, all.length > MOST ? `and ${plural(all.length - MOST, "more", "more")} in /status` : "");
   }

@@ -205,7 +205,7 @@ fn undocumented(
 }
 
 /// Every query of the dashboard as Grafana sends it for these collections, with its panel.
-fn dashboard_queries(collections: &str) -> Vec<(String, String)> {
+fn dashboard_queries(databases: &str, collections: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&text(&deployed("grafana/dashboards/mrcon.json")))
         .unwrap_or_else(|error| panic!("the dashboard: {error}"));
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -239,7 +239,7 @@ fn dashboard_queries(collections: &str) -> Vec<(String, String)> {
     }
     let chosen = [
         ("$instance", ".*"),
-        ("$database", ".*"),
+        ("$database", databases),
         ("$collection", collections),
         ("$__rate_interval", "10s"),
         ("$__interval", "10s"),
@@ -310,7 +310,7 @@ async fn query_names_a_metric_that_nobody_serves() {
     let text = |rule: &Value, key: &str| rule[key].as_str().unwrap_or_default().to_owned();
     let recording = rules.iter().filter(|rule| rule["type"] == "recording");
     let recorded: BTreeSet<String> = recording.map(|rule| text(rule, "name")).collect();
-    let (documented, queries) = (documented(), dashboard_queries(".*"));
+    let (documented, queries) = (documented(), dashboard_queries(".*", ".*"));
     let of_rules = rules
         .iter()
         .map(|rule| (text(rule, "name"), text(rule, "query")));
@@ -352,6 +352,20 @@ async fn collections(prometheus: &Monitor, query: &str) -> BTreeSet<String> {
 async fn panel_hides_a_collection_of_a_database_or_counts_it_twice() {
     let rig = Rig::new("panels").await;
     let entry = rig.entry_for("*", &rig.name);
+    panels(rig, entry).await;
+}
+
+#[tokio::test]
+async fn panel_hides_a_collection_of_a_deployment_or_counts_it_twice() {
+    let rig = Rig::new("panels-of-all").await;
+    let entry = rig
+        .entry_for("*", &rig.name)
+        .with("watched.db_name", "*")
+        .with("watched.include", json!([format!("^{}\\.", rig.name)]));
+    panels(rig, entry).await;
+}
+
+async fn panels(rig: Rig, entry: Entry) {
     let daemon = rig.start(from_ref(&entry)).await;
     load::insert(&rig.collection_named("people"), 0, 10).await;
     let load = Load::start(&rig.collection(), 0, LOAD);
@@ -364,7 +378,7 @@ async fn panel_hides_a_collection_of_a_database_or_counts_it_twice() {
     // One collection is chosen: its events, and the state of its connector.
     let of_events = |query: &str| query.contains("mrcon_events_") || query.contains("_bytes_total");
     let (mut events, mut others) = (0, 0);
-    for (title, query) in dashboard_queries("orders") {
+    for (title, query) in dashboard_queries(&rig.name, "orders") {
         if !query.contains("collection=~") {
             continue;
         }
@@ -384,11 +398,11 @@ async fn panel_hides_a_collection_of_a_database_or_counts_it_twice() {
     load.finish().await;
     let total = 10 + rig.truth().await.len();
     daemon.confirmed(&entry.name(), total).await;
-    for (title, query) in dashboard_queries(".*") {
+    for (title, query) in dashboard_queries(".*", ".*") {
         if title == "collection" {
             let found = collections(&prometheus, &query).await;
             assert_eq!(found, set(&["*", "orders", "people"]));
-        } else if query.contains("mrcon_events_") {
+        } else if title != "database" && query.contains("mrcon_events_") {
             let counted = query.replace("rate(", "(").replace("[10s]", "");
             prometheus
                 .finds(&format!("sum({counted}) == {total}"))

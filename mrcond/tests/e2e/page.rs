@@ -359,6 +359,30 @@ async fn collection_of_a_database_is_not_on_the_page_or_becomes_markup() {
     without_browser,
     ignore = "MRCON_WITHOUT_BROWSER is set: there is no browser"
 )]
+async fn collection_of_a_deployment_is_shown_without_its_database() {
+    let rig = Rig::new("page-deployment").await;
+    let entry = rig
+        .entry_for("*", &rig.name)
+        .with("watched.db_name", "*")
+        .with("watched.include", json!([format!("^{}\\.", rig.name)]));
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 20).await;
+    daemon.confirmed(&entry.name(), 20).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", daemon.address)).await;
+    let shown = "document.querySelector('.collections tbody tr')?.cells[0].textContent";
+    let named = format!("{shown} === '{}.orders'", rig.name);
+    browser.until("it is there with its database", &named).await;
+    assert_eq!(faults(&browser).await, Vec::<Value>::new());
+    browser.close().await;
+    rig.clean().await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    without_browser,
+    ignore = "MRCON_WITHOUT_BROWSER is set: there is no browser"
+)]
 async fn curves_begin_anew_with_the_daemon() {
     let rig = Rig::new("curves").await;
     let entry = rig.entry();

@@ -7,6 +7,7 @@ use crate::common::mongo::Mongo;
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
+use crate::common::truth::{Event, Of};
 use crate::common::wait::{PATIENTLY, eventually};
 use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
@@ -312,6 +313,47 @@ async fn position_set_by_hand_cannot_be_accepted() {
         2 * truth.len() - 5,
         "what comes after it, again"
     );
+    rig.clean().await;
+}
+
+/// Where MongoDB itself is told to leave an event out, it cannot find it again. Idle positions are at
+/// such events, too: those of a collection that was not known to be left out when the stream was opened.
+#[tokio::test]
+async fn position_at_an_event_that_is_left_out_by_now_counts_as_lost() {
+    let rig = Rig::new("left-out").await;
+    let database = rig
+        .entry_for("*", &rig.name)
+        .with("watched.exclude", json!(["later$"]));
+    let deployment = database
+        .clone()
+        .with("watched.db_name", "*")
+        .with("watched.include", json!([format!("^{}\\.", rig.name)]))
+        .with("rabbitmq.stream_name", format!("{}-all", rig.name));
+    let of_database = Of::Database(rig.client.database(&rig.name));
+    let of_deployment = Of::Deployment(rig.client.clone(), vec![rig.name.clone()]);
+    for (number, entry, of) in [(0, database, of_database), (1, deployment, of_deployment)] {
+        let daemon = rig.start(from_ref(&entry)).await;
+        load::insert(&rig.collection(), 100 * number, 10).await;
+        daemon.confirmed(&entry.name(), 10).await;
+        assert_eq!(daemon.terminate().await.code, Some(0));
+        let later = rig.collection_named("later");
+        load::insert(&later, number, 1).await;
+        load::insert(&rig.collection(), 100 * number + 10, 5).await;
+        let truth = rig.whole_truth(&of).await;
+        let is_left_out = |event: &&Event| {
+            let names = event.document.get_document("ns");
+            names.is_ok_and(|ns| ns.get_str("coll").ok() == Some("later"))
+        };
+        let left_out = truth.iter().rfind(is_left_out);
+        let token = doc! {"_data": left_out.unwrap().token()};
+        change(&rig, &entry, doc! {"token": token}).await;
+        let daemon = accept_as_told(&rig, &entry, "not the one that was saved here").await;
+        // Five, and a mark.
+        daemon.confirmed(&entry.name(), 16).await;
+        daemon.healthy().await;
+        assert_eq!(daemon.terminate().await.code, Some(0));
+    }
+    rig.broker.delete(&format!("{}-all", rig.name)).await;
     rig.clean().await;
 }
 

@@ -161,7 +161,8 @@ fn a_collection_with_two_queues_counts_twice_or_not_at_all() {
         entry("orders", "audit"),
     ];
     let counts = |entries: &[CollectionConfig], index: usize, coll: &str| {
-        !bench.metrics.for_entry(entries, index).of(coll).is_empty()
+        let observers = bench.metrics.for_entry(entries, index);
+        !observers.of("shop", coll).is_empty()
     };
     let of_its_own = |index: usize| counts(&entries, index, &entries[index].watched.coll_name);
     assert_eq!([0, 1, 2].map(of_its_own), [true, true, false]);
@@ -173,6 +174,12 @@ fn a_collection_with_two_queues_counts_twice_or_not_at_all() {
     ];
     assert!(counts(&entries, 0, "orders") && counts(&entries, 1, "logs"));
     assert!(!counts(&entries, 1, "orders") && !counts(&entries, 2, "people"));
+    // The deployment, a database of it and a collection of another one.
+    let mut entries = [entry("*", "all"), entry("*", "shop"), entry("orders", "x")];
+    entries[0].watched.db_name = "*".to_owned();
+    entries[0].watched.exclude = vec!["^shop\\.logs$".to_owned()];
+    assert!(counts(&entries, 0, "orders") && counts(&entries, 1, "logs"));
+    assert!(!counts(&entries, 1, "orders") && !counts(&entries, 2, "orders"));
 }
 
 #[test]

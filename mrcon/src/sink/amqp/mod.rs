@@ -69,7 +69,7 @@ impl AmqpConnections {
     }
 }
 
-/// A channel that publishes to one queue, or to one for each collection. See the module's documentation.
+/// A channel that publishes to one queue, or to one for each collection or database. See the module's documentation.
 #[derive(Debug)]
 pub struct AmqpSink {
     channel: Channel,
@@ -232,10 +232,10 @@ impl AmqpSink {
 }
 
 impl Sink for AmqpSink {
-    fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
+    fn is_ready_for(&mut self, database: Option<&str>, collection: Option<&str>) -> Result<bool> {
         match &mut self.targets {
             Targets::One(_) => Ok(true),
-            Targets::Many(routes) => routes.is_ready_for(collection),
+            Targets::Many(routes) => routes.is_ready_for(database, collection),
         }
     }
 

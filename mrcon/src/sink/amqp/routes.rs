@@ -1,6 +1,6 @@
-//! Which queue a message goes to, where each collection of a database has its own.
+//! Which queue a message goes to, where each collection has its own, or each database of a deployment.
 //!
-//! A queue is looked for, and declared if it is to be, when the first event of its collection comes;
+//! A queue is looked for, and declared if it is to be, when the first event for it comes;
 //! later ones know it. Meanwhile the connector publishes nothing, so the order stays, and goes on
 //! taking confirms: the search has a channel of its own, because RabbitMQ closes the channel on which
 //! it is asked for a queue that does not exist.
@@ -9,8 +9,11 @@ use super::AmqpConnections;
 use super::channel::Channel;
 use super::publish::Publisher;
 use super::topology;
-use crate::config::{DATABASE_EVENTS, MAX_STREAM_NAME_BYTES, RabbitMq, TargetName};
+use crate::config::{
+    DATABASE_EVENTS, DEPLOYMENT_EVENTS, MAX_STREAM_NAME_BYTES, RabbitMq, TargetName,
+};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::write_full_name;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -22,12 +25,12 @@ use tokio::time::{Instant, timeout_at};
 /// Queues that are remembered; further ones make the connector forget them all, and look again.
 const REMEMBERED: usize = 10_000;
 
-/// How the queues of a database's collections are called.
+/// How the queues of what is watched are called.
 #[derive(Debug, Clone)]
 pub struct QueueNames {
-    /// The database.
-    pub database: String,
-    /// With `{coll}` in it.
+    /// The database; `None`: each event's own.
+    pub database: Option<String>,
+    /// With `{coll}` in it, or without a database with `{db}`.
     pub name: TargetName,
 }
 
@@ -35,7 +38,8 @@ type Search = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
 
 /// A queue that exists, and the channel of the search.
 struct Found {
-    collection: String,
+    /// What was looked for, as in [`Routes::publishers`].
+    place: String,
     queue: String,
     channel: Channel,
 }
@@ -45,9 +49,12 @@ pub(crate) struct Routes {
     place: Place,
     names: QueueNames,
     target: RabbitMq,
+    /// By what of database and collection is in the queue's name.
     publishers: HashMap<String, Publisher>,
-    /// The collection of the message that is to be published, if its queue is known.
+    /// What the message that is to be published goes by, if its queue is known.
     current: Option<String>,
+    /// A buffer.
+    wanted: String,
     search: Option<Search>,
     /// When it has taken too long, unless the broker blocks publishers: it does not read then.
     deadline: Instant,
@@ -81,6 +88,7 @@ impl Routes {
             target: target.clone(),
             publishers: HashMap::new(),
             current: None,
+            wanted: String::new(),
             search: None,
             deadline: Instant::now(),
             was_blocked: false,
@@ -92,21 +100,33 @@ impl Routes {
     ///
     /// # Errors
     /// [`ErrorKind::TargetName`] when its name is none that RabbitMQ takes.
-    pub(crate) fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
-        let collection = collection.unwrap_or(DATABASE_EVENTS);
-        if self.current.as_deref() == Some(collection) {
+    pub(crate) fn is_ready_for(
+        &mut self,
+        database: Option<&str>,
+        collection: Option<&str>,
+    ) -> Result<bool> {
+        let QueueNames {
+            database: own,
+            name,
+        } = &self.names;
+        let by_database = own.is_none() && name.has_db();
+        let place = (
+            database.filter(|_| by_database),
+            collection.filter(|_| name.has_coll()),
+        );
+        write_full_name(&mut self.wanted, place);
+        if self.current.as_ref() == Some(&self.wanted) {
             return Ok(true);
         }
-        if self.publishers.contains_key(collection) {
+        if self.publishers.contains_key(&self.wanted) {
             let current = self.current.get_or_insert_default();
-            current.clear();
-            current.push_str(collection);
+            current.clone_from(&self.wanted);
             return Ok(true);
         }
         if self.search.is_none() {
-            let queue = self.queue_of(collection)?;
+            let queue = self.queue_of(database, collection)?;
             self.deadline = Instant::now() + self.limit();
-            self.search = Some(self.search_for(collection.to_owned(), queue));
+            self.search = Some(self.search_for(self.wanted.clone(), queue));
         }
         Ok(false)
     }
@@ -142,7 +162,7 @@ impl Routes {
         };
         self.search = None;
         let Found {
-            collection,
+            place,
             queue,
             channel,
         } = found?;
@@ -152,7 +172,7 @@ impl Routes {
             self.publishers.clear();
             self.current = None;
         }
-        self.publishers.insert(collection, publisher);
+        self.publishers.insert(place, publisher);
         Ok(())
     }
 
@@ -160,9 +180,12 @@ impl Routes {
         self.place.connections.uri().connection_timeout
     }
 
-    fn queue_of(&self, collection: &str) -> Result<String> {
-        let QueueNames { database, name } = &self.names;
-        let queue = name.of(database, collection);
+    fn queue_of(&self, database: Option<&str>, collection: Option<&str>) -> Result<String> {
+        let QueueNames {
+            database: own,
+            name,
+        } = &self.names;
+        let queue = name.for_event(own.as_deref(), database, collection);
         let fault = if queue.len() > MAX_STREAM_NAME_BYTES {
             format!(
                 "it has {} bytes, and {MAX_STREAM_NAME_BYTES} are allowed",
@@ -173,11 +196,13 @@ impl Routes {
         } else {
             return Ok(queue);
         };
+        let database = own.as_deref().or(database).unwrap_or(DEPLOYMENT_EVENTS);
+        let collection = collection.unwrap_or(DATABASE_EVENTS);
         let text = format!("name the queue of {database}.{collection}: {fault}");
         Err(Error::new(ErrorKind::TargetName, text))
     }
 
-    fn search_for(&mut self, collection: String, queue: String) -> Search {
+    fn search_for(&mut self, place: String, queue: String) -> Search {
         let connections = Arc::clone(&self.place.connections);
         let connector = self.place.connector;
         let mut target = self.target.clone();
@@ -194,7 +219,7 @@ impl Routes {
             };
             topology::ensure_queue(&mut channel, &target).await?;
             Ok(Found {
-                collection,
+                place,
                 queue,
                 channel,
             })
@@ -214,16 +239,77 @@ impl Routes {
             frame_max: 128 << 10,
         };
         let names = QueueNames {
-            database: "db".to_owned(),
+            database: Some("db".to_owned()),
             name: TargetName::parse("{coll}").unwrap(),
         };
         let mut routes = Routes::new(place, names, &RabbitMq::default());
         for collection in collections {
             let publisher = Publisher::new(1, 128 << 10, "", collection).unwrap();
-            routes
-                .publishers
-                .insert((*collection).to_owned(), publisher);
+            let mut place = String::new();
+            write_full_name(&mut place, (None, Some(collection)));
+            routes.publishers.insert(place, publisher);
         }
         routes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a queue is looked for, and which.
+    fn asked(routes: &mut Routes, db: Option<&str>, coll: Option<&str>) -> Option<String> {
+        let ready = routes.is_ready_for(db, coll).unwrap();
+        (!ready).then(|| routes.queue_of(db, coll).unwrap())
+    }
+
+    /// The search for the queue of these is over.
+    fn found(routes: &mut Routes, db: Option<&str>, coll: Option<&str>) {
+        let queue = asked(routes, db, coll).unwrap();
+        let publisher = Publisher::new(1, 128 << 10, "", &queue).unwrap();
+        routes.publishers.insert(routes.wanted.clone(), publisher);
+        routes.search = None;
+        assert_eq!(asked(routes, db, coll), None);
+    }
+
+    fn routes(database: Option<&str>, name: &str) -> Routes {
+        let mut routes = Routes::knowing(&[]);
+        routes.names = QueueNames {
+            database: database.map(str::to_owned),
+            name: TargetName::parse(name).unwrap(),
+        };
+        routes
+    }
+
+    #[tokio::test]
+    async fn message_goes_to_the_queue_of_another_database() {
+        let mut routes = routes(None, "{db}.{coll}");
+        for (db, coll, queue) in [
+            (Some("shop"), Some("orders"), "shop.orders"),
+            (Some("crm"), Some("orders"), "crm.orders"),
+            (Some("crm"), None, "crm.$database"),
+            (None, None, "$deployment.$database"),
+        ] {
+            assert_eq!(asked(&mut routes, db, coll).as_deref(), Some(queue));
+            routes.search = None;
+            found(&mut routes, db, coll);
+        }
+        assert_eq!(routes.publishers.len(), 4);
+        assert!(routes.is_ready_for(Some("shop"), Some("orders")).unwrap());
+    }
+
+    #[tokio::test]
+    async fn queue_is_looked_for_again_for_what_is_not_in_its_name() {
+        let mut by_database = routes(None, "all.{db}");
+        found(&mut by_database, Some("shop"), Some("orders"));
+        assert_eq!(asked(&mut by_database, Some("shop"), None), None);
+        assert_eq!(asked(&mut by_database, Some("shop"), Some("x")), None);
+        assert!(asked(&mut by_database, Some("crm"), Some("orders")).is_some());
+        // One database, whatever a pipeline has made of its name.
+        let mut of_a_database = routes(Some("shop"), "{db}.{coll}");
+        found(&mut of_a_database, Some("shop"), Some("orders"));
+        assert_eq!(asked(&mut of_a_database, None, Some("orders")), None);
+        let queue = asked(&mut of_a_database, Some("x"), None);
+        assert_eq!(queue.as_deref(), Some("shop.$database"));
     }
 }

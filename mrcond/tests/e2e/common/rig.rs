@@ -7,7 +7,7 @@ use super::mongo::{self, Mongo};
 use super::oracle::{self, Rules, Verdict};
 use super::rabbit::{Broker, Collector, Delivery};
 use super::services;
-use super::truth::{self, Event, Watch};
+use super::truth::{self, Event, Of, Watch};
 use bson::{Bson, Document, Timestamp, doc};
 use mongodb::{Client, Collection};
 use serde_json::{Value, json};
@@ -164,7 +164,15 @@ impl Rig {
         watch: &Watch,
         is_last: impl Fn(&Event) -> bool,
     ) -> Vec<Event> {
-        truth::events(collection, watch, self.since, is_last).await
+        let of = Of::Collection(collection.clone());
+        truth::events(&of, watch, self.since, is_last).await
+    }
+
+    /// Writes a mark into the collection and reads the truth up to it, of a database or a deployment.
+    pub(crate) async fn whole_truth(&self, of: &Of) -> Vec<Event> {
+        let mark = self.mark(&self.collection()).await;
+        let is_mark = |event: &Event| event.operation() == "insert" && event.key() == Some(&mark);
+        truth::events(of, &Watch::default(), self.since, is_mark).await
     }
 
     /// Inserts a document that no other is like, and returns its `_id`.

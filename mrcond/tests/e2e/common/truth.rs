@@ -6,10 +6,10 @@
 
 use super::wait::PATIENTLY;
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
-use mongodb::Collection;
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ResumeToken;
 use mongodb::options::{ChangeStreamOptions, FullDocumentBeforeChangeType, FullDocumentType};
+use mongodb::{Client, Collection, Database};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -70,9 +70,18 @@ impl Watch {
     }
 }
 
-/// Every event of a collection from `since` up to and including the one for which `is_last` holds.
+/// Whose events.
+#[derive(Debug, Clone)]
+pub(crate) enum Of {
+    Collection(Collection<Document>),
+    Database(Database),
+    /// Of these databases, by the stream of the whole deployment.
+    Deployment(Client, Vec<String>),
+}
+
+/// Every event from `since` up to and including the one for which `is_last` holds.
 pub(crate) async fn events(
-    collection: &Collection<Document>,
+    of: &Of,
     watch: &Watch,
     since: Timestamp,
     is_last: impl Fn(&Event) -> bool,
@@ -80,13 +89,13 @@ pub(crate) async fn events(
     let mut options = watch.options();
     options.start_at_operation_time = Some(since);
     let mut events: Vec<Event> = Vec::new();
-    let mut stream = open(collection, options).await;
+    let mut stream = open(of, options).await;
     loop {
         let next = timeout(PATIENTLY, futures_util::StreamExt::next(&mut stream)).await;
         let next = next.unwrap_or_else(|_| panic!("the truth has no end: {} events", events.len()));
         let Some(next) = next else {
             // Invalidated by a drop or a rename: what follows belongs to the next incarnation.
-            stream = open(collection, after(watch, events.last())).await;
+            stream = open(of, after(watch, events.last())).await;
             continue;
         };
         let raw = next.unwrap_or_else(|error| panic!("read the truth: {error}"));
@@ -99,11 +108,15 @@ pub(crate) async fn events(
     }
 }
 
-async fn open(
-    collection: &Collection<Document>,
-    options: ChangeStreamOptions,
-) -> ChangeStream<RawDocumentBuf> {
-    let opened = collection.watch().with_options(options).await;
+async fn open(of: &Of, options: ChangeStreamOptions) -> ChangeStream<RawDocumentBuf> {
+    let opened = match of {
+        Of::Collection(collection) => collection.watch().with_options(options).await,
+        Of::Database(database) => database.watch().with_options(options).await,
+        Of::Deployment(client, names) => {
+            let only = doc! {"$match": {"ns.db": {"$in": names}}};
+            client.watch().pipeline([only]).with_options(options).await
+        }
+    };
     opened
         .unwrap_or_else(|error| panic!("open the truth: {error}"))
         .with_type()

@@ -1,0 +1,113 @@
+//! Which collection an event belongs to: it is counted for it, and goes to its queue.
+
+use crate::config::{Extent, Scope};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{self, ChangeEvent, DbAndColl, Operation};
+
+/// Operations that are about more than a collection.
+const ABOUT_ALL: [Operation; 4] = [
+    Operation::DropDatabase,
+    Operation::Invalidate,
+    Operation::Gap,
+    Operation::Other,
+];
+
+/// Database and collection of an event of what `scope` is about; `None` where it is about all of them.
+///
+/// That is what stands in `ns`, but for a rename from a name that is left out: it belongs to the
+/// collection that it makes, or replaces.
+pub(super) fn place<'a>(scope: &Scope, event: &ChangeEvent<'a>) -> DbAndColl<'a> {
+    let names = (event.db, event.coll);
+    if event.operation != Operation::Rename || scope.takes_all() {
+        return names;
+    }
+    match event::renamed_to(event.raw) {
+        Some((db, coll)) if !scope.takes_event(event.db, event.coll) => (Some(db), Some(coll)),
+        _ => names,
+    }
+}
+
+/// Where more than one collection is watched, events are told apart by their names.
+///
+/// # Errors
+/// A pipeline has taken them away.
+pub(super) fn has_place(extent: Extent, event: &ChangeEvent<'_>) -> Result<()> {
+    if extent == Extent::Collection {
+        return Ok(());
+    }
+    let about_a_database = event.operation == Operation::DropDatabase;
+    let about_all = ABOUT_ALL.contains(&event.operation);
+    let needs_database = extent == Extent::Deployment && (about_a_database || !about_all);
+    let missing = match (event.db, event.coll) {
+        (None, _) if needs_database => "ns.db",
+        (_, None) if !about_all => "ns.coll",
+        _ => return Ok(()),
+    };
+    let text = format!(
+        "read the change stream: `pipeline` takes {missing} away, by which the events of more than one collection are told apart"
+    );
+    Err(Error::new(ErrorKind::WatchRefused, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EVERY_COLLECTION, Watched};
+    use bson::{Document, RawDocumentBuf, doc};
+
+    fn scope(db: &str, include: &str) -> Scope {
+        let watched = Watched {
+            db_name: db.to_owned(),
+            coll_name: EVERY_COLLECTION.to_owned(),
+            include: vec![include.to_owned()],
+            ..Watched::default()
+        };
+        Scope::new(&watched, Vec::new())
+    }
+
+    fn event(operation: &str, ns: Document) -> RawDocumentBuf {
+        let event = doc! {
+            "_id": {"_data": "82"}, "operationType": operation, "ns": ns,
+            "to": {"db": "shop", "coll": "orders"},
+        };
+        RawDocumentBuf::try_from(&event).unwrap()
+    }
+
+    #[test]
+    fn rename_is_told_to_the_consumers_of_another_collection() {
+        let placed = |scope: &Scope, operation: &str, coll: &str| {
+            let event = event(operation, doc! {"db": "shop", "coll": coll});
+            let event = ChangeEvent::parse(&event).unwrap();
+            let (db, coll) = place(scope, &event);
+            format!("{}.{}", db.unwrap(), coll.unwrap())
+        };
+        for scope in [scope("shop", "^orders"), scope("*", "^shop\\.orders")] {
+            assert_eq!(placed(&scope, "rename", "tmp.agg_out.1"), "shop.orders");
+            assert_eq!(placed(&scope, "rename", "orders_new"), "shop.orders_new");
+            assert_eq!(placed(&scope, "insert", "orders_new"), "shop.orders_new");
+        }
+    }
+
+    #[test]
+    fn event_without_its_names_goes_to_any_queue() {
+        let (database, deployment) = (Extent::Database, Extent::Deployment);
+        for (extent, operation, ns, good) in [
+            (database, "insert", doc! {"db": "a", "coll": "b"}, true),
+            (database, "insert", doc! {"coll": "b"}, true),
+            (database, "insert", doc! {"db": "a"}, false),
+            (database, "dropDatabase", doc! {}, true),
+            (deployment, "insert", doc! {"db": "a", "coll": "b"}, true),
+            (deployment, "insert", doc! {"coll": "b"}, false),
+            (deployment, "insert", doc! {"db": "a"}, false),
+            (deployment, "dropDatabase", doc! {"db": "a"}, true),
+            (deployment, "dropDatabase", doc! {}, false),
+            (deployment, "gap", doc! {}, true),
+            (Extent::Collection, "insert", doc! {}, true),
+        ] {
+            let raw = event(operation, ns);
+            let event = ChangeEvent::parse(&raw).unwrap();
+            let answer = has_place(extent, &event);
+            assert_eq!(answer.is_ok(), good, "{extent:?} {event:?}");
+        }
+    }
+}
