@@ -38,6 +38,29 @@ pub struct ChangeEvent<'a> {
     pub coll: Option<&'a str>,
     /// `documentKey`: the document's `_id`, and its shard key if it has one.
     pub document_key: Option<&'a RawDocument>,
+    /// Which images MongoDB was asked for and does not have: those fields are null.
+    pub missing_images: MissingImages,
+}
+
+/// Images that an event should have and has not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MissingImages {
+    /// `fullDocument`.
+    pub full_document: bool,
+    /// `fullDocumentBeforeChange`.
+    pub before_change: bool,
+}
+
+impl MissingImages {
+    /// Their fields' names, with a comma between them; `None` if nothing is missing.
+    pub const fn names(self) -> Option<&'static str> {
+        match (self.full_document, self.before_change) {
+            (false, false) => None,
+            (true, false) => Some("fullDocument"),
+            (false, true) => Some("fullDocumentBeforeChange"),
+            (true, true) => Some("fullDocument,fullDocumentBeforeChange"),
+        }
+    }
 }
 
 impl<'a> ChangeEvent<'a> {
@@ -50,18 +73,7 @@ impl<'a> ChangeEvent<'a> {
     /// not looked into.
     pub fn parse(raw: &'a RawDocument) -> Result<Self, EventError> {
         let mut token = None;
-        let mut event = Self {
-            raw,
-            token: raw,
-            token_data: None,
-            operation_type: "",
-            operation: Operation::Other,
-            cluster_time: None,
-            wall_time: None,
-            db: None,
-            coll: None,
-            document_key: None,
-        };
+        let mut event = Self::blank(raw);
         let mut input = Cursor::new(raw);
         while let Some(kind) = input.kind()? {
             match input.cstring()? {
@@ -77,12 +89,58 @@ impl<'a> ChangeEvent<'a> {
                 b"documentKey" => {
                     event.document_key = document(&mut input, kind, "documentKey")?;
                 }
+                b"fullDocument" if kind == ElementType::Null => {
+                    event.missing_images.full_document = true;
+                }
+                b"fullDocumentBeforeChange" if kind == ElementType::Null => {
+                    event.missing_images.before_change = true;
+                }
                 _ => input.skip(kind)?,
             }
         }
         event.token = token.ok_or(EventError::MissingToken)?;
         event.token_data = token_data(event.token)?;
         Ok(event)
+    }
+
+    /// What is left of an event that cannot be read: its position.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or what comes before it is not BSON.
+    pub fn position_only(raw: &'a RawDocument) -> Result<Self, EventError> {
+        let mut input = Cursor::new(raw);
+        while let Some(kind) = input.kind()? {
+            match input.cstring()? {
+                b"_id" => {
+                    let token = document(&mut input, kind, "_id")?;
+                    let token = token.ok_or(EventError::MissingToken)?;
+                    return Ok(Self {
+                        token,
+                        token_data: token_data(token)?,
+                        ..Self::blank(raw)
+                    });
+                }
+                _ => input.skip(kind)?,
+            }
+        }
+        Err(EventError::MissingToken)
+    }
+
+    fn blank(raw: &'a RawDocument) -> Self {
+        Self {
+            raw,
+            token: raw,
+            token_data: None,
+            operation_type: "",
+            operation: Operation::Other,
+            cluster_time: None,
+            wall_time: None,
+            db: None,
+            coll: None,
+            document_key: None,
+            missing_images: MissingImages::default(),
+        }
     }
 
     /// The end of the stream: what it watched is gone, and MongoDB closes it after this event.

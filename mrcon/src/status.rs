@@ -3,6 +3,7 @@
 
 use crate::budget::Account;
 use crate::config::{CollectionConfig, EVERY_COLLECTION, Protocol};
+use crate::envelope::Cause;
 use crate::error::{Error, Policy};
 use crate::gap::Gap;
 use crate::history::Totals;
@@ -199,6 +200,7 @@ pub struct ConnectorStatus {
     collections: Mutex<Vec<Arc<CollectionStatus>>>,
     unsaved: Mutex<Option<Unsaved>>,
     gaps: Mutex<Gaps>,
+    dead_letters: Mutex<DeadLetters>,
     snapshot: Mutex<Option<Progress>>,
     received: AtomicU64,
     published: AtomicU64,
@@ -244,6 +246,26 @@ pub struct Gaps {
     pub count: u64,
     /// The last one.
     pub last: Option<LastGap>,
+}
+
+/// Dead letters of this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// How many there were.
+    pub count: u64,
+    /// The last of them.
+    pub last: Option<LastDeadLetter>,
+}
+
+/// What is known of the last dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastDeadLetter {
+    /// Why its event could not be delivered.
+    pub cause: Cause,
+    /// When the dead-letter target confirmed it.
+    pub at: SystemTime,
+    /// The event's number.
+    pub seq: u64,
 }
 
 /// What is known of the last gap.
@@ -347,6 +369,8 @@ pub struct Snapshot {
     pub rates: Rates,
     /// Positions that were lost.
     pub gaps: Gaps,
+    /// Events that could not be delivered.
+    pub dead_letters: DeadLetters,
 }
 
 impl Snapshot {
@@ -437,6 +461,7 @@ impl ConnectorStatus {
             collections: Mutex::default(),
             unsaved: Mutex::default(),
             gaps: Mutex::default(),
+            dead_letters: Mutex::default(),
             snapshot: Mutex::default(),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
@@ -510,6 +535,7 @@ impl ConnectorStatus {
             rabbitmq_reconnects: again(&self.rabbitmq_connects),
             rates: self.rates(&live),
             gaps: self.gaps().clone(),
+            dead_letters: self.dead_letters().clone(),
         }
     }
 
@@ -836,6 +862,20 @@ impl ConnectorStatus {
             at,
             seq: gap.seq + 1,
         });
+    }
+
+    /// A dead letter is confirmed.
+    pub(crate) fn note_dead_letter(&self, cause: Cause, seq: u64) {
+        let mut letters = self.dead_letters();
+        letters.count += 1;
+        let at = SystemTime::now();
+        letters.last = Some(LastDeadLetter { cause, at, seq });
+    }
+
+    fn dead_letters(&self) -> MutexGuard<'_, DeadLetters> {
+        self.dead_letters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn gaps(&self) -> MutexGuard<'_, Gaps> {

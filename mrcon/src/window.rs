@@ -24,7 +24,16 @@ pub struct ConfirmWindow<T> {
 struct Entry<T> {
     value: T,
     bytes: u64,
-    confirmed: bool,
+    state: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The broker owes an answer.
+    Sent,
+    /// It goes elsewhere: what the broker says of other messages does not mean it.
+    Aside,
+    Confirmed,
 }
 
 impl<T> ConfirmWindow<T> {
@@ -79,7 +88,7 @@ impl<T> ConfirmWindow<T> {
         self.entries.push_back(Entry {
             value,
             bytes,
-            confirmed: false,
+            state: Standing::Sent,
         });
         seq
     }
@@ -87,26 +96,71 @@ impl<T> ConfirmWindow<T> {
     /// Marks `seq`, or with `multiple` everything up to it, as confirmed.
     ///
     /// Returns how many entries this newly confirmed; numbers outside the window count for nothing
-    /// (a broker that repeats itself).
+    /// (a broker that repeats itself), and neither do entries that were put aside.
     pub fn confirm(&mut self, seq: u64, multiple: bool) -> usize {
-        let Some(index) = seq.checked_sub(self.first).map(|index| index as usize) else {
+        let Some(index) = self.index_of(seq) else {
             return 0;
         };
-        if index >= self.entries.len() {
-            return 0;
-        }
         let from = if multiple { 0 } else { index };
         let mut newly = 0;
         for entry in self.entries.range_mut(from..=index) {
-            newly += usize::from(!entry.confirmed);
-            entry.confirmed = true;
+            if entry.state == Standing::Sent {
+                entry.state = Standing::Confirmed;
+                newly += 1;
+            }
         }
         newly
     }
 
+    /// Notes that an entry goes elsewhere: only [`ConfirmWindow::confirm_aside`] confirms it from now on.
+    ///
+    /// Returns its value, to be changed; `None` if it is confirmed, aside already, or not in the window.
+    pub fn put_aside(&mut self, seq: u64) -> Option<&mut T> {
+        let index = self.index_of(seq)?;
+        let entry = &mut self.entries[index];
+        (entry.state == Standing::Sent).then(|| {
+            entry.state = Standing::Aside;
+            &mut entry.value
+        })
+    }
+
+    /// Marks an entry that was put aside as confirmed; false if there is none of this number.
+    pub fn confirm_aside(&mut self, seq: u64) -> bool {
+        let Some(index) = self.index_of(seq) else {
+            return false;
+        };
+        let state = &mut self.entries[index].state;
+        let was_aside = *state == Standing::Aside;
+        if was_aside {
+            *state = Standing::Confirmed;
+        }
+        was_aside
+    }
+
+    /// The numbers up to `seq` that the broker owes an answer for.
+    pub fn owed_up_to(&self, seq: u64) -> impl Iterator<Item = u64> {
+        let count = self.index_of(seq).map_or(0, |index| index + 1);
+        let entries = self.entries.range(..count);
+        let owed = entries
+            .zip(self.first..)
+            .filter(|(entry, _)| entry.state == Standing::Sent);
+        owed.map(|(_, seq)| seq)
+    }
+
+    /// The value of an entry.
+    pub fn get(&self, seq: u64) -> Option<&T> {
+        let index = self.index_of(seq)?;
+        Some(&self.entries[index].value)
+    }
+
+    fn index_of(&self, seq: u64) -> Option<usize> {
+        let index = seq.checked_sub(self.first)? as usize;
+        (index < self.entries.len()).then_some(index)
+    }
+
     /// Takes the front entry if it is confirmed: the next step of the contiguous confirmed frontier.
     pub fn pop_confirmed(&mut self) -> Option<(u64, T)> {
-        if !self.entries.front()?.confirmed {
+        if self.entries.front()?.state != Standing::Confirmed {
             return None;
         }
         let entry = self.entries.pop_front()?;
@@ -175,6 +229,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_put_aside_is_confirmed_with_its_neighbours() {
+        let mut window = filled(4);
+        assert_eq!(window.put_aside(2), Some(&mut 2));
+        assert_eq!(window.put_aside(2), None, "twice");
+        assert_eq!(window.owed_up_to(3).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(window.confirm(4, true), 3);
+        assert_eq!(
+            window.confirm(2, false),
+            0,
+            "the broker's own confirm of a returned message"
+        );
+        assert_eq!(frontier(&mut window), [1]);
+        assert!(!window.confirm_aside(3), "not put aside");
+        assert!(window.confirm_aside(2) && !window.confirm_aside(2));
+        assert_eq!(frontier(&mut window), [2, 3, 4]);
+        assert_eq!(window.put_aside(4), None, "gone");
+        assert_eq!(window.put_aside(9), None, "never there");
+        assert!(!window.confirm_aside(9));
+    }
+
+    #[test]
     fn window_grows_past_its_bounds() {
         let mut window = ConfirmWindow::new(7, 2, 100);
         assert!(window.has_room());
@@ -198,17 +273,34 @@ mod tests {
         #[test]
         fn frontier_is_wrong_for_some_order_of_confirms(
             count in 1_u64..60,
-            confirms in proptest::collection::vec((0_u64..70, any::<bool>()), 0..80),
+            answers in proptest::collection::vec((0_u64..70, 0..5), 0..80),
         ) {
             let mut window = filled(count);
             let mut settled = vec![false; count as usize + 1];
+            let mut aside = settled.clone();
             let mut out = Vec::new();
             let mut newly = 0;
-            for (seq, multiple) in confirms {
-                newly += window.confirm(seq, multiple);
-                if (1..=count).contains(&seq) {
-                    let from = if multiple { 1 } else { seq };
-                    (from..=seq).for_each(|seq| settled[seq as usize] = true);
+            for (seq, answer) in answers {
+                let known = (1..=count).contains(&seq);
+                match answer {
+                    0 if window.put_aside(seq).is_some() => {
+                        prop_assert!(known && !settled[seq as usize]);
+                        aside[seq as usize] = true;
+                    }
+                    0 => {}
+                    1 if window.confirm_aside(seq) => {
+                        prop_assert!(aside[seq as usize] && !settled[seq as usize]);
+                        settled[seq as usize] = true;
+                        newly += 1;
+                    }
+                    1 => {}
+                    _ => {
+                        let multiple = answer == 2;
+                        newly += window.confirm(seq, multiple);
+                        let from = if multiple { 1 } else { seq };
+                        let named = if known { from..seq + 1 } else { 0..0 };
+                        named.for_each(|seq| settled[seq as usize] |= !aside[seq as usize]);
+                    }
                 }
                 out.extend(frontier(&mut window));
                 let expected = (1..=count).take_while(|seq| settled[*seq as usize]).count();

@@ -123,7 +123,7 @@ pub(super) mod bytes {
         deserializer.deserialize_any(BytesVisitor)
     }
 
-    struct BytesVisitor;
+    pub(super) struct BytesVisitor;
 
     impl Visitor<'_> for BytesVisitor {
         type Value = u64;
@@ -232,6 +232,30 @@ pub(super) mod auto_number {
             u32::try_from(number)
                 .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
         }
+    }
+}
+
+/// A number of bytes, or a size with its unit, or `auto`.
+pub(super) mod auto_bytes {
+    use super::{AutoOr, Deserializer, Serialize, Serializer, bytes};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            None => "auto".serialize(serializer),
+            Some(bytes) => bytes.serialize(serializer),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        deserializer.deserialize_any(AutoOr {
+            other: bytes::BytesVisitor,
+            expecting: "auto, or a number of bytes, or a size such as 16MiB",
+        })
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::schema::{
     CustomMetricType, Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost, OnInvalidate,
-    OnUnroutable, Protocol, QueueType, Snapshot, SplitLargeEvents, Start,
+    OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType, Snapshot, SplitLargeEvents,
+    Start,
 };
 
 /// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port
@@ -62,6 +63,13 @@ pub const DEFAULT_SNAPSHOT_READERS: u32 = 2;
 /// `watched.on_history_lost`: fail, because going on would hide that events are missing.
 pub const DEFAULT_ON_HISTORY_LOST: OnHistoryLost = OnHistoryLost::Fail;
 
+/// `watched.on_poison`: halt, because an event that is not as it was asked for is for a person to judge.
+pub const DEFAULT_ON_POISON: OnPoison = OnPoison::Halt;
+
+/// `watched.on_too_large`: strip. Only events over 16 MiB that the server cannot split are meant; their key
+/// and what happened to it arrive, marked, and everything behind them goes on.
+pub const DEFAULT_ON_TOO_LARGE: OnPoison = OnPoison::Strip;
+
 /// `watched.on_invalidate`: continue. A collection that is dropped or renamed and created again
 /// loses no event when reading goes on after the invalidate event.
 pub const DEFAULT_ON_INVALIDATE: OnInvalidate = OnInvalidate::Continue;
@@ -114,6 +122,16 @@ pub const DEFAULT_MAX_UNCONFIRMED_BYTES: u64 = 32 * 1024 * 1024;
 /// `rabbitmq.on_unroutable`: halt, because nobody receives a message that cannot be routed, and
 /// going on would lose it.
 pub const DEFAULT_ON_UNROUTABLE: OnUnroutable = OnUnroutable::Halt;
+
+/// `rabbitmq.on_nack`: retry. A queue refuses messages while it is full, and takes them when somebody
+/// has consumed.
+pub const DEFAULT_ON_NACK: OnNack = OnNack::Retry;
+
+/// `rabbitmq.on_oversize`: halt. Only you know whether consumers can do without images, or decompress.
+pub const DEFAULT_ON_OVERSIZE: OnOversize = OnOversize::Halt;
+
+/// `rabbitmq.dead_letter.routing_key`: says what the queue holds; one for all connectors.
+pub const DEFAULT_DEAD_LETTER_QUEUE: &str = "mrcon.dead_letters";
 
 /// `format`: relaxed Extended JSON, the form that is easiest to read for consumers.
 pub const DEFAULT_FORMAT: Format = Format::Relaxed;
@@ -190,6 +208,10 @@ pub const MAX_UNCONFIRMED_RANGE: RangeInclusive<u32> = 1..=65_535;
 /// Allowed `rabbitmq.max_unconfirmed_bytes`, 64 KiB to 1 GiB. Less would hold only some dozens of
 /// ordinary events; more would not bound the memory of a connector.
 pub const MAX_UNCONFIRMED_BYTES_RANGE: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
+
+/// Allowed `rabbitmq.max_message_bytes`, 1 KiB to 512 MiB, which RabbitMQ allows at most. Less would not
+/// hold what tells one event from another.
+pub const MAX_MESSAGE_BYTES_RANGE: RangeInclusive<u64> = 1024..=512 * 1024 * 1024;
 
 /// Allowed `rabbitmq.stream.max_age`: RabbitMQ counts in whole seconds. A hundred years are for ever.
 pub const STREAM_MAX_AGE_RANGE: RangeInclusive<Duration> =
@@ -282,6 +304,7 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         "save_interval" => durations(&SAVE_INTERVAL_RANGE),
         "max_unconfirmed" => numbers(&MAX_UNCONFIRMED_RANGE),
         "max_unconfirmed_bytes" => numbers(&MAX_UNCONFIRMED_BYTES_RANGE),
+        "max_message_bytes" => "auto, or a size such as 16MiB, from 1KiB to 512MiB".to_owned(),
         "max_series" => numbers(&MAX_SERIES_RANGE),
         "resolution" => durations(&HISTORY_RESOLUTION_RANGE),
         "retention" => "a duration with its unit, from 1h to 366days".to_owned(),

@@ -222,6 +222,51 @@ impl Rules {
             &MAX_UNCONFIRMED_BYTES_RANGE,
             bytes,
         );
+        if let Some(bytes) = rabbitmq.max_message_bytes {
+            let range = MAX_MESSAGE_BYTES_RANGE;
+            self.range(at, "max_message_bytes", &bytes, &range, bytes);
+        }
+        self.dead_letters(rabbitmq, at);
+    }
+
+    fn dead_letters(&mut self, rabbitmq: &RabbitMq, at: &KeyPath) {
+        let DeadLetter {
+            exchange,
+            routing_key,
+        } = &rabbitmq.dead_letter;
+        let key = at.key("dead_letter");
+        for (name, text) in [("exchange", exchange), ("routing_key", routing_key)] {
+            if text.len() > MAX_STREAM_NAME_BYTES || text.contains('\0') {
+                let allowed = format!("must be at most {MAX_STREAM_NAME_BYTES} bytes without NUL");
+                self.wrong(key.key(name), format!("has {} bytes", text.len()), allowed);
+            }
+        }
+        if exchange.is_empty() && routing_key.is_empty() {
+            let allowed = "must name a queue, or give an exchange";
+            self.wrong(key.key("routing_key"), "is empty", allowed);
+        }
+        if exchange.is_empty() && *routing_key == rabbitmq.stream_name {
+            let allowed = "must be another queue: dead letters there would be taken for events";
+            self.wrong(
+                key.key("routing_key"),
+                "is the queue of the events",
+                allowed,
+            );
+        }
+        // RabbitMQ's stream protocol knows neither returns nor refusals of a single message.
+        let meaningless = [
+            (
+                "on_unroutable",
+                rabbitmq.on_unroutable == OnUnroutable::DeadLetter,
+            ),
+            ("on_nack", rabbitmq.on_nack == OnNack::DeadLetter),
+        ];
+        for (name, set) in meaningless {
+            if set && rabbitmq.protocol == Protocol::Stream {
+                let what = "`dead_letter` has no meaning with protocol: stream";
+                self.wrong(at.key(name), what, "leave it out");
+            }
+        }
     }
 
     fn not_yet_rabbitmq(&mut self, rabbitmq: &RabbitMq, at: &KeyPath) {
@@ -231,12 +276,6 @@ impl Rules {
         }
         self.not_yet_key(at.key("exchange_type"), rabbitmq.exchange_type.is_some());
         self.not_yet_key(at.key("routing_key"), rabbitmq.routing_key.is_some());
-        let unroutable = match rabbitmq.on_unroutable {
-            OnUnroutable::Halt => None,
-            OnUnroutable::DeadLetter => Some("dead_letter"),
-        };
-        self.not_yet(at.key("on_unroutable"), unroutable, "halt");
-        self.not_yet_key(at.key("dead_letter"), rabbitmq.dead_letter.is_some());
     }
 
     fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {

@@ -13,7 +13,8 @@ use bson::Document;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{
-    auto_duration, auto_number, bytes, capped, capped_size, duration, optional_duration, pipeline,
+    auto_bytes, auto_duration, auto_number, bytes, capped, capped_size, duration,
+    optional_duration, pipeline,
 };
 use super::limits::*;
 use crate::event::Operation;
@@ -158,6 +159,10 @@ pub struct Watched {
     pub on_history_lost: OnHistoryLost,
     /// What to do after the collection was dropped or renamed.
     pub on_invalidate: OnInvalidate,
+    /// What to do with an event that cannot be read or encoded, or lacks a `required` image.
+    pub on_poison: OnPoison,
+    /// What to do with an event over 16 MiB that the server does not split.
+    pub on_too_large: OnPoison,
 }
 
 /// What to ask MongoDB for, worked out by [`Watched::images`].
@@ -219,6 +224,8 @@ impl Default for Watched {
             snapshot_readers: DEFAULT_SNAPSHOT_READERS,
             on_history_lost: DEFAULT_ON_HISTORY_LOST,
             on_invalidate: DEFAULT_ON_INVALIDATE,
+            on_poison: DEFAULT_ON_POISON,
+            on_too_large: DEFAULT_ON_TOO_LARGE,
         }
     }
 }
@@ -334,6 +341,17 @@ impl Default for ResumeTokens {
     }
 }
 
+impl CollectionConfig {
+    /// Whether a policy of the entry says `dead_letter`.
+    pub fn has_dead_letters(&self) -> bool {
+        let (watched, rabbitmq) = (&self.watched, &self.rabbitmq);
+        [watched.on_poison, watched.on_too_large].contains(&OnPoison::DeadLetter)
+            || rabbitmq.on_unroutable == OnUnroutable::DeadLetter
+            || rabbitmq.on_nack == OnNack::DeadLetter
+            || rabbitmq.on_oversize == OnOversize::DeadLetter
+    }
+}
+
 /// `collections[].rabbitmq`: where the events go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -362,12 +380,18 @@ pub struct RabbitMq {
     pub max_unconfirmed: u32,
     /// Most bytes of message bodies sent and not yet confirmed.
     pub max_unconfirmed_bytes: u64,
-    /// What to do with a message that no queue takes. Only [`OnUnroutable::Halt`] is supported
-    /// yet.
+    /// What to do with a message that no queue takes.
     pub on_unroutable: OnUnroutable,
-    /// Where messages go that cannot be delivered. Not supported yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dead_letter: Option<DeadLetter>,
+    /// What to do with a message that the broker refuses (`basic.nack`).
+    pub on_nack: OnNack,
+    /// Largest message body in bytes; what the broker's version takes by default, if left out: 16 MiB
+    /// of RabbitMQ 4, 128 MiB before.
+    #[serde(with = "auto_bytes")]
+    pub max_message_bytes: Option<u64>,
+    /// What to do with a message that is larger.
+    pub on_oversize: OnOversize,
+    /// Where events go that cannot be delivered, if a policy says so.
+    pub dead_letter: DeadLetter,
 }
 
 impl Default for RabbitMq {
@@ -384,7 +408,10 @@ impl Default for RabbitMq {
             max_unconfirmed: DEFAULT_MAX_UNCONFIRMED,
             max_unconfirmed_bytes: DEFAULT_MAX_UNCONFIRMED_BYTES,
             on_unroutable: DEFAULT_ON_UNROUTABLE,
-            dead_letter: None,
+            on_nack: DEFAULT_ON_NACK,
+            max_message_bytes: None,
+            on_oversize: DEFAULT_ON_OVERSIZE,
+            dead_letter: DeadLetter::default(),
         }
     }
 }
@@ -472,14 +499,63 @@ pub enum OnUnroutable {
     DeadLetter,
 }
 
-/// `rabbitmq.dead_letter`: where messages go that cannot be delivered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `rabbitmq.on_nack`: what to do with a message that the broker refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNack {
+    /// Publish it again, until the broker takes it.
+    Retry,
+    /// Publish it to `dead_letter` and go on.
+    DeadLetter,
+}
+
+/// `rabbitmq.on_oversize`: what to do with a message that is larger than `max_message_bytes`.
+///
+/// If it is still too large after what is done, it is put aside where another policy of the entry says
+/// `dead_letter`, and otherwise the connector stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOversize {
+    /// Stop the connector and say so.
+    Halt,
+    /// Compress its body with gzip.
+    Compress,
+    /// Leave out `fullDocumentBeforeChange`, then `fullDocument`.
+    StripImages,
+    /// Publish what fits of it to `dead_letter` and go on.
+    DeadLetter,
+}
+
+/// `watched.on_poison` and `watched.on_too_large`: what to do with an event that MongoDB cannot deliver as it
+/// is asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPoison {
+    /// Stop the connector and say so.
+    Halt,
+    /// Deliver what there is of it, marked.
+    Strip,
+    /// Publish what there is of it to `dead_letter` and go on.
+    DeadLetter,
+}
+
+/// `rabbitmq.dead_letter`: where events go that cannot be delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadLetter {
     /// Exchange; empty is the default exchange.
     pub exchange: String,
-    /// Routing key.
+    /// Routing key; on the default exchange the name of the queue.
     pub routing_key: String,
+}
+
+impl Default for DeadLetter {
+    fn default() -> Self {
+        Self {
+            exchange: String::new(),
+            routing_key: DEFAULT_DEAD_LETTER_QUEUE.to_owned(),
+        }
+    }
 }
 
 /// `collections[].format`: how an event is written as a message body.

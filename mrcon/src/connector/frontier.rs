@@ -2,49 +2,38 @@
 
 use super::{Run, SAVE_EVERY, Sent};
 use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::config::{OnNack, OnUnroutable};
+use crate::envelope::Cause;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{self, ChangeEvent, ResumeToken};
 use crate::metrics::{Stage, Which};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::status::State;
 use crate::trace::{Span, Times};
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
 
 impl<S: Sink, C: CheckpointStore> Run<S, C> {
-    /// Takes the broker's answers in; an answer other than a confirm ends the run.
+    /// Takes the broker's answers in; a refusal ends the run, unless its event is to be put aside.
     pub(super) fn settle(&mut self, answers: &mut Vec<Settlement>) -> Result<()> {
         let mut refusal = None;
         for answer in answers.drain(..) {
-            match answer.outcome {
+            let taken = match answer.outcome {
                 Outcome::Confirmed => {
                     self.window.confirm(answer.seq, answer.multiple);
+                    Ok(())
                 }
-                Outcome::Nacked => {
-                    let oldest = self.window.next_seq() - self.window.len() as u64;
-                    let count = if answer.multiple {
-                        answer.seq + 1 - oldest
-                    } else {
-                        1
-                    };
-                    self.parts.metrics.nacked.inc_by(count);
-                    let text = format!(
-                        "publish event {}: RabbitMQ refused it (basic.nack)",
-                        answer.seq
-                    );
-                    refusal = Some(Error::new(ErrorKind::Nacked, text));
+                Outcome::SetAside => {
+                    self.window.confirm_aside(answer.seq);
+                    Ok(())
                 }
-                Outcome::Returned(reason) => {
-                    self.parts.metrics.returned.inc();
-                    let text = format!(
-                        "publish event {}: RabbitMQ returned it ({reason})",
-                        answer.seq
-                    );
-                    refusal = Some(Error::new(ErrorKind::Unroutable, text));
-                }
-            }
+                Outcome::Nacked => self.nacked(answer.seq, answer.multiple),
+                Outcome::Returned(reason) => self.returned(answer.seq, &reason),
+            };
             // What follows a refused message is not looked at: a return comes before its own confirm.
-            if refusal.is_some() {
+            if let Err(error) = taken {
+                refusal = Some(error);
                 break;
             }
         }
@@ -52,6 +41,48 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.advance()?;
         self.note_blocked();
         refusal.map_or(Ok(()), Err)
+    }
+
+    fn nacked(&mut self, seq: u64, multiple: bool) -> Result<()> {
+        let owed: Vec<u64> = match multiple {
+            true => self.window.owed_up_to(seq).collect(),
+            false => vec![seq],
+        };
+        self.parts.metrics.nacked.inc_by(owed.len() as u64);
+        let words = "RabbitMQ refused it (basic.nack)";
+        match self.parts.settings.policies.on_nack {
+            OnNack::Retry => {
+                let text = format!("publish event {seq}: {words}");
+                Err(Error::new(ErrorKind::Nacked, text))
+            }
+            OnNack::DeadLetter => owed
+                .into_iter()
+                .try_for_each(|seq| self.refused(seq, Cause::Refused, words.to_owned())),
+        }
+    }
+
+    fn returned(&mut self, seq: u64, reason: &str) -> Result<()> {
+        self.parts.metrics.returned.inc();
+        let words = format!("RabbitMQ returned it ({reason})");
+        match self.parts.settings.policies.on_unroutable {
+            OnUnroutable::Halt => {
+                let text = format!("publish event {seq}: {words}");
+                Err(Error::new(ErrorKind::Unroutable, text))
+            }
+            OnUnroutable::DeadLetter => self.refused(seq, Cause::Unroutable, words),
+        }
+    }
+
+    /// The broker does not take a message that was published: its event is put aside.
+    fn refused(&mut self, seq: u64, cause: Cause, detail: String) -> Result<()> {
+        let Some(sent) = self.window.get(seq) else {
+            return Ok(());
+        };
+        let (batch, index) = (Arc::clone(&sent.batch), sent.index);
+        let letter = self
+            .judge()
+            .refused(seq, batch.event(index), cause, detail)?;
+        self.put_aside(seq, letter)
     }
 
     /// Moves the frontier over the contiguous confirmed prefix.
@@ -67,10 +98,14 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             let took = |at| clock.duration_since(at).unwrap_or_default();
             self.latencies
                 .observe(now - sent.published_at, sent.written_at.map(took));
+            if let Some(cause) = sent.aside {
+                self.parts.metrics.dead_letter(cause);
+                self.parts.status.note_dead_letter(cause, seq);
+            }
             let page = sent.batch.page_number();
             if let Some(page) = page {
                 self.confirm_row(page, sent.index + 1 == sent.batch.len());
-            } else if !self.parts.custom.is_empty() {
+            } else if !self.parts.custom.is_empty() && sent.aside.is_none() {
                 self.observe(&sent);
             }
             if sent.sampled {
@@ -199,7 +234,7 @@ fn position_of(seq: u64, sent: &Sent) -> Result<(ResumeToken, Option<SystemTime>
     if let (Some(_), Some(token)) = (sent.batch.page_number(), sent.batch.idle_token()) {
         return Ok((token.clone(), Some(sent.batch.received_at())));
     }
-    let event = ChangeEvent::parse(sent.batch.event(sent.index)).map_err(|error| {
+    let event = ChangeEvent::position_only(sent.batch.event(sent.index)).map_err(|error| {
         Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
     })?;
     Ok((ResumeToken::from(event.token), sent.written_at))

@@ -7,6 +7,7 @@
 //!
 //! Order of the select arms is order of importance; each arm says why it stands where it stands.
 
+mod fate;
 mod frontier;
 mod publish;
 mod save;
@@ -14,18 +15,20 @@ mod snapshot;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::OnInvalidate;
-use crate::envelope::{Envelope, Scratch};
+use crate::envelope::{Cause, Envelope, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Operation, ResumeToken};
 use crate::metrics::custom::{CustomObserver, CustomObservers};
 use crate::metrics::{ConnectorMetrics, Latencies, Tally, Which};
 use crate::pace::Pace;
+use crate::repeats::Streak;
 use crate::sink::{Settlement, Sink};
 use crate::snapshot::copier::Copier;
 use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
 use crate::trace::Tracing;
 use crate::window::ConfirmWindow;
+pub(crate) use fate::Policies;
 use snapshot::{Copying, Horizon};
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -88,6 +91,7 @@ pub(crate) struct Settings {
     pub(crate) max_unconfirmed_bytes: u64,
     pub(crate) save_interval: Duration,
     pub(crate) on_invalidate: OnInvalidate,
+    pub(crate) policies: Policies,
     pub(crate) pace: Pace,
     /// How long a stop may wait for confirms (three quarters of it) and the last save.
     pub(crate) drain_deadline: Duration,
@@ -108,6 +112,8 @@ struct Sent {
     written_at: Option<SystemTime>,
     /// Whether a span tells of it.
     sampled: bool,
+    /// Why it is a dead letter, if it is one.
+    aside: Option<Cause>,
 }
 
 /// A batch that is being published.
@@ -148,6 +154,10 @@ pub(crate) struct Run<S, C> {
     last_progress: Instant,
     careful_confirms: u64,
     blocked: bool,
+    /// The largest body that the target takes, in bytes.
+    limit: u64,
+    /// What the log was told of dead letters, by cause.
+    told: [Streak; Cause::ALL.len()],
     stream_ended: bool,
     latencies: Latencies,
     tally: Tally,
@@ -185,6 +195,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             last_progress: now,
             careful_confirms: if parts.careful { CAREFUL_CONFIRMS } else { 0 },
             blocked: false,
+            limit: parts.sink.max_message_bytes().unwrap_or(u64::MAX),
+            told: Default::default(),
             stream_ended: false,
             latencies: parts.metrics.latencies(),
             tally: parts.metrics.tally(),

@@ -1,12 +1,17 @@
 //! Publishing: from the batch in hand to the sink and the window.
 
+use super::fate::{Fate, Judge};
 use super::{PUBLISH_TURN, Run, Sent};
 use crate::checkpoint::CheckpointStore;
+use crate::config::OnUnroutable;
+use crate::envelope::{Cause, Letter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, Operation};
 use crate::metrics::Stage;
 use crate::sink::Sink;
 use crate::snapshot::turns::token_time;
+use crate::source::EventBatch;
+use bson::RawDocument;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -38,57 +43,127 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     fn publish_next(&mut self, now: Instant) -> Result<()> {
-        let Some(reading) = &mut self.reading else {
+        let Some(reading) = &self.reading else {
             return Ok(());
         };
-        let seq = self.window.next_seq();
-        let event = reading.batch.event(reading.next);
-        let malformed = |error: &(dyn std::fmt::Display + Send + Sync)| {
-            Error::new(ErrorKind::Encode, format!("encode event {seq}"))
-                .with_source(error.to_string())
+        let (batch, index) = (Arc::clone(&reading.batch), reading.next);
+        let (seq, raw) = (self.window.next_seq(), batch.event(index));
+        let event = match ChangeEvent::parse(raw) {
+            Ok(event) => event,
+            Err(error) => {
+                let fate = self.judge().unreadable(seq, raw, error)?;
+                let event = ChangeEvent::position_only(raw);
+                let event = event.unwrap_or_else(|_| unreachable!("it has a fate, so a position"));
+                return self.send(fate, &event, &batch, now);
+            }
         };
-        let event = ChangeEvent::parse(event).map_err(|error| malformed(&error))?;
         if self.parts.status.is_database() {
             has_place(&event)?;
         }
-        if !self.parts.sink.is_ready_for(event.coll)? {
-            return Ok(());
+        match self.parts.sink.is_ready_for(event.coll) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                let letter = self.without_place(seq, raw, error)?;
+                return self.send(Fate::Aside(letter), &event, &batch, now);
+            }
         }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let fate = self
+            .judge()
+            .fate(seq, &event, batch.stripped(), &mut scratch);
+        let sent = fate.and_then(|fate| self.send(fate, &event, &batch, now));
+        self.scratch = scratch;
+        sent
+    }
+
+    pub(super) fn judge(&self) -> Judge<'_> {
+        Judge {
+            policies: &self.parts.settings.policies,
+            envelope: &self.parts.settings.envelope,
+            limit: self.limit,
+        }
+    }
+
+    /// There can be no queue for an event: a dead letter, if that is what is done with such.
+    fn without_place(&self, seq: u64, raw: &RawDocument, error: Error) -> Result<Box<Letter>> {
+        let aside = self.parts.settings.policies.on_unroutable == OnUnroutable::DeadLetter;
+        match error.kind() {
+            ErrorKind::TargetName if aside => {
+                let detail = error.chain();
+                let letter = self.judge().refused(seq, raw, Cause::Unroutable, detail)?;
+                Ok(Box::new(letter))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Publishes what has become of the event at hand, and goes on to the next one.
+    fn send(
+        &mut self,
+        fate: Fate<'_>,
+        event: &ChangeEvent<'_>,
+        batch: &Arc<EventBatch>,
+        now: Instant,
+    ) -> Result<()> {
+        let seq = self.window.next_seq();
         let operation = event.operation;
+        let is_row = batch.page_number().is_some();
         let time = match self.copying.is_active() {
             true => event.token_data.and_then(token_time),
             false => None,
         };
-        let is_row = reading.batch.page_number().is_some();
-        let read = event.raw.as_bytes().len() as u64;
         let which = self.tally.which(event.coll);
+        let read = event.raw.as_bytes().len() as u64;
         self.tally.count(which, Stage::Received, operation, read);
-        let message = self
-            .parts
-            .settings
-            .envelope
-            .message(&event, &mut self.scratch)
-            .map_err(|error| malformed(&error))?;
-        self.parts.sink.publish(seq, &message)?;
+        let (bytes, trace) = match &fate {
+            Fate::Goes(message) => {
+                self.parts.sink.publish(seq, message)?;
+                (message.body.len(), message.trace)
+            }
+            Fate::Instead(letter) => {
+                let message = letter.message();
+                self.parts.sink.publish(seq, &message)?;
+                (message.body.len(), message.trace)
+            }
+            Fate::Aside(letter) => (letter.body_bytes(), None),
+        };
         if self.window.is_empty() {
             self.last_progress = now;
             self.parts.status.progressed();
         }
-        reading.batch.text_takes(message.body.len());
-        let bytes = message.body.len() as u64;
+        batch.text_takes(bytes);
+        let bytes = bytes as u64;
         self.tally.count(which, Stage::Published, operation, bytes);
         let sent = Sent {
-            batch: Arc::clone(&reading.batch),
-            index: reading.next,
+            batch: Arc::clone(batch),
+            index: self.reading.as_ref().map_or(0, |reading| reading.next),
             operation,
             which,
             bytes,
             published_at: now,
             // A row tells nothing of how long a write takes to get here.
-            written_at: event_time(&event).filter(|_| !is_row),
-            sampled: message.trace.is_some_and(|trace| trace.sampled),
+            written_at: event_time(event).filter(|_| !is_row),
+            sampled: trace.is_some_and(|trace| trace.sampled),
+            aside: None,
         };
         self.window.push(sent, bytes);
+        if let Fate::Aside(letter) = fate {
+            self.put_aside(seq, *letter)?;
+        }
+        self.step(is_row);
+        match is_row {
+            true => self.row_published(seq),
+            false => self.pass(time),
+        }
+        Ok(())
+    }
+
+    /// Goes on to the next event of the batch.
+    fn step(&mut self, is_row: bool) {
+        let Some(reading) = &mut self.reading else {
+            return;
+        };
         reading.next += 1;
         if reading.next == reading.batch.len() {
             reading.batch.encoded();
@@ -97,11 +172,28 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 self.await_mongodb();
             }
         }
-        match is_row {
-            true => self.row_published(seq),
-            false => self.pass(time),
+    }
+
+    /// Gives a dead letter to the sink; the event counts as delivered once that is confirmed.
+    pub(super) fn put_aside(&mut self, seq: u64, letter: Letter) -> Result<()> {
+        let Some(cause) = letter.cause() else {
+            return Ok(());
+        };
+        let Some(sent) = self.window.put_aside(seq) else {
+            return Ok(());
+        };
+        sent.aside = Some(cause);
+        if let Some(why) = letter.message().undelivered {
+            let told = &mut self.told[cause as usize];
+            if let Some(repeated) = told.failed(Instant::now()) {
+                tracing::warn!(
+                    connector = %self.parts.status.name, seq, reason = cause.as_str(),
+                    cause = %why.detail, times = repeated.times,
+                    "event put aside as a dead letter; remedy: look at it with `mrcond dead-letters list`"
+                );
+            }
         }
-        Ok(())
+        self.parts.sink.set_aside(seq, letter)
     }
 }
 

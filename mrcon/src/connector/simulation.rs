@@ -2,7 +2,7 @@
 //!
 //! What a connector goes through in years happens here in milliseconds: reads that fail, confirms in any
 //! order and many at once, refusals, lost connections, saves that fail or happen late, crashes at any
-//! await, orderly stops. Time is paused and everything random comes from one seed, so a seed that
+//! await, orderly stops; in every other world events that cannot be delivered, which are put aside. Time is paused and everything random comes from one seed, so a seed that
 //! fails does so each time: `MRCON_SIMULATION_SEED=17 cargo test -p mrcon simulation`.
 //!
 //! What is checked, at every step (names as in the design):
@@ -17,8 +17,10 @@
 use super::*;
 use crate::budget::Budget;
 use crate::checkpoint::Claim;
-use crate::config::{CollectionConfig, DEFAULT_MEMORY_BUDGET};
-use crate::envelope::{Format, Message};
+use crate::config::{
+    CollectionConfig, DEFAULT_MEMORY_BUDGET, OnNack, OnOversize, OnPoison, OnUnroutable,
+};
+use crate::envelope::{Format, Letter, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::pace::Place;
@@ -36,6 +38,7 @@ const EVENTS: u64 = 800;
 /// Faults after which a world behaves.
 const MAX_FAULTS: u32 = 30;
 const MAX_UNCONFIRMED: u32 = 40;
+const MAX_MESSAGE_BYTES: usize = 1000;
 /// By then a world that behaves has delivered everything.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -53,8 +56,12 @@ struct World {
     confirmed_ahead: Vec<u64>,
     epoch: u64,
     saved: Option<Checkpoint>,
-    /// Last event that the current run has published.
+    /// Last event that the current run has published, or put aside instead.
     published: u64,
+    /// Whether what cannot be delivered is put aside.
+    puts_aside: bool,
+    /// Dead letters that were confirmed.
+    dead: u64,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -75,6 +82,8 @@ impl World {
             epoch: 0,
             saved: None,
             published: 0,
+            puts_aside: seed % 2 == 1,
+            dead: 0,
         }
     }
 
@@ -139,7 +148,18 @@ fn token(text: &str) -> ResumeToken {
     ResumeToken::from(&*bson::rawdoc! {"_data": text})
 }
 
-fn event(index: u64) -> bson::Document {
+fn event(index: u64, with_poison: bool) -> bson::Document {
+    let mut event = plain(index);
+    if with_poison && index.is_multiple_of(61) {
+        event.insert("wallTime", "not a time");
+    }
+    if with_poison && index.is_multiple_of(67) {
+        event.insert("fullDocument", doc! {"text": "x".repeat(MAX_MESSAGE_BYTES)});
+    }
+    event
+}
+
+fn plain(index: u64) -> bson::Document {
     doc! {
         "_id": {"_data": format!("{index:08}")},
         "operationType": if index.is_multiple_of(3) { "update" } else { "insert" },
@@ -157,7 +177,9 @@ async fn read(world: Shared, after: u64, items: mpsc::Sender<Result<SourceItem>>
             let mut world = lock(&world);
             let left = EVENTS + 1 - next;
             let count = world.rng.u64(0..=left.min(30));
-            let events = (next..next + count).map(event).collect();
+            let poison = world.puts_aside;
+            let events = (next..next + count).map(|index| event(index, poison));
+            let events = events.collect();
             let idle = doc! {"_data": format!("{:08}-{}", next + count - 1, world.steps)};
             next += count;
             let pause = world.pause(if count == 0 { 900 } else { 40 });
@@ -180,12 +202,27 @@ struct InFlight {
     /// The broker has it.
     taken: bool,
     answered: bool,
+    /// No queue took it; its confirm is still to come.
+    returned: bool,
+}
+
+impl InFlight {
+    fn new(seq: u64) -> InFlight {
+        InFlight {
+            seq,
+            taken: false,
+            answered: false,
+            returned: false,
+        }
+    }
 }
 
 /// RabbitMQ: takes messages in order, and answers when and how it likes.
 struct Broker {
     world: Shared,
     flight: Vec<InFlight>,
+    /// Dead letters on their way.
+    letters: Vec<InFlight>,
     next: Instant,
 }
 
@@ -198,13 +235,33 @@ impl Sink for Broker {
         assert_eq!(seq, index, "I2: an event has another number");
         assert_eq!(seq, world.published + 1, "I2: not the next event");
         world.published = seq;
-        self.flight.push(InFlight {
-            seq,
-            taken: false,
-            answered: false,
-        });
+        self.flight.push(InFlight::new(seq));
         assert!(self.flight.iter().filter(|one| !one.answered).count() <= MAX_UNCONFIRMED as usize);
         Ok(())
+    }
+
+    fn set_aside(&mut self, seq: u64, letter: Letter) -> Result<()> {
+        let mut world = lock(&self.world);
+        world.steps += 1;
+        assert!(world.puts_aside, "nothing is to be put aside");
+        let index: u64 = letter.message().id.parse().expect("I5: not in the history");
+        assert_eq!(seq, index, "I2: an event has another number");
+        if seq > world.published {
+            assert_eq!(seq, world.published + 1, "I2: not the next event");
+            world.published = seq;
+        }
+        assert!(
+            self.letters.iter().all(|one| one.seq != seq),
+            "two letters of one event"
+        );
+        self.letters.push(InFlight::new(seq));
+        Ok(())
+    }
+
+    fn max_message_bytes(&self) -> Option<u64> {
+        lock(&self.world)
+            .puts_aside
+            .then_some(MAX_MESSAGE_BYTES as u64)
     }
 
     fn has_room(&self) -> bool {
@@ -220,6 +277,10 @@ impl Sink for Broker {
             tokio::time::sleep_until(self.next).await;
             self.next = Instant::now() + lock(&self.world).pause(30);
             self.take();
+            if let Some(answer) = self.answer_of_letters()? {
+                into.push(answer);
+                return Ok(());
+            }
             if lock(&self.world).fails(10) {
                 return Err(Error::new(ErrorKind::RabbitConnection, "lost"));
             }
@@ -242,6 +303,30 @@ impl Broker {
             message.taken = true;
             world.delivered[message.seq as usize] += 1;
         }
+        for letter in self.letters.iter_mut().filter(|one| !one.taken).take(count) {
+            letter.taken = true;
+            world.delivered[letter.seq as usize] += 1;
+        }
+    }
+
+    /// Now and then, what has become of a dead letter.
+    fn answer_of_letters(&mut self) -> Result<Option<Settlement>> {
+        let mut world = lock(&self.world);
+        let taken = self.letters.iter().position(|one| one.taken);
+        let Some(at) = taken.filter(|_| world.rng.bool()) else {
+            return Ok(None);
+        };
+        if world.fails(10) {
+            return Err(Error::new(ErrorKind::DeadLetterRefused, "no queue"));
+        }
+        let seq = self.letters.swap_remove(at).seq;
+        world.confirm(seq);
+        world.dead += 1;
+        Ok(Some(Settlement {
+            seq,
+            multiple: false,
+            outcome: Outcome::SetAside,
+        }))
     }
 
     /// One answer, about any message that the broker has, or about many.
@@ -252,14 +337,18 @@ impl Broker {
             .collect();
         let at = *open.get(world.rng.usize(0..open.len().max(1)))?;
         let (seq, multiple) = (self.flight[at].seq, world.rng.bool());
-        if world.fails(5) {
+        if !self.flight[at].returned && world.fails(5) {
             // It had it, and does not any more.
             world.delivered[seq as usize] -= 1;
-            let outcome = match world.rng.bool() {
+            let nacked = world.rng.bool();
+            let outcome = match nacked {
                 true => Outcome::Nacked,
                 false => Outcome::Returned("NO_ROUTE".to_owned()),
             };
-            self.flight[at].answered = true;
+            // A message that was returned is confirmed after that like any other.
+            self.flight[at].answered = nacked || !world.puts_aside;
+            self.flight[at].returned = !nacked;
+            self.flight.retain(|one| !one.answered);
             return Some(Settlement {
                 seq,
                 multiple: false,
@@ -268,7 +357,9 @@ impl Broker {
         }
         for message in &mut self.flight[if multiple { 0 } else { at }..=at] {
             message.answered = true;
-            world.confirm(message.seq);
+            if !message.returned {
+                world.confirm(message.seq);
+            }
         }
         self.flight.retain(|one| !one.answered);
         Some(Settlement {
@@ -360,7 +451,13 @@ fn begin(world: &Shared, metrics: &Metrics, process: &Process) -> Running {
         world.published = start.seq;
         world.epoch
     };
-    let config = CollectionConfig::new("db", "coll", "queue");
+    let mut config = CollectionConfig::new("db", "coll", "queue");
+    if lock(world).puts_aside {
+        config.watched.on_poison = OnPoison::DeadLetter;
+        config.rabbitmq.on_unroutable = OnUnroutable::DeadLetter;
+        config.rabbitmq.on_nack = OnNack::DeadLetter;
+        config.rabbitmq.on_oversize = OnOversize::DeadLetter;
+    }
     let memory = Budget::new(DEFAULT_MEMORY_BUDGET).open();
     let status = Arc::new(ConnectorStatus::new(&config, memory, Arc::default()));
     let parts = Parts {
@@ -368,6 +465,7 @@ fn begin(world: &Shared, metrics: &Metrics, process: &Process) -> Running {
         sink: Broker {
             world: Arc::clone(world),
             flight: Vec::new(),
+            letters: Vec::new(),
             next: Instant::now(),
         },
         store: Arc::new(Store {
@@ -383,6 +481,7 @@ fn begin(world: &Shared, metrics: &Metrics, process: &Process) -> Running {
             max_unconfirmed_bytes: 1 << 20,
             save_interval: Duration::from_millis(200),
             on_invalidate: OnInvalidate::Continue,
+            policies: Policies::of(&config),
             pace: Pace::of(Place { index: 0, count: 1 }),
             drain_deadline: Duration::from_secs(8),
             tracing: None,
@@ -543,6 +642,14 @@ fn simulate(seed: u64) -> u64 {
     let world = lock(&world);
     for index in 1..=EVENTS as usize {
         assert!(world.delivered[index] > 0, "I1: event {index} is lost");
+    }
+    if world.puts_aside {
+        let poison = EVENTS / 61 + EVENTS / 67;
+        assert!(
+            world.dead >= poison,
+            "only {} events were put aside",
+            world.dead
+        );
     }
     steps
 }

@@ -205,6 +205,7 @@ fn parts<S: Sink>(
             max_unconfirmed: options.max_unconfirmed,
             max_unconfirmed_bytes: 1 << 20,
             save_interval: Duration::from_secs(1),
+            policies: Policies::of(&config),
             on_invalidate: OnInvalidate::Continue,
             pace: Pace::of(Place { index: 0, count: 1 }),
             drain_deadline: Duration::from_secs(8),

@@ -16,8 +16,13 @@ use crate::trace::{Sampler, TraceContext};
 mod binary;
 mod date;
 pub mod extjson;
+mod letter;
 mod number;
+mod reduce;
 mod text;
+
+pub use letter::{Cause, Letter, Undelivered};
+pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
 
 use extjson::{ExtJson, write_document};
 
@@ -100,6 +105,14 @@ pub struct Message<'a> {
     pub route: Option<&'a [u8]>,
     /// Text in the event was not UTF-8; U+FFFD stands in the body for the bytes that were not.
     pub lossy: bool,
+    /// How the body is compressed, as in HTTP: `gzip`.
+    pub content_encoding: Option<&'static str>,
+    /// Names of the event's fields that the body has not, with commas between them.
+    pub stripped: Option<&'a str>,
+    /// Names of the images that MongoDB was asked for and does not have, likewise.
+    pub image_missing: Option<&'static str>,
+    /// Of a dead letter, why it is one.
+    pub undelivered: Option<&'a Undelivered>,
     /// Where the event stands in its trace, when tracing is on.
     pub trace: Option<TraceContext>,
 }
@@ -144,6 +157,17 @@ impl Envelope {
         }
     }
 
+    /// The body alone, of an event or of a part of one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Envelope::message`].
+    pub fn body(&self, event: &bson::RawDocument) -> Result<Vec<u8>, EncodeError> {
+        let mut body = Vec::with_capacity(self.format.text_capacity(event.as_bytes().len()));
+        let _written = write_document(&mut body, event, self.format.ext_json())?;
+        Ok(body)
+    }
+
     /// Dresses one event, with its text in `scratch`.
     ///
     /// # Errors
@@ -180,6 +204,10 @@ impl Envelope {
             key,
             route: at_path.or(key.map(str::as_bytes)),
             lossy: written.replaced_text,
+            content_encoding: None,
+            stripped: None,
+            image_missing: event.missing_images.names(),
+            undelivered: None,
         })
     }
 }
@@ -298,6 +326,10 @@ pub(crate) fn sample(body: &[u8]) -> Message<'_> {
         key: Some("{\"_id\":1}"),
         route: None,
         lossy: false,
+        content_encoding: None,
+        stripped: None,
+        image_missing: None,
+        undelivered: None,
         trace: None,
     }
 }

@@ -92,6 +92,8 @@ pub enum ErrorKind {
     MessageTooLarge,
     /// The broker returned a message: no queue would have got it.
     Unroutable,
+    /// The dead-letter target does not take a dead letter.
+    DeadLetterRefused,
     /// The broker refused a message (`basic.nack`), for example because the queue is full.
     Nacked,
     /// The broker neither confirmed nor refused within the deadline.
@@ -261,13 +263,13 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Mongo),
-                "one change event exceeds 16 MiB: set watched.split_large_events: auto (MongoDB 6.0.9 or 7.0), turn off before-images or full documents, or project large fields away with `pipeline`, then restart mrcond",
+                "one change event exceeds 16 MiB: set watched.split_large_events: auto (MongoDB 6.0.9 or 7.0), or watched.on_too_large to strip or dead_letter, or turn off before-images or full documents, then restart mrcond",
             ),
             ErrorKind::ImageMissing => (
                 Halt,
                 R::UnhandledError,
                 Some(Mongo),
-                "a required image does not exist: use when_available, or turn images on with collMod and accept that older events have none, then restart mrcond",
+                "a required image does not exist: use when_available, or set watched.on_poison to strip or dead_letter, or turn images on with collMod and accept that older events have none, then restart mrcond",
             ),
             ErrorKind::WatchRefused => (
                 Halt,
@@ -351,7 +353,7 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Encode),
-                "report the event type and position of the log line; to step over it, exclude it with `pipeline` and restart mrcond",
+                "report the event type and position of the log line; to go on behind it, set watched.on_poison: dead_letter and restart mrcond",
             ),
             ErrorKind::RabbitConnection => (
                 Retry,
@@ -405,13 +407,19 @@ impl ErrorKind {
                 Halt,
                 R::PublishRejected,
                 Some(Rabbitmq),
-                "raise max_message_size on the broker, or make events smaller with `pipeline`, then restart mrcond",
+                "raise max_message_size on the broker and rabbitmq.max_message_bytes, or set rabbitmq.on_oversize to compress, strip_images or dead_letter, then restart mrcond",
             ),
             ErrorKind::Unroutable => (
                 RetryThenHalt,
                 R::PublishUnroutable,
                 Some(Rabbitmq),
-                "no queue takes the message: create the queue (rabbitmq.stream_name), then restart mrcond",
+                "no queue takes the message: create the queue (rabbitmq.stream_name), or set rabbitmq.on_unroutable: dead_letter, then restart mrcond",
+            ),
+            ErrorKind::DeadLetterRefused => (
+                Retry,
+                R::PublishRejected,
+                Some(Rabbitmq),
+                "the dead-letter target does not take an event that cannot be delivered: see the broker's words, create its queue (rabbitmq.dead_letter) or make room in it; the connector goes on by itself",
             ),
             ErrorKind::Nacked => (
                 Retry,

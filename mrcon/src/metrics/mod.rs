@@ -15,6 +15,7 @@ mod rehearsal;
 mod tally;
 
 use crate::config::{Protocol, ValidConfig};
+use crate::envelope::Cause;
 use crate::error::{ErrorType, Reason};
 use crate::event::Operation;
 use crate::lineage::Reset;
@@ -40,15 +41,6 @@ const LABELS: [&str; 2] = ["collection", "database"];
 const LATENCY_BUCKETS: [f64; 16] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
-];
-
-/// Why an event becomes a dead letter: values of the label `reason` of `mrcon_dead_letters_total`.
-const DEAD_LETTER_REASONS: [&str; 5] = [
-    "unreadable",
-    "unencodable",
-    "oversized",
-    "unroutable",
-    "refused",
 ];
 
 /// Every metric of one [`Server`](crate::Server).
@@ -106,6 +98,7 @@ pub(crate) struct ConnectorMetrics {
     pub(crate) gaps: IntCounter,
     pub(crate) split_events: IntCounter,
     pub(crate) snapshot_documents: IntCounter,
+    dead_letters: Vec<IntCounter>,
     /// Of connectors over the stream protocol; empty for others.
     deduplication_resets: Vec<IntCounter>,
 }
@@ -284,7 +277,6 @@ impl Metrics {
         let one = |counters: &IntCounterVec| counters.with_label_values(&labels);
         let [received, ..] = &self.by_operation.events;
         each(received, labels, Operation::ALL.map(Operation::as_str));
-        each(&self.dead_letters, labels, DEAD_LETTER_REASONS);
         one(&self.split_events);
         self.configured.inc();
         ConnectorMetrics {
@@ -306,6 +298,7 @@ impl Metrics {
             mongodb_reconnects: one(&self.mongodb_reconnects),
             rabbitmq_reconnects: one(&self.rabbitmq_reconnects),
             gaps: one(&self.gaps),
+            dead_letters: each(&self.dead_letters, labels, Cause::ALL.map(Cause::as_str)),
             split_events: one(&self.split_events),
             snapshot_documents: one(&self.snapshot_documents),
             deduplication_resets: match status.protocol {
@@ -345,6 +338,10 @@ impl Metrics {
 impl ConnectorMetrics {
     pub(crate) fn restarted(&self, reason: Reason) {
         self.restarts[reason as usize].inc();
+    }
+
+    pub(crate) fn dead_letter(&self, cause: Cause) {
+        self.dead_letters[cause as usize].inc();
     }
 
     pub(crate) fn failed(&self, error_type: ErrorType) {

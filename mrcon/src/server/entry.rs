@@ -7,7 +7,7 @@ use super::target::{Brokers, Target};
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
 use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, Scope, ServerConfig};
-use crate::connector::{Parts, Run, Settings};
+use crate::connector::{Parts, Policies, Run, Settings};
 use crate::envelope::{self, Envelope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
@@ -19,6 +19,7 @@ use crate::snapshot::copier::Copier;
 use crate::status::{ConnectorStatus, State};
 use crate::trace::Tracing;
 use mongodb::Client;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     pub(super) copier: Arc<Copier>,
     /// Why the next run cannot go on from the saved position, and is to go on from now.
     pub(super) lost: Mutex<Option<Lost>>,
+    /// Runs in a row in which the connection was lost before the stream brought anything.
+    pub(super) barren: Arc<AtomicU32>,
 }
 
 /// What an entry is about, in view of all others.
@@ -109,6 +112,7 @@ impl Entry {
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
             save_interval: config.resume_tokens.save_interval,
             on_invalidate: watched.on_invalidate,
+            policies: Policies::of(config),
             pace,
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
             tracing: None,
@@ -128,6 +132,7 @@ impl Entry {
             custom: about.custom,
             copier: Arc::new(copier),
             lost: Mutex::default(),
+            barren: Arc::default(),
         }
     }
 
@@ -257,6 +262,7 @@ impl Entry {
         };
         let begun = target.begin(self, &source).await;
         let sink = begun.map_err(|error| NotOpened { error, also: None })?;
+        let sink = sink.with_dead_letters(brokers.letters_of(self));
         Ok(Parts {
             source: source.source,
             sink,

@@ -152,6 +152,7 @@ impl Entry {
             scope: &self.scope,
             max_await: self.settings.pace.max_await,
             met_large: self.store.has_met_large(),
+            barren: &self.barren,
         };
         let token = start.map(|start| &start.token);
         Source::open(client, watch, token, &self.status.memory).await

@@ -5,7 +5,7 @@ use super::opening::Opened;
 use crate::config::{CollectionConfig, DATABASE_EVENTS, Protocol, RabbitMq, TargetName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
-use crate::sink::amqp::{AmqpConnections, AmqpSink, QueueNames};
+use crate::sink::amqp::{AmqpConnections, AmqpSink, DeadLetterBox, QueueNames};
 use crate::sink::stream::{StreamConnections, StreamLink};
 use crate::sink::{AnySink, Sink};
 use crate::snapshot::Phase;
@@ -17,11 +17,24 @@ use std::sync::Arc;
 pub(super) struct Brokers {
     amqp: Arc<AmqpConnections>,
     stream: StreamConnections,
+    /// For the dead letters of all entries together, whatever protocol they speak.
+    letters: Arc<AmqpConnections>,
     /// For each entry: its place among those with its protocol.
     places: Vec<usize>,
 }
 
 impl Brokers {
+    /// Where the dead letters of an entry go, if it may have any.
+    pub(super) fn letters_of(&self, entry: &Entry) -> Option<DeadLetterBox> {
+        let rabbitmq = &entry.config.rabbitmq;
+        entry.config.has_dead_letters().then(|| DeadLetterBox {
+            connections: Arc::clone(&self.letters),
+            connector: entry.index,
+            target: rabbitmq.dead_letter.clone(),
+            declare: rabbitmq.declare,
+        })
+    }
+
     /// `sharing` is how many connectors use a connection together.
     pub(super) fn new(uri: AmqpUri, entries: &[Arc<Entry>], sharing: Option<u32>) -> Brokers {
         let sharing = sharing.map(|count| count as usize);
@@ -36,7 +49,13 @@ impl Brokers {
         });
         let places = places.collect();
         let stream_uri = StreamUri::from(&uri);
+        let all: Vec<String> = entries
+            .iter()
+            .map(|entry| format!("dead letters of {}", entry.status.name))
+            .collect();
+        let letters = AmqpConnections::new(uri.clone(), &all, Some(all.len()));
         Brokers {
+            letters: Arc::new(letters),
             amqp: Arc::new(AmqpConnections::new(uri, &amqp, sharing)),
             stream: StreamConnections::new(stream_uri, &stream, sharing),
             places,
@@ -79,10 +98,9 @@ impl Target {
 
     /// Begins to publish behind the position of `source`.
     pub(super) async fn begin(self, entry: &Entry, source: &Opened) -> Result<AnySink> {
-        let next_seq = source.seq() + 1;
         match self {
-            Target::Amqp(sink) => Ok(AnySink::Amqp(sink.starting_at(next_seq))),
-            Target::Stream(link) => publish_as(entry, link, source).await.map(AnySink::Stream),
+            Target::Amqp(sink) => Ok(AnySink::amqp(sink)),
+            Target::Stream(link) => publish_as(entry, link, source).await.map(AnySink::stream),
         }
     }
 }
@@ -133,7 +151,8 @@ async fn publish_as(
         },
     };
     let (sink, last) = link.publish_as(&producer.name, seq + 1).await?;
-    if known && last < seq {
+    // Events that were put aside have no message: the last id may be behind then.
+    if known && last < seq && (last == 0 || !entry.config.has_dead_letters()) {
         note(entry, Reset::StreamLost);
     }
     Ok(sink)

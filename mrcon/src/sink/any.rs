@@ -1,60 +1,128 @@
-//! A sink of either protocol.
+//! A sink of either protocol, and beside it the way to the dead letters.
 
-use super::amqp::AmqpSink;
+use super::amqp::{AmqpSink, Aside, DeadLetterBox};
 use super::stream::StreamSink;
-use super::{Settlement, Sink};
-use crate::envelope::Message;
+use super::{Settlement, Sink, no_place};
+use crate::envelope::{Letter, Message};
 use crate::error::Result;
 
 /// Where a connector's messages go, as its configuration says.
 #[derive(Debug)]
-pub enum AnySink {
-    /// AMQP 0.9.1.
+pub struct AnySink {
+    main: Main,
+    /// Where events go that cannot be delivered, if they are to go anywhere.
+    aside: Option<Aside>,
+}
+
+#[derive(Debug)]
+enum Main {
     Amqp(AmqpSink),
-    /// The native stream protocol.
     Stream(StreamSink),
+}
+
+impl AnySink {
+    /// Over AMQP 0.9.1.
+    pub(crate) fn amqp(sink: AmqpSink) -> AnySink {
+        AnySink {
+            main: Main::Amqp(sink),
+            aside: None,
+        }
+    }
+
+    /// Over the native stream protocol.
+    pub(crate) fn stream(sink: StreamSink) -> AnySink {
+        AnySink {
+            main: Main::Stream(sink),
+            aside: None,
+        }
+    }
+
+    /// The same, with a place for dead letters.
+    pub(crate) fn with_dead_letters(self, letters: Option<DeadLetterBox>) -> AnySink {
+        AnySink {
+            aside: letters.map(Aside::new),
+            ..self
+        }
+    }
+}
+
+impl Main {
+    async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+        match self {
+            Main::Amqp(sink) => sink.settled(into).await,
+            Main::Stream(sink) => sink.settled(into).await,
+        }
+    }
 }
 
 impl Sink for AnySink {
     fn is_ready_for(&mut self, collection: Option<&str>) -> Result<bool> {
-        match self {
-            AnySink::Amqp(sink) => sink.is_ready_for(collection),
-            AnySink::Stream(sink) => sink.is_ready_for(collection),
+        match &mut self.main {
+            Main::Amqp(sink) => sink.is_ready_for(collection),
+            Main::Stream(sink) => sink.is_ready_for(collection),
         }
     }
 
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
-        match self {
-            AnySink::Amqp(sink) => sink.publish(seq, message),
-            AnySink::Stream(sink) => sink.publish(seq, message),
+        match &mut self.main {
+            Main::Amqp(sink) => sink.publish(seq, message),
+            Main::Stream(sink) => sink.publish(seq, message),
+        }
+    }
+
+    fn max_message_bytes(&self) -> Option<u64> {
+        match &self.main {
+            Main::Amqp(sink) => sink.max_message_bytes(),
+            Main::Stream(sink) => sink.max_message_bytes(),
+        }
+    }
+
+    fn set_aside(&mut self, seq: u64, letter: Letter) -> Result<()> {
+        match &mut self.aside {
+            Some(aside) => {
+                aside.put(seq, letter);
+                Ok(())
+            }
+            None => no_place(seq, &letter),
         }
     }
 
     fn has_room(&self) -> bool {
-        match self {
-            AnySink::Amqp(sink) => sink.has_room(),
-            AnySink::Stream(sink) => sink.has_room(),
+        match &self.main {
+            Main::Amqp(sink) => sink.has_room(),
+            Main::Stream(sink) => sink.has_room(),
         }
     }
 
     fn blocked(&self) -> Option<&str> {
-        match self {
-            AnySink::Amqp(sink) => sink.blocked(),
-            AnySink::Stream(sink) => sink.blocked(),
+        match &self.main {
+            Main::Amqp(sink) => sink.blocked(),
+            Main::Stream(sink) => sink.blocked(),
         }
     }
 
     async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
-        match self {
-            AnySink::Amqp(sink) => sink.settled(into).await,
-            AnySink::Stream(sink) => sink.settled(into).await,
+        let Some(aside) = self.aside.as_mut().filter(|aside| aside.is_in_use()) else {
+            return self.main.settled(into).await;
+        };
+        tokio::select! {
+            biased;
+            turned = aside.turn() => {
+                turned?;
+                aside.take_answers(into);
+                Ok(())
+            }
+            settled = self.main.settled(into) => settled,
         }
     }
 
     async fn close(self) {
-        match self {
-            AnySink::Amqp(sink) => sink.close().await,
-            AnySink::Stream(sink) => sink.close().await,
+        if let Some(aside) = self.aside {
+            aside.close().await;
+        }
+        match self.main {
+            Main::Amqp(sink) => sink.close().await,
+            Main::Stream(sink) => sink.close().await,
         }
     }
 }

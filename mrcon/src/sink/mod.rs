@@ -15,8 +15,8 @@ mod wire;
 
 pub use any::AnySink;
 
-use crate::envelope::Message;
-use crate::error::Result;
+use crate::envelope::{Cause, Letter, Message};
+use crate::error::{Error, ErrorKind, Result};
 use std::future::Future;
 
 /// What the broker said of a published message.
@@ -28,6 +28,8 @@ pub enum Outcome {
     Nacked,
     /// No queue would have got it; the broker's words.
     Returned(String),
+    /// It was put aside, and the dead-letter target has confirmed that.
+    SetAside,
 }
 
 /// An answer of the broker: to message `seq`, or with `multiple` to all up to it.
@@ -43,8 +45,8 @@ pub struct Settlement {
 
 /// Where messages go. One of the two places where tests inject faults.
 ///
-/// Numbers given to `publish` are consecutive. Settlements may come in any order; a message that
-/// is returned gets a `Returned` before any `Confirmed` that covers it.
+/// Numbers given to `publish` rise; those between them were put aside. Settlements may come in any order;
+/// a message that is returned gets a `Returned` before any `Confirmed` that covers it.
 pub trait Sink: Send {
     /// Whether a message of this collection can be published now.
     ///
@@ -62,6 +64,20 @@ pub trait Sink: Send {
     /// # Errors
     /// When the message cannot be expressed in the protocol.
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()>;
+
+    /// Puts an event aside as a dead letter, in the place of its message or after that was refused. When the
+    /// dead-letter target has confirmed it, there is a settlement of [`Outcome::SetAside`].
+    ///
+    /// # Errors
+    /// When there is no place for dead letters.
+    fn set_aside(&mut self, seq: u64, letter: Letter) -> Result<()> {
+        no_place(seq, &letter)
+    }
+
+    /// The largest body that the target takes, in bytes, if there is a limit.
+    fn max_message_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Whether more may be published now: `false` while the socket does not keep up.
     fn has_room(&self) -> bool;
@@ -81,4 +97,10 @@ pub trait Sink: Send {
 
     /// Takes leave of the broker, within a short deadline.
     fn close(self) -> impl Future<Output = ()> + Send;
+}
+
+fn no_place(seq: u64, letter: &Letter) -> Result<()> {
+    let cause = letter.cause().map_or("dead", Cause::as_str);
+    let text = format!("put event {seq} aside ({cause}): there is no dead-letter target");
+    Err(Error::new(ErrorKind::DeadLetterRefused, text))
 }

@@ -33,6 +33,8 @@ pub struct EventBatch {
     text_bytes: AtomicUsize,
     /// How many of its events came in fragments.
     joined: u64,
+    /// Names of the fields that its only event came without, because it is too large.
+    stripped: Option<&'static str>,
     /// This batch's part of the memory budget, given back when the batch is dropped.
     room: Option<Reservation>,
 }
@@ -118,6 +120,17 @@ impl EventBatch {
         self
     }
 
+    /// The same event, marked as read without these fields.
+    pub(super) fn stripped_of(mut self, names: &'static str) -> EventBatch {
+        self.stripped = Some(names);
+        self
+    }
+
+    /// Names of the fields that its only event came without, because it is too large.
+    pub(crate) fn stripped(&self) -> Option<&'static str> {
+        self.stripped
+    }
+
     /// The number of the page, if these are rows of a snapshot.
     pub(crate) fn page_number(&self) -> Option<u64> {
         self.page
@@ -134,6 +147,7 @@ impl EventBatch {
             idle_token,
             received_at: SystemTime::now(),
             joined: 0,
+            stripped: None,
             page: None,
             room: None,
         })

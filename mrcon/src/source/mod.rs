@@ -13,6 +13,7 @@ mod fragments;
 mod gate;
 mod images;
 pub(crate) mod pages;
+mod step;
 mod watch;
 
 pub use batch::EventBatch;
@@ -28,9 +29,12 @@ use futures_util::StreamExt;
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
+use step::{Again, Gait};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use watch::Way;
 
 /// A reply this large is likely to be followed by another: 1,000 events of 4 KiB.
 const MUCH_BYTES: usize = 4 << 20;
@@ -57,6 +61,8 @@ pub struct Watch<'a> {
     pub max_await: Duration,
     /// Whether there was an event over 16 MiB.
     pub met_large: bool,
+    /// Runs in a row that have lost their connection before anything came; counted here.
+    pub barren: &'a Arc<AtomicU32>,
 }
 
 /// An open change stream. Dropping it closes the cursor.
@@ -88,7 +94,11 @@ impl Source {
         if watch.watched.images().enable {
             images::enable(client, watch.watched).await?;
         }
-        let mut cursor = watch::open(client, watch, token).await?;
+        let (way, gait) = match watch.is_suspicious() {
+            true => (Way::Single, Gait::Single(watch.watched.batch_size)),
+            false => (Way::Whole, Gait::Whole),
+        };
+        let mut cursor = watch::open(client, watch, way, token).await?;
         let start = match watch::with_deadline(cursor.next()).await? {
             // The server was asked for no events yet, so this reply is small.
             Some(reply) => EventBatch::parse(reply.map_err(watch::reading_first)?)?
@@ -104,6 +114,10 @@ impl Source {
             account: Arc::clone(account),
             wrap: watch::reading_first,
             expects_much: false,
+            position: token.cloned().or_else(|| start.clone()),
+            gait,
+            suspicious: watch.is_suspicious(),
+            again: Box::new(Again::of(client, watch)),
         };
         let task = tokio::spawn(reader.read_ahead(sender));
         let first = None;
@@ -159,12 +173,22 @@ struct Reader {
     wrap: fn(mongodb::error::Error) -> Error,
     /// The last reply was large, so the next one is likely to be.
     expects_much: bool,
+    /// Behind the last event that was read.
+    position: Option<ResumeToken>,
+    gait: Gait,
+    /// Whether a connection that is lost now is taken for an event that is too large.
+    suspicious: bool,
+    again: Box<Again>,
 }
 
 impl Reader {
     async fn read_ahead(mut self, sender: mpsc::Sender<Result<SourceItem>>) {
+        let mut is_first = true;
         loop {
             let item = self.read().await;
+            let outcome = item.as_ref().map(|_| ()).map_err(Error::kind);
+            self.again.note(outcome, is_first);
+            is_first = false;
             let last = !matches!(item, Ok(SourceItem::Batch(_)));
             if sender.send(item).await.is_err() || last {
                 return;
@@ -174,6 +198,13 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<SourceItem> {
+        match self.read_plain().await {
+            Err(error) => Box::pin(self.step_over(error)).await,
+            read => read,
+        }
+    }
+
+    async fn read_plain(&mut self) -> Result<SourceItem> {
         // Before it is asked for: a large reply may be there as soon as the question is sent.
         let room = match self.expects_much {
             true => Some(self.account.reserve(gate::READ_BYTES).await),
@@ -186,6 +217,8 @@ impl Reader {
         };
         self.expects_much = batch.bytes() >= MUCH_BYTES;
         batch = self.fragments.join(batch)?;
+        self.note_position(&batch)?;
+        self.change_gait(batch.len()).await?;
         if batch.is_empty() {
             return Ok(SourceItem::Batch(Arc::new(batch)));
         }

@@ -6,13 +6,13 @@
 
 use super::{Watch, filter, fragments};
 use crate::checkpoint::token_document;
-use crate::config::{FullDocument, FullDocumentBeforeChange, Watched};
+use crate::config::{FullDocument, FullDocumentBeforeChange, OnPoison, Watched};
 use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use bson::{Bson, Document, doc};
-use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
+use mongodb::{Client, Database};
 use std::future::IntoFuture;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -20,6 +20,43 @@ use tokio::time::timeout;
 /// A reply that does not come within this time never will (half-open connection, frozen server).
 /// The driver's monitoring usually notices first, after 10 to 20 s.
 pub(super) const REPLY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How a stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As configured.
+    Whole,
+    /// One event at a time.
+    Single,
+    /// The same, without the fields that can be large.
+    WithoutLarge,
+    /// The same, with nothing but where an event stands and what it was.
+    HeadOnly,
+}
+
+impl Way {
+    /// What is taken away, or left, at the end of the pipeline.
+    fn stage(self) -> Option<Document> {
+        match self {
+            Way::Whole | Way::Single => None,
+            Way::WithoutLarge => Some(doc! {"$project": {
+                "fullDocument": 0, "fullDocumentBeforeChange": 0, "updateDescription": 0,
+            }}),
+            Way::HeadOnly => Some(doc! {"$project": {
+                "operationType": 1, "ns": 1, "clusterTime": 1, "wallTime": 1,
+            }}),
+        }
+    }
+
+    /// Names of the fields of a document's change that are not there.
+    pub(super) fn left_out(self) -> &'static str {
+        match self {
+            Way::Whole | Way::Single => "",
+            Way::WithoutLarge => "fullDocument,fullDocumentBeforeChange,updateDescription",
+            Way::HeadOnly => "documentKey,fullDocument,fullDocumentBeforeChange,updateDescription",
+        }
+    }
+}
 
 /// Opens the stream after `token`, or at the current time.
 ///
@@ -32,6 +69,7 @@ pub(super) const REPLY_DEADLINE: Duration = Duration::from_secs(60);
 pub(super) async fn open(
     client: &Client,
     watch: Watch<'_>,
+    way: Way,
     token: Option<&ResumeToken>,
 ) -> Result<RawBatchCursor> {
     let Watch { watched, scope, .. } = watch;
@@ -39,12 +77,10 @@ pub(super) async fn open(
     let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
     pipeline.extend(filter::stage(&database, scope).await);
     pipeline.extend(watched.pipeline.iter().cloned());
-    let wish = watched.split_large_events;
-    let splitting = with_deadline(fragments::stage(&database, wish, watch.met_large)).await?;
-    pipeline.extend(
-        splitting
-            .map_err(|error| Error::mongo(Phase::Open, "ask MongoDB for its version", error))?,
-    );
+    pipeline.extend(match way.stage() {
+        Some(stage) => Some(stage),
+        None => splitting(&database, watch).await?,
+    });
     let target = match scope.is_database() {
         true => Bson::Int32(1),
         false => Bson::String(watched.coll_name.clone()),
@@ -57,7 +93,10 @@ pub(super) async fn open(
     };
     let mut action = database
         .run_cursor_command(command)
-        .batch_size(watched.batch_size)
+        .batch_size(match way {
+            Way::Whole => watched.batch_size,
+            Way::Single | Way::WithoutLarge | Way::HeadOnly => 1,
+        })
         .max_time(watch.max_await);
     if let Some(criteria) = database.selection_criteria() {
         action = action.selection_criteria(criteria.clone());
@@ -68,14 +107,36 @@ pub(super) async fn open(
     })
 }
 
+/// The stage that has large events split, if there is to be one.
+async fn splitting(database: &Database, watch: Watch<'_>) -> Result<Option<Document>> {
+    let wish = watch.watched.split_large_events;
+    let stage = with_deadline(fragments::stage(database, wish, watch.met_large)).await?;
+    stage.map_err(|error| Error::mongo(Phase::Open, "ask MongoDB for its version", error))
+}
+
 fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
     let mut stage = Document::new();
     let images = watched.images();
-    if images.full_document != FullDocument::Default {
-        stage.insert("fullDocument", images.full_document.as_str());
+    // What is not to stop at a missing image looks for it itself: MongoDB would end the stream there.
+    let stops = watched.on_poison == OnPoison::Halt;
+    match images.full_document {
+        FullDocument::Default => {}
+        FullDocument::Required if !stops => {
+            stage.insert("fullDocument", FullDocument::WhenAvailable.as_str());
+        }
+        other => {
+            stage.insert("fullDocument", other.as_str());
+        }
     }
-    if images.before_change != FullDocumentBeforeChange::Off {
-        stage.insert("fullDocumentBeforeChange", images.before_change.as_str());
+    match images.before_change {
+        FullDocumentBeforeChange::Off => {}
+        FullDocumentBeforeChange::Required if !stops => {
+            let when_available = FullDocumentBeforeChange::WhenAvailable.as_str();
+            stage.insert("fullDocumentBeforeChange", when_available);
+        }
+        other => {
+            stage.insert("fullDocumentBeforeChange", other.as_str());
+        }
     }
     // `startAfter` and not `resumeAfter`: it also takes the token of an invalidate event.
     if let Some(token) = token {

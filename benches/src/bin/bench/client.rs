@@ -46,6 +46,10 @@ impl<S: Sink> Client for Bare<S> {
             key: Some(KEY),
             route: Some(KEY.as_bytes()),
             lossy: false,
+            content_encoding: None,
+            stripped: None,
+            image_missing: None,
+            undelivered: None,
             trace: None,
         };
         self.0

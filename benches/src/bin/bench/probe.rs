@@ -197,8 +197,7 @@ impl Probe {
         }
         let connections = AmqpConnections::new(servers.rabbitmq.clone(), &names, None);
         let sink = AmqpSink::connect(&Arc::new(connections), 0, &target, None).await;
-        self.pump(Bare(sink.map_err(lost)?.starting_at(1)), events)
-            .await
+        self.pump(Bare(sink.map_err(lost)?), events).await
     }
 
     async fn read(&self, servers: &Servers) -> Result<Measured> {
@@ -318,7 +317,7 @@ fn settle(window: &mut ConfirmWindow<()>, answers: &mut Vec<Settlement>) -> Resu
     for answer in answers.drain(..) {
         match answer.outcome {
             Outcome::Confirmed => window.confirm(answer.seq, answer.multiple),
-            Outcome::Nacked | Outcome::Returned(_) => {
+            Outcome::Nacked | Outcome::Returned(_) | Outcome::SetAside => {
                 return Err(Failure::new(
                     "RabbitMQ refused a message",
                     "look at its log",

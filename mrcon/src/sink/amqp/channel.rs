@@ -38,6 +38,11 @@ impl Channel {
         self.port.limits().frame_max
     }
 
+    /// The largest message that the broker takes, in bytes, unless it is configured otherwise.
+    pub(super) fn max_message_bytes(&self) -> u64 {
+        self.port.limits().max_message_bytes
+    }
+
     /// The buffer of what is to be sent; [`Channel::turn`] hands it over. Whole frames only.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
         self.port.out()

@@ -21,16 +21,24 @@ pub(super) struct Limits {
     pub(super) frame_max: usize,
     /// Highest channel number.
     pub(super) channel_max: u16,
+    /// Largest message in bytes that a broker of this version takes, unless it is configured otherwise; it
+    /// does not tell.
+    pub(super) max_message_bytes: u64,
 }
+
+/// `max_message_size` of RabbitMQ 4.
+const MAX_MESSAGE_BYTES: u64 = 16 << 20;
+/// The same of RabbitMQ 3.
+const OLD_MAX_MESSAGE_BYTES: u64 = 128 << 20;
 
 /// Opens the connection; `name` is shown in RabbitMQ's management.
 pub(super) async fn open(wire: &mut Wire, uri: &AmqpUri, name: &str) -> Result<Limits> {
     let context = format!("log in to {uri}");
     wire.output().buffer().extend_from_slice(PROTOCOL_HEADER);
-    match answer(wire, &context).await? {
-        AMQPClass::Connection(Method::Start(_)) => {}
+    let max_message_bytes = match answer(wire, &context).await? {
+        AMQPClass::Connection(Method::Start(start)) => max_message_bytes(&start),
         other => return Err(frames::unexpected(&context, &other)),
-    }
+    };
     send(wire, Method::StartOk(start_ok(uri, name)));
     let tune = match answer(wire, &context).await? {
         AMQPClass::Connection(Method::Tune(tune)) => tune,
@@ -45,6 +53,7 @@ pub(super) async fn open(wire: &mut Wire, uri: &AmqpUri, name: &str) -> Result<L
                 0 => u16::MAX,
                 limit => limit,
             },
+            max_message_bytes,
         },
     );
     wire.keep_alive(Duration::from_secs(heartbeat.into()), frames::HEARTBEAT);
@@ -54,6 +63,18 @@ pub(super) async fn open(wire: &mut Wire, uri: &AmqpUri, name: &str) -> Result<L
     match answer(wire, &context).await? {
         AMQPClass::Connection(Method::OpenOk(_)) => Ok(limits),
         other => Err(frames::unexpected(&context, &other)),
+    }
+}
+
+/// What is not RabbitMQ 3 is taken for newer.
+fn max_message_bytes(start: &connection::Start) -> u64 {
+    let version = match start.server_properties.inner().get("version") {
+        Some(AMQPValue::LongString(version)) => version.as_bytes(),
+        _ => b"",
+    };
+    match version.starts_with(b"3.") {
+        true => OLD_MAX_MESSAGE_BYTES,
+        false => MAX_MESSAGE_BYTES,
     }
 }
 

@@ -5,14 +5,17 @@
 //! on the wire, so a return is matched to its own message. Connectors may share a connection
 //! ([`AmqpConnections`]); a channel that fails ends no other.
 
+mod aside;
 mod channel;
 mod frames;
 mod handshake;
 mod protocol;
 mod publish;
 mod routes;
+mod tags;
 mod topology;
 
+pub(crate) use aside::{Aside, DeadLetterBox};
 pub(crate) use publish::Publisher;
 pub(crate) use routes::{QueueNames, Routes};
 
@@ -33,6 +36,7 @@ use protocol::Amqp;
 use routes::Place;
 use std::sync::Arc;
 use std::time::Duration;
+use tags::Tags;
 use tokio::time::timeout;
 
 /// Bytes waiting for the socket above which the connector encodes no further: a few turns' worth.
@@ -70,8 +74,8 @@ impl AmqpConnections {
 pub struct AmqpSink {
     channel: Channel,
     targets: Targets,
-    /// Seq of the message with delivery tag 0: tags count from 1 on each channel.
-    base: u64,
+    tags: Tags,
+    max_message_bytes: Option<u64>,
     returning: Option<Returning>,
 }
 
@@ -134,10 +138,14 @@ impl AmqpSink {
                     "turn publisher confirms on",
                 )
                 .await?;
+            let limit = target
+                .max_message_bytes
+                .unwrap_or(channel.max_message_bytes());
             Ok(AmqpSink {
                 channel,
                 targets,
-                base: 0,
+                tags: Tags::default(),
+                max_message_bytes: Some(limit),
                 returning: None,
             })
         };
@@ -152,19 +160,13 @@ impl AmqpSink {
             })
     }
 
-    /// The sink whose first message will have the number `next_seq`.
-    pub fn starting_at(mut self, next_seq: u64) -> AmqpSink {
-        self.base = next_seq - 1;
-        self
-    }
-
     fn on_frame(&mut self, frame: AMQPFrame, into: &mut Vec<Settlement>) -> Result<()> {
         match frame {
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Ack(ack))) => {
-                into.push(self.settlement(ack.delivery_tag, ack.multiple, Outcome::Confirmed));
+                self.settle(ack.delivery_tag, ack.multiple, Outcome::Confirmed, into);
             }
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Nack(nack))) => {
-                into.push(self.settlement(nack.delivery_tag, nack.multiple, Outcome::Nacked));
+                self.settle(nack.delivery_tag, nack.multiple, Outcome::Nacked, into);
             }
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Return(returned))) => {
                 let reason = format!("{} {}", returned.reply_code, returned.reply_text);
@@ -192,11 +194,17 @@ impl AmqpSink {
         Ok(())
     }
 
-    fn settlement(&self, tag: u64, multiple: bool, outcome: Outcome) -> Settlement {
-        Settlement {
-            seq: self.base + tag,
-            multiple,
-            outcome,
+    fn settle(&mut self, tag: u64, multiple: bool, outcome: Outcome, into: &mut Vec<Settlement>) {
+        // A tag of nothing that was published counts for nothing.
+        if let Some(seq) = self.tags.seq_of(tag) {
+            into.push(Settlement {
+                seq,
+                multiple,
+                outcome,
+            });
+        }
+        if multiple {
+            self.tags.settled_up_to(tag);
         }
     }
 
@@ -236,7 +244,13 @@ impl Sink for AmqpSink {
             Targets::One(publisher) => publisher,
             Targets::Many(routes) => routes.publisher(),
         };
-        publisher.write(self.channel.out(), seq, message)
+        publisher.write(self.channel.out(), seq, message)?;
+        self.tags.published(seq);
+        Ok(())
+    }
+
+    fn max_message_bytes(&self) -> Option<u64> {
+        self.max_message_bytes
     }
 
     fn has_room(&self) -> bool {

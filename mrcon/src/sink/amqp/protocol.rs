@@ -143,6 +143,7 @@ mod tests {
         Link::scripted(Limits {
             frame_max: 4096,
             channel_max: 2,
+            max_message_bytes: 1 << 20,
         })
     }
 

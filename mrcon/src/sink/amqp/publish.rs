@@ -5,7 +5,7 @@
 
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sink::headers::{self, APP_ID, LOSSY, SEQ, TRACEPARENT};
+use crate::sink::headers::{self, APP_ID, DEAD_AT, LOSSY, SEQ, TRACEPARENT};
 use bytes::BufMut;
 
 const FRAME_METHOD: u8 = 1;
@@ -23,6 +23,7 @@ const PERSISTENT: u8 = 2;
 /// Which properties follow, highest bit first (AMQP 0.9.1, 4.2.6.1).
 mod flags {
     pub(super) const CONTENT_TYPE: u16 = 1 << 15;
+    pub(super) const CONTENT_ENCODING: u16 = 1 << 14;
     pub(super) const HEADERS: u16 = 1 << 13;
     pub(super) const DELIVERY_MODE: u16 = 1 << 12;
     pub(super) const MESSAGE_ID: u16 = 1 << 7;
@@ -85,21 +86,11 @@ impl Publisher {
         out.put_u16(CLASS_BASIC);
         out.put_u16(0); // weight
         out.put_u64(message.body.len() as u64);
-        let timestamp_flag = if message.timestamp.is_some() {
-            flags::TIMESTAMP
-        } else {
-            0
-        };
-        out.put_u16(
-            flags::CONTENT_TYPE
-                | flags::HEADERS
-                | flags::DELIVERY_MODE
-                | flags::MESSAGE_ID
-                | timestamp_flag
-                | flags::TYPE
-                | flags::APP_ID,
-        );
+        out.put_u16(flags_of(message));
         put_short_string(out, message.content_type)?;
+        if let Some(encoding) = message.content_encoding {
+            put_short_string(out, encoding)?;
+        }
         put_headers(out, seq, message);
         out.put_u8(PERSISTENT);
         put_short_string(out, &message.id)?;
@@ -120,6 +111,19 @@ impl Publisher {
         end_frame(out, begin);
         Ok(())
     }
+}
+
+fn flags_of(message: &Message<'_>) -> u16 {
+    let always = flags::CONTENT_TYPE
+        | flags::HEADERS
+        | flags::DELIVERY_MODE
+        | flags::MESSAGE_ID
+        | flags::TYPE
+        | flags::APP_ID;
+    let encoding = message
+        .content_encoding
+        .map_or(0, |_| flags::CONTENT_ENCODING);
+    always | encoding | message.timestamp.map_or(0, |_| flags::TIMESTAMP)
 }
 
 fn put_headers(out: &mut Vec<u8>, seq: u64, message: &Message<'_>) {
@@ -145,6 +149,11 @@ fn put_headers(out: &mut Vec<u8>, seq: u64, message: &Message<'_>) {
         put_header_name(out, LOSSY);
         out.put_u8(b't');
         out.put_u8(1);
+    }
+    if let Some(why) = message.undelivered {
+        put_header_name(out, DEAD_AT);
+        out.put_u8(b'l');
+        out.put_i64(why.at_millis);
     }
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
@@ -188,7 +197,7 @@ fn end_frame(out: &mut Vec<u8>, begin: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::sample as message;
+    use crate::envelope::{Cause, Undelivered, sample as message};
     use crate::sink::headers::MAX_KEY_BYTES;
     use amq_protocol::frame::{AMQPFrame, parse_frame};
     use amq_protocol::protocol::AMQPClass;
@@ -307,6 +316,49 @@ mod tests {
         assert_eq!(headers.len(), 7);
         let text = format!("{trace:?}");
         assert_eq!(headers["traceparent"], AMQPValue::LongString(text.into()));
+    }
+
+    #[test]
+    fn dead_letter_does_not_say_why_it_is_one() {
+        let why = Undelivered {
+            cause: Cause::Unroutable,
+            detail: "312 NO_ROUTE".into(),
+            exchange: String::new(),
+            routing_key: "orders".into(),
+            token: Some("{}".into()),
+            at_millis: 1_700_000_000_123,
+        };
+        let message = Message {
+            undelivered: Some(&why),
+            stripped: Some("fullDocument"),
+            content_encoding: Some("gzip"),
+            ..message(&[])
+        };
+        let AMQPFrame::Header(_, header) = &frames(&message, 4096)[1] else {
+            panic!()
+        };
+        let encoding = header.properties.content_encoding();
+        assert_eq!(encoding.as_ref().unwrap().as_str(), "gzip");
+        assert_eq!(
+            header.properties.message_id().as_ref().unwrap().as_str(),
+            "8265"
+        );
+        let headers = header.properties.headers().as_ref().unwrap().inner();
+        for (name, text) in [
+            ("x-mrcon-dead-reason", "unroutable"),
+            ("x-mrcon-dead-cause", "312 NO_ROUTE"),
+            ("x-mrcon-dead-exchange", ""),
+            ("x-mrcon-dead-routing-key", "orders"),
+            ("x-mrcon-token", "{}"),
+            ("x-mrcon-stripped", "fullDocument"),
+        ] {
+            assert_eq!(headers[name], AMQPValue::LongString(text.into()), "{name}");
+        }
+        assert_eq!(
+            headers["x-mrcon-dead-at"],
+            AMQPValue::LongLongInt(1_700_000_000_123)
+        );
+        assert_eq!(headers.len(), 12);
     }
 
     #[test]

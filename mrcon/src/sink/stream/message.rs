@@ -63,8 +63,12 @@ fn put_properties(out: &mut Vec<u8>, message: &Message<'_>) -> u32 {
     // User id, to, subject, reply-to, correlation id.
     out.put_bytes(code::NULL, 5);
     put(out, code::SYMBOL, message.content_type.as_bytes());
-    // Content encoding, expiry.
-    out.put_bytes(code::NULL, 2);
+    match message.content_encoding {
+        Some(encoding) => put(out, code::SYMBOL, encoding.as_bytes()),
+        None => out.put_u8(code::NULL),
+    }
+    // Expiry.
+    out.put_u8(code::NULL);
     match message.timestamp {
         Some(seconds) => {
             out.put_u8(code::TIMESTAMP);

@@ -30,6 +30,7 @@ use bytes::BufMut;
 use command::{Frame, SIZE_BYTES};
 use protocol::Streams;
 use seat::Seat;
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::timeout;
 use topology::Topology;
@@ -73,6 +74,7 @@ impl StreamConnections {
 pub struct StreamLink {
     seat: Seat,
     topology: Topology,
+    max_message_bytes: Option<u64>,
     /// How long the rest of the opening may take.
     limit: Duration,
 }
@@ -108,6 +110,7 @@ impl StreamLink {
         Ok(StreamLink {
             seat,
             topology,
+            max_message_bytes: target.max_message_bytes,
             limit,
         })
     }
@@ -146,6 +149,9 @@ impl StreamLink {
             seat: self.seat,
             gathered: 0,
             confirmed_to: next_seq - 1,
+            last_seq: next_seq - 1,
+            skipped: VecDeque::new(),
+            max_message_bytes: self.max_message_bytes,
         };
         Ok((sink, last))
     }
@@ -174,6 +180,11 @@ pub struct StreamSink {
     frame_max: Option<usize>,
     /// Every id up to this one is confirmed; others above it may be.
     confirmed_to: u64,
+    last_seq: u64,
+    /// Numbers above `confirmed_to` that were not published, in order: those events were put aside.
+    skipped: VecDeque<u64>,
+    /// As configured: the protocol has no limit of its own.
+    max_message_bytes: Option<u64>,
 }
 
 /// The publisher of one stream, with the frame that it gathers messages in.
@@ -248,6 +259,7 @@ impl StreamSink {
                 let alone = self.publishers.len() == 1;
                 for _ in 0..frame.fields.u32()? {
                     let id = frame.fields.u64()?;
+                    step_over(&mut self.confirmed_to, &mut self.skipped);
                     note_confirm(&mut self.confirmed_to, alone, id, into);
                 }
                 Ok(())
@@ -260,6 +272,14 @@ impl StreamSink {
             }
             _ => self.seat.on_notice(frame, "publish"),
         }
+    }
+}
+
+/// Moves over numbers that the broker never heard of.
+fn step_over(confirmed_to: &mut u64, skipped: &mut VecDeque<u64>) {
+    while skipped.front() == Some(&(*confirmed_to + 1)) {
+        skipped.pop_front();
+        *confirmed_to += 1;
     }
 }
 
@@ -312,10 +332,18 @@ impl Sink for StreamSink {
         }
         let after = publisher.frame.len();
         self.gathered += after - before;
+        if self.publishers.len() == 1 {
+            self.skipped.extend(self.last_seq + 1..seq);
+        }
+        self.last_seq = seq;
         if after >= self.full_frame {
             self.send(index);
         }
         Ok(())
+    }
+
+    fn max_message_bytes(&self) -> Option<u64> {
+        self.max_message_bytes
     }
 
     fn has_room(&self) -> bool {
@@ -385,6 +413,19 @@ mod tests {
             settled(0, false, &[1, 2, 4]),
             [(1, false), (2, false), (4, false)]
         );
+    }
+
+    #[test]
+    fn confirms_behind_an_event_that_was_put_aside_count_one_by_one() {
+        let (mut confirmed_to, mut skipped) = (0, VecDeque::from([1, 2, 4]));
+        let mut into = Vec::new();
+        for id in [3, 5, 6] {
+            step_over(&mut confirmed_to, &mut skipped);
+            note_confirm(&mut confirmed_to, true, id, &mut into);
+        }
+        let multiple = |settlement: &Settlement| settlement.multiple;
+        assert!(into.iter().all(multiple), "{into:?}");
+        assert_eq!((confirmed_to, skipped.len()), (6, 0));
     }
 
     #[test]

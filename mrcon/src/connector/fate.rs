@@ -1,0 +1,343 @@
+//! What becomes of an event: its message, another one in its place, or a dead letter.
+//!
+//! Nearly every event becomes its message, without a copy. Everything else is rare, and may cost
+//! what it costs. Pure: it goes by the configuration alone, so an event has the same fate in every
+//! run.
+
+use crate::config::{
+    CollectionConfig, DATABASE_EVENTS, FullDocument, FullDocumentBeforeChange, OnNack, OnOversize,
+    OnPoison, OnUnroutable, TargetName,
+};
+use crate::envelope::{
+    Cause, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Scratch, Undelivered,
+    gzip, only, without,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{ChangeEvent, EventError, MissingImages};
+use bson::RawDocument;
+
+/// What to do with events that cannot go their way.
+#[derive(Debug, Clone)]
+pub(crate) struct Policies {
+    pub(crate) on_poison: OnPoison,
+    pub(crate) on_too_large: OnPoison,
+    pub(crate) on_oversize: OnOversize,
+    pub(crate) on_unroutable: OnUnroutable,
+    pub(crate) on_nack: OnNack,
+    /// Whether there is a place for dead letters.
+    has_dead_letters: bool,
+    /// Images without which an event is not as it was asked for.
+    required: MissingImages,
+    destination: Destination,
+}
+
+const TOO_LARGE: &str = "the change event exceeds 16 MiB and cannot be read as it is";
+const NO_IMAGE: &str = "a required image does not exist";
+
+/// Where messages are for, to be told in a dead letter.
+#[derive(Debug, Clone)]
+enum Destination {
+    One(String),
+    PerCollection(TargetName),
+}
+
+impl Policies {
+    pub(crate) fn of(config: &CollectionConfig) -> Policies {
+        let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
+        let (name, images) = (&rabbitmq.stream_name, watched.images());
+        let destination = match TargetName::parse(name) {
+            Ok(target) if watched.is_database() => Destination::PerCollection(target),
+            _ => Destination::One(name.clone()),
+        };
+        Policies {
+            on_poison: watched.on_poison,
+            on_too_large: watched.on_too_large,
+            on_oversize: rabbitmq.on_oversize,
+            on_unroutable: rabbitmq.on_unroutable,
+            on_nack: rabbitmq.on_nack,
+            has_dead_letters: config.has_dead_letters(),
+            required: MissingImages {
+                full_document: images.full_document == FullDocument::Required,
+                before_change: images.before_change == FullDocumentBeforeChange::Required,
+            },
+            destination,
+        }
+    }
+
+    /// Whether the event lacks an image that is required.
+    fn requires(&self, event: &ChangeEvent<'_>) -> bool {
+        let (required, missing) = (self.required, event.missing_images);
+        (required.full_document && missing.full_document)
+            || (required.before_change && missing.before_change)
+    }
+
+    fn place_of(&self, event: &ChangeEvent<'_>) -> (String, String) {
+        let routing_key = match &self.destination {
+            Destination::One(name) => name.clone(),
+            Destination::PerCollection(name) => name.of(
+                event.db.unwrap_or_default(),
+                event.coll.unwrap_or(DATABASE_EVENTS),
+            ),
+        };
+        (String::new(), routing_key)
+    }
+}
+
+/// What becomes of one event.
+#[derive(Debug)]
+pub(super) enum Fate<'a> {
+    /// This message.
+    Goes(Message<'a>),
+    /// This message in its place.
+    Instead(Box<Letter>),
+    /// A dead letter.
+    Aside(Box<Letter>),
+}
+
+/// Decides on events of one connector.
+pub(super) struct Judge<'a> {
+    pub(super) policies: &'a Policies,
+    pub(super) envelope: &'a Envelope,
+    /// The largest body that the target takes, in bytes.
+    pub(super) limit: u64,
+}
+
+impl Judge<'_> {
+    /// What becomes of event `seq`.
+    ///
+    /// # Errors
+    /// What the configuration does not say how to go on from.
+    pub(super) fn fate<'e>(
+        &self,
+        seq: u64,
+        event: &ChangeEvent<'e>,
+        stripped: Option<&'static str>,
+        scratch: &'e mut Scratch,
+    ) -> Result<Fate<'e>> {
+        let message = match self.envelope.message(event, scratch) {
+            Ok(message) => message,
+            Err(error) => {
+                let error = malformed(seq, &error);
+                return self.poisoned(event, Cause::Unencodable, error);
+            }
+        };
+        let lacks_image =
+            event.missing_images != MissingImages::default() && self.policies.requires(event);
+        let is_whole = stripped.is_none() && !lacks_image;
+        if is_whole && message.body.len() as u64 <= self.limit {
+            return Ok(Fate::Goes(message));
+        }
+        let message = Message {
+            stripped,
+            ..message
+        };
+        let wrongs = [
+            (stripped.is_some(), self.policies.on_too_large, TOO_LARGE),
+            (lacks_image, self.policies.on_poison, NO_IMAGE),
+        ];
+        for (wrong, policy, detail) in wrongs {
+            if wrong && policy == OnPoison::DeadLetter {
+                return self.letter(event, &message, Cause::Unreadable, detail.to_owned());
+            }
+        }
+        match message.body.len() as u64 <= self.limit {
+            true => Ok(Fate::Goes(message)),
+            false => self.oversized(seq, event, &message),
+        }
+    }
+
+    /// What becomes of an event of which only the position can be read.
+    pub(super) fn unreadable(
+        &self,
+        seq: u64,
+        raw: &RawDocument,
+        why: EventError,
+    ) -> Result<Fate<'static>> {
+        let error = malformed(seq, &why);
+        match ChangeEvent::position_only(raw) {
+            Ok(event) => self.poisoned(&event, Cause::Unreadable, error),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// The dead letter of an event that the broker did not take.
+    pub(super) fn refused(
+        &self,
+        seq: u64,
+        raw: &RawDocument,
+        cause: Cause,
+        detail: String,
+    ) -> Result<Letter> {
+        let event = ChangeEvent::parse(raw).map_err(|error| malformed(seq, &error))?;
+        let mut scratch = Scratch::default();
+        let message = self.envelope.message(&event, &mut scratch);
+        let message = message.map_err(|error| malformed(seq, &error))?;
+        self.dead(&event, &message, cause, detail)
+    }
+
+    /// An event that makes no message: its BSON is put aside, or the connector stops.
+    fn poisoned(
+        &self,
+        event: &ChangeEvent<'_>,
+        cause: Cause,
+        error: Error,
+    ) -> Result<Fate<'static>> {
+        if self.policies.on_poison != OnPoison::DeadLetter {
+            return Err(error);
+        }
+        let Ok((body, names)) = self.bson_within(event.raw) else {
+            return Err(error);
+        };
+        let Ok(why) = self.why(event, cause, error.chain()) else {
+            return Err(error);
+        };
+        let letter = Letter::of_bson(event, body).stripped_of(&names);
+        Ok(Fate::Aside(Box::new(letter.undelivered(why))))
+    }
+
+    fn oversized(
+        &self,
+        seq: u64,
+        event: &ChangeEvent<'_>,
+        message: &Message<'_>,
+    ) -> Result<Fate<'static>> {
+        let bytes = message.body.len();
+        let smaller = match self.policies.on_oversize {
+            OnOversize::Halt | OnOversize::DeadLetter => None,
+            OnOversize::Compress => {
+                let packed = gzip(message.body);
+                self.fits(packed.len())
+                    .then(|| Letter::of(&bodiless(message)).with_body(packed, Some("gzip")))
+            }
+            OnOversize::StripImages => self.without_images(seq, event, message)?,
+        };
+        if let Some(letter) = smaller {
+            return Ok(Fate::Instead(Box::new(letter)));
+        }
+        let limit = self.limit;
+        let what = match self.policies.on_oversize {
+            OnOversize::Halt | OnOversize::DeadLetter => "",
+            OnOversize::Compress => ", and compressed it is still too large",
+            OnOversize::StripImages => ", and without images it is still too large",
+        };
+        let detail = format!("its message has {bytes} bytes, {limit} are allowed{what}");
+        let stops = self.policies.on_oversize == OnOversize::Halt;
+        if stops || !self.policies.has_dead_letters {
+            let text = format!("publish event {seq}: {detail}");
+            return Err(Error::new(ErrorKind::MessageTooLarge, text));
+        }
+        self.letter(event, message, Cause::Oversized, detail)
+    }
+
+    /// The message without one image, or without both, if that makes it small enough.
+    fn without_images(
+        &self,
+        seq: u64,
+        event: &ChangeEvent<'_>,
+        message: &Message<'_>,
+    ) -> Result<Option<Letter>> {
+        for count in 1..=IMAGES.len() {
+            let wrong = |error| malformed(seq, &error);
+            let (rest, names) = without(event.raw, &IMAGES[..count]).map_err(wrong)?;
+            if !names.is_empty()
+                && let Some(letter) = self.smaller(message, &rest, &names)
+            {
+                return Ok(Some(letter));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The message with the text of `rest`, if that fits.
+    fn smaller(&self, message: &Message<'_>, rest: &RawDocument, names: &[&str]) -> Option<Letter> {
+        let body = self.envelope.body(rest).ok()?;
+        self.fits(body.len()).then(|| {
+            Letter::of(&bodiless(message))
+                .with_body(body, None)
+                .stripped_of(names)
+        })
+    }
+
+    fn letter(
+        &self,
+        event: &ChangeEvent<'_>,
+        message: &Message<'_>,
+        cause: Cause,
+        detail: String,
+    ) -> Result<Fate<'static>> {
+        let letter = self.dead(event, message, cause, detail)?;
+        Ok(Fate::Aside(Box::new(letter)))
+    }
+
+    /// As much of the event as fits, as a dead letter.
+    fn dead(
+        &self,
+        event: &ChangeEvent<'_>,
+        message: &Message<'_>,
+        cause: Cause,
+        detail: String,
+    ) -> Result<Letter> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Encode, "write a dead letter").with_source(error.to_string())
+        };
+        let why = self.why(event, cause, detail)?;
+        if self.fits(message.body.len()) {
+            return Ok(Letter::of(message).undelivered(why));
+        }
+        let (rest, names) = without(event.raw, &LARGE_FIELDS).map_err(|error| wrong(&error))?;
+        let letter = match self.smaller(message, &rest, &names) {
+            Some(letter) => letter,
+            None => {
+                let head = only(event.raw, &HEAD_FIELDS).map_err(|error| wrong(&error))?;
+                let body = self.envelope.body(&head).map_err(|error| wrong(&error))?;
+                let letter = Letter::of(&bodiless(message)).with_body(body, None);
+                letter
+                    .stripped_of(&names)
+                    .stripped_of(&["_id", "documentKey"])
+            }
+        };
+        Ok(letter.undelivered(why))
+    }
+
+    /// As much of the event's BSON as fits, and the names of what is left out.
+    fn bson_within(
+        &self,
+        raw: &RawDocument,
+    ) -> Result<(Vec<u8>, Vec<&'static str>), crate::elements::Malformed> {
+        if self.fits(raw.as_bytes().len()) {
+            return Ok((raw.as_bytes().to_vec(), Vec::new()));
+        }
+        let (rest, names) = without(raw, &LARGE_FIELDS)?;
+        if self.fits(rest.as_bytes().len()) {
+            return Ok((rest.into_bytes(), names));
+        }
+        let head = only(raw, &HEAD_FIELDS)?;
+        Ok((
+            head.into_bytes(),
+            [&names[..], &["_id", "documentKey"]].concat(),
+        ))
+    }
+
+    fn why(&self, event: &ChangeEvent<'_>, cause: Cause, detail: String) -> Result<Undelivered> {
+        let place = self.policies.place_of(event);
+        Undelivered::new(cause, detail, event, place).map_err(|error| {
+            Error::new(ErrorKind::Encode, "write a dead letter").with_source(error)
+        })
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.limit
+    }
+}
+
+/// The message with nothing in it, for another body.
+fn bodiless<'a>(message: &Message<'a>) -> Message<'a> {
+    Message {
+        body: b"",
+        ..message.clone()
+    }
+}
+
+fn malformed(seq: u64, error: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Encode, format!("encode event {seq}")).with_source(error.to_string())
+}
