@@ -12,6 +12,7 @@
 #[path = "../e2e/common/mod.rs"]
 mod common;
 
+mod frames;
 mod harness;
 mod servers;
 mod trial;

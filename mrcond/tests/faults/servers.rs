@@ -6,6 +6,7 @@ use crate::common::proxy::Proxy;
 use crate::common::rabbit::Broker;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, eventually};
+use crate::frames::{FrameProxy, Protocol};
 use bson::doc;
 use mongodb::Client;
 use std::net::SocketAddr;
@@ -86,9 +87,22 @@ impl ProxiedMongo {
 
 /// A proxy before a broker, and the URI that leads there.
 pub(crate) fn proxy_before(broker: &Broker) -> (Proxy, String) {
-    let port = port_of(&broker.uri);
+    proxied(&broker.uri)
+}
+
+/// A proxy before the server of this URI, and the URI that leads there.
+pub(crate) fn proxied(uri: &str) -> (Proxy, String) {
+    let port = port_of(uri);
     let proxy = Proxy::before(local(u64::from(port)));
-    let uri = proxy.uri(&broker.uri, port);
+    let uri = proxy.uri(uri, port);
+    (proxy, uri)
+}
+
+/// A proxy that knows frames before the server of this URI, and the URI that leads there.
+pub(crate) async fn framed(uri: &str, protocol: Protocol) -> (FrameProxy, String) {
+    let port = port_of(uri);
+    let proxy = FrameProxy::before(local(u64::from(port)), protocol).await;
+    let uri = uri.replace(&format!(":{port}"), &format!(":{}", proxy.address.port()));
     (proxy, uri)
 }
 

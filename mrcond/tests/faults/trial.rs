@@ -15,6 +15,7 @@ use crate::common::mongo::Mongo;
 use crate::common::oracle::{AT_LEAST_ONCE, Order, Rules};
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
+use crate::common::stream;
 use crate::harness::{Case, Figures};
 use crate::writer::{Writer, Written};
 use bson::{Document, doc};
@@ -33,6 +34,12 @@ pub(crate) struct Trial {
     pub(crate) uris: Uris,
     /// More of the configuration than the entry.
     pub(crate) configure: fn(Config) -> Config,
+    /// Further entries, of which the scenario judges itself what becomes of them.
+    pub(crate) others: Vec<Entry>,
+    /// Who consumes meanwhile; otherwise the queue is read at the end.
+    pub(crate) consumer: Option<Collector>,
+    /// What earlier consumers have got.
+    pub(crate) taken: Vec<Delivery>,
     daemon: Option<Daemon>,
     writer: Option<Writer>,
     written: Option<Written>,
@@ -72,6 +79,9 @@ impl Trial {
             uris: rig.uris(),
             rig,
             configure: |config| config,
+            others: Vec::new(),
+            consumer: None,
+            taken: Vec::new(),
             daemon: None,
             writer: None,
             written: None,
@@ -97,7 +107,8 @@ impl Trial {
 
     /// Starts the daemon, which may not get ready.
     pub(crate) fn spawn(&mut self) {
-        let config = (self.configure)(Config::new([self.entry.clone()]));
+        let entries = [&[self.entry.clone()], &self.others[..]].concat();
+        let config = (self.configure)(Config::new(entries));
         self.daemon = Some(Daemon::spawn(&config, &self.uris));
     }
 
@@ -179,6 +190,26 @@ impl Trial {
         written.unwrap_or_else(|| unreachable!("the scenario has written"))
     }
 
+    /// Waits until `/health` names the connector and has all these words in its line.
+    pub(crate) async fn unhealthy(&self, words: &[&str]) -> String {
+        let name = self.name();
+        let words: Vec<&str> = [&[name.as_str()], words].concat();
+        self.daemon().unhealthy(&words).await
+    }
+
+    /// Waits until `/status` of the connector satisfies `condition`.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        self.daemon().until(&self.name(), what, condition).await
+    }
+
+    /// Waits until so many more events are confirmed than now.
+    pub(crate) async fn confirms(&self, more: u64) {
+        let before = confirmed(&self.connector().await);
+        let what = format!("confirms {more} more events");
+        self.until(&what, |now| confirmed(now) >= before + more)
+            .await;
+    }
+
     /// Whether the connector was ever restarted, and by what: `reason` of the counter, or all.
     pub(crate) async fn restarts(&self, reason: Option<&str>) -> f64 {
         let labels: Vec<(&str, &str)> = reason
@@ -195,9 +226,12 @@ impl Trial {
         let truth = self.rig.truth().await;
         self.daemon().confirmed(&self.name(), truth.len()).await;
         self.daemon().healthy().await;
-        let deliveries = Collector::drain(&self.rig.broker, &self.rig.name).await;
+        let deliveries = self.deliveries().await;
         // First the writer's word, which explains more than the change stream's.
-        let lost = written.lost(&deliveries);
+        let lost = match allowed.order {
+            Order::First | Order::FirstOnly => written.lost(&deliveries),
+            Order::Last | Order::Any => written.lost(&by_seq(deliveries.clone())),
+        };
         let lost = lost.unwrap_or_else(|complaint| panic!("{complaint}"));
         assert_eq!(lost, 0, "events lost, of {}", written.events());
         assert_eq!(
@@ -227,6 +261,23 @@ impl Trial {
         }
     }
 
+    /// Everything that consumers got, in order.
+    async fn deliveries(&mut self) -> Vec<Delivery> {
+        let (broker, queue) = (&self.rig.broker, &self.rig.name);
+        let rest = match self.consumer.take() {
+            Some(consumer) => consumer.finish().await,
+            None if self.entry.is_over_streams() => stream::read(broker, queue).await,
+            None if self.entry.is_stream_queue() => {
+                Collector::of_stream(broker, queue).await.finish().await
+            }
+            None => Collector::drain(broker, queue).await,
+        };
+        std::mem::take(&mut self.taken)
+            .into_iter()
+            .chain(rest)
+            .collect()
+    }
+
     /// The end: everything is judged, the daemon stops in order, and nothing is left behind.
     pub(crate) async fn finish(mut self, allowed: Allowed) -> Figures {
         let figures = self.judge(allowed).await;
@@ -237,9 +288,19 @@ impl Trial {
     }
 }
 
+/// The number of a delivered event.
+pub(crate) fn seq(delivery: &Delivery) -> Option<u64> {
+    delivery.headers.get("x-mrcon-seq").and_then(Value::as_u64)
+}
+
+/// As a consumer has them that sorts by number.
+fn by_seq(mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+    deliveries.sort_by_key(seq);
+    deliveries
+}
+
 /// Where the deliveries go back: from which number to which.
 fn replays(deliveries: &[Delivery]) -> Vec<(u64, u64)> {
-    let seq = |delivery: &Delivery| delivery.headers.get("x-mrcon-seq").and_then(Value::as_u64);
     let numbers: Vec<u64> = deliveries.iter().filter_map(seq).collect();
     let steps = numbers.windows(2).filter(|pair| pair[1] <= pair[0]);
     steps.map(|pair| (pair[0], pair[1])).collect()

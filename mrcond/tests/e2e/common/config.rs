@@ -29,6 +29,11 @@ impl Entry {
         self.0["rabbitmq"]["protocol"] == "stream"
     }
 
+    /// Whether it publishes to a stream over AMQP.
+    pub(crate) fn is_stream_queue(&self) -> bool {
+        !self.is_over_streams() && self.0["rabbitmq"]["queue_type"] == "stream"
+    }
+
     /// The name that the daemon gives to the connector of this entry.
     pub(crate) fn name(&self) -> String {
         let text =

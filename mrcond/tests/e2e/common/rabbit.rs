@@ -3,6 +3,7 @@
 use super::pool::{Lease, Pool};
 use super::services;
 use super::wait::{PATIENTLY, SOON, eventually};
+use amqprs::callbacks::DefaultChannelCallback;
 use amqprs::channel::{
     BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
     ConsumerMessage, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments,
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 static SHARED: OnceCell<Broker> = OnceCell::const_new();
 static PRIVATE: Pool<Broker> = Pool::new();
@@ -287,13 +288,25 @@ impl Broker {
 
     /// Deletes a queue with all that is in it.
     pub(crate) async fn delete(&self, queue: &str) {
+        self.delete_by(queue, QueueDeleteArguments::new(queue))
+            .await;
+    }
+
+    /// Deletes a queue in a moment in which consumers have got all that was in it.
+    pub(crate) async fn delete_while_empty(&self, queue: &str) {
+        let mut arguments = QueueDeleteArguments::new(queue);
+        arguments.if_empty(true);
+        self.delete_by(queue, arguments).await;
+    }
+
+    async fn delete_by(&self, queue: &str, arguments: QueueDeleteArguments) {
         eventually(
             PATIENTLY,
             &format!("delete the queue {queue}"),
             async || {
                 let (connection, channel) = self.open().await?;
                 channel
-                    .queue_delete(QueueDeleteArguments::new(queue))
+                    .queue_delete(arguments.clone())
                     .await
                     .map_err(|error| error.to_string())?;
                 close(connection).await
@@ -454,6 +467,11 @@ impl Collector {
         let (connection, channel, messages) =
             eventually(PATIENTLY, &format!("consume {queue}"), async || {
                 let (connection, channel) = broker.open().await?;
+                // Who is to be told when the queue is deleted.
+                channel
+                    .register_callback(DefaultChannelCallback)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 let prefetch = BasicQosArguments::new(0, pace.prefetch, false);
                 channel
                     .basic_qos(prefetch)
@@ -514,6 +532,16 @@ impl Collector {
             },
         )
         .await;
+    }
+
+    /// Everything that it got of a queue that was deleted.
+    pub(crate) async fn cancelled(self) -> Vec<Delivery> {
+        let ended = timeout(SOON, self.task).await;
+        ended
+            .unwrap_or_else(|_| panic!("{} is still there", self.queue))
+            .unwrap_or_else(|error| panic!("consume {}: {error}", self.queue));
+        let _ = self.connection.close().await;
+        std::mem::take(&mut locked(&self.received))
     }
 
     /// Everything that was put into the queue before this call, in order.
