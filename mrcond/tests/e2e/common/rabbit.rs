@@ -157,13 +157,23 @@ impl Broker {
     /// Waits until the broker would still know a quorum queue after being killed: it writes the
     /// names of new ones to disk about a second late, and a queue without its name is stuck.
     pub(crate) async fn knows_for_good(&self, queue: &str) {
+        self.has_on_disk("quorum", queue).await;
+    }
+
+    /// The same for streams, of which it is the name of who coordinates all of them.
+    pub(crate) async fn knows_streams_for_good(&self) {
+        self.has_on_disk("coordination", "rabbit_stream_coordinator")
+            .await;
+    }
+
+    async fn has_on_disk(&self, system: &str, name: &str) {
         let data = self.own().folder.join("data");
         eventually(
             SOON,
-            &format!("the name of {queue} is on disk"),
-            async || match names_files(&data)
+            &format!("the name of {name} is on disk"),
+            async || match names_files(&data, system)
                 .iter()
-                .any(|names| contains(names, queue.as_bytes()))
+                .any(|names| contains(names, name.as_bytes()))
             {
                 true => Ok(()),
                 false => Err("not yet".to_owned()),
@@ -329,8 +339,8 @@ impl Lock {
     }
 }
 
-/// What is in the files `data/NODE/quorum/NODE/names.dets`.
-fn names_files(data: &Path) -> Vec<Vec<u8>> {
+/// What is in the files `data/NODE/SYSTEM/NODE/names.dets`.
+fn names_files(data: &Path, system: &str) -> Vec<Vec<u8>> {
     let inside = |folder: PathBuf| {
         std::fs::read_dir(folder)
             .into_iter()
@@ -339,7 +349,7 @@ fn names_files(data: &Path) -> Vec<Vec<u8>> {
             .map(|entry| entry.path())
     };
     inside(data.to_owned())
-        .flat_map(|node| inside(node.join("quorum")))
+        .flat_map(|node| inside(node.join(system)))
         .filter_map(|node| std::fs::read(node.join("names.dets")).ok())
         .collect()
 }
