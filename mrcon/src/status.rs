@@ -10,6 +10,7 @@ use crate::history::Totals;
 use crate::metrics::Stage;
 use crate::oplog::Oplog;
 use crate::rate::Rate;
+use crate::repeats::{Repeated, Streak};
 use crate::snapshot::{Phase, Progress};
 use std::sync::atomic::{AtomicI8, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -201,6 +202,8 @@ pub struct ConnectorStatus {
     unsaved: Mutex<Option<Unsaved>>,
     gaps: Mutex<Gaps>,
     dead_letters: Mutex<DeadLetters>,
+    /// What the log was told of them, by cause.
+    told: Mutex<[Streak; Cause::ALL.len()]>,
     snapshot: Mutex<Option<Progress>>,
     received: AtomicU64,
     published: AtomicU64,
@@ -462,6 +465,7 @@ impl ConnectorStatus {
             unsaved: Mutex::default(),
             gaps: Mutex::default(),
             dead_letters: Mutex::default(),
+            told: Mutex::default(),
             snapshot: Mutex::default(),
             received: AtomicU64::new(0),
             published: AtomicU64::new(0),
@@ -870,6 +874,12 @@ impl ConnectorStatus {
         letters.count += 1;
         let at = SystemTime::now();
         letters.last = Some(LastDeadLetter { cause, at, seq });
+    }
+
+    /// An event is put aside; whether that is worth a line in the log.
+    pub(crate) fn tells_of(&self, cause: Cause) -> Option<Repeated> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told[cause as usize].failed(Instant::now())
     }
 
     fn dead_letters(&self) -> MutexGuard<'_, DeadLetters> {

@@ -85,6 +85,10 @@ impl Policies {
 
 /// What becomes of one event.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event goes, and a box for each would cost"
+)]
 pub(super) enum Fate<'a> {
     /// This message.
     Goes(Message<'a>),
@@ -340,4 +344,176 @@ fn bodiless<'a>(message: &Message<'a>) -> Message<'a> {
 
 fn malformed(seq: u64, error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::Encode, format!("encode event {seq}")).with_source(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{Document, RawDocumentBuf, doc};
+
+    fn config() -> CollectionConfig {
+        CollectionConfig::new("shop", "orders", "queue")
+    }
+
+    fn event(fields: Document) -> RawDocumentBuf {
+        let mut event = doc! {"_id": {"_data": "82"}, "operationType": "update", "ns": {"db": "shop", "coll": "orders"}};
+        event.extend(fields);
+        RawDocumentBuf::try_from(&event).unwrap()
+    }
+
+    /// What becomes of an event: a word, the body, and what is missing in it.
+    fn fate(config: &CollectionConfig, limit: u64, raw: &RawDocument) -> Result<Seen, ErrorKind> {
+        let (policies, envelope) = (Policies::of(config), Envelope::default());
+        let judge = Judge {
+            policies: &policies,
+            envelope: &envelope,
+            limit,
+        };
+        let mut scratch = Scratch::default();
+        let fate = match ChangeEvent::parse(raw) {
+            Ok(event) => judge.fate(7, &event, None, &mut scratch),
+            Err(error) => judge.unreadable(7, raw, error),
+        };
+        let seen = |word, message: Message<'_>| Seen {
+            word,
+            bytes: message.body.len(),
+            encoding: message.content_encoding,
+            stripped: message.stripped.unwrap_or_default().to_owned(),
+            cause: message.undelivered.map(|why| why.cause),
+        };
+        Ok(match fate.map_err(|error| error.kind())? {
+            Fate::Goes(message) => seen("goes", message),
+            Fate::Instead(letter) => seen("instead", letter.message()),
+            Fate::Aside(letter) => seen("aside", letter.message()),
+        })
+    }
+
+    #[derive(Debug)]
+    struct Seen {
+        word: &'static str,
+        bytes: usize,
+        encoding: Option<&'static str>,
+        stripped: String,
+        cause: Option<Cause>,
+    }
+
+    fn with_images() -> RawDocumentBuf {
+        event(doc! {
+            "fullDocument": {"text": "a".repeat(2000)},
+            "fullDocumentBeforeChange": {"text": "b".repeat(3000)},
+            "updateDescription": {"updatedFields": {"n": 1}},
+        })
+    }
+
+    #[test]
+    fn event_that_fits_is_copied_or_put_aside() {
+        let seen = fate(&config(), 10_000, &with_images()).unwrap();
+        assert_eq!((seen.word, seen.cause), ("goes", None));
+        assert!(seen.stripped.is_empty() && seen.encoding.is_none());
+    }
+
+    #[test]
+    fn more_is_left_out_than_has_to_be() {
+        let mut config = config();
+        config.rabbitmq.on_oversize = OnOversize::StripImages;
+        for (limit, stripped) in [
+            (4000, "fullDocumentBeforeChange"),
+            (1000, "fullDocumentBeforeChange,fullDocument"),
+        ] {
+            let seen = fate(&config, limit, &with_images()).unwrap();
+            assert_eq!(seen.word, "instead");
+            assert!(seen.bytes as u64 <= limit);
+            let mut names: Vec<_> = seen.stripped.split(',').collect();
+            names.sort_unstable();
+            let mut expected: Vec<_> = stripped.split(',').collect();
+            expected.sort_unstable();
+            assert_eq!(names, expected);
+        }
+    }
+
+    #[test]
+    fn compressed_message_is_sent_though_it_is_still_too_large() {
+        let mut config = config();
+        config.rabbitmq.on_oversize = OnOversize::Compress;
+        let seen = fate(&config, 1000, &with_images()).unwrap();
+        assert_eq!((seen.word, seen.encoding), ("instead", Some("gzip")));
+        assert!(seen.bytes < 1000);
+        let refused = fate(&config, 50, &with_images()).unwrap_err();
+        assert_eq!(refused, ErrorKind::MessageTooLarge);
+        // Any policy that puts aside says that there is a place for it.
+        config.rabbitmq.on_unroutable = OnUnroutable::DeadLetter;
+        let seen = fate(&config, 200, &with_images()).unwrap();
+        assert_eq!(seen.word, "instead");
+        let noise: String = (0..9000_u32)
+            .map(|n| char::from(33 + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 90))
+            .collect();
+        let noisy = event(doc! {"fullDocument": {"text": noise}});
+        let seen = fate(&config, 1000, &noisy).unwrap();
+        assert_eq!((seen.word, seen.cause), ("aside", Some(Cause::Oversized)));
+        assert_eq!(
+            (seen.stripped.as_str(), seen.encoding),
+            ("fullDocument", None)
+        );
+    }
+
+    #[test]
+    fn dead_letter_is_larger_than_the_broker_takes() {
+        let mut config = config();
+        config.rabbitmq.on_oversize = OnOversize::DeadLetter;
+        let huge_key = event(doc! {"documentKey": {"_id": "k".repeat(3000)}});
+        for (raw, stripped) in [
+            (
+                with_images(),
+                "fullDocument,fullDocumentBeforeChange,updateDescription",
+            ),
+            (huge_key, "_id,documentKey"),
+        ] {
+            let seen = fate(&config, 1000, &raw).unwrap();
+            assert_eq!((seen.word, seen.cause), ("aside", Some(Cause::Oversized)));
+            assert!(seen.bytes <= 1000, "{seen:?}");
+            assert_eq!(seen.stripped, stripped);
+        }
+        config.rabbitmq.on_oversize = OnOversize::Halt;
+        let refused = fate(&config, 1000, &with_images()).unwrap_err();
+        assert_eq!(refused, ErrorKind::MessageTooLarge);
+    }
+
+    #[test]
+    fn event_that_makes_no_message_stops_though_it_may_be_put_aside() {
+        let mut config = config();
+        let odd =
+            event(doc! {"wallTime": "not a time", "fullDocument": {"text": "x".repeat(2000)}});
+        for policy in [OnPoison::Halt, OnPoison::Strip] {
+            config.watched.on_poison = policy;
+            assert_eq!(fate(&config, 10_000, &odd).unwrap_err(), ErrorKind::Encode);
+        }
+        config.watched.on_poison = OnPoison::DeadLetter;
+        let seen = fate(&config, 10_000, &odd).unwrap();
+        assert_eq!((seen.word, seen.cause), ("aside", Some(Cause::Unreadable)));
+        assert!(seen.bytes > 2000 && seen.stripped.is_empty());
+        let seen = fate(&config, 1000, &odd).unwrap();
+        assert_eq!(
+            (seen.word, seen.stripped.as_str()),
+            ("aside", "fullDocument")
+        );
+        // Without a position there is nothing to go on behind.
+        let nowhere = RawDocumentBuf::try_from(&doc! {"operationType": "insert"}).unwrap();
+        assert_eq!(
+            fate(&config, 1000, &nowhere).unwrap_err(),
+            ErrorKind::Encode
+        );
+    }
+
+    #[test]
+    fn image_that_nobody_requires_counts_as_missing() {
+        let mut config = config();
+        config.watched.on_poison = OnPoison::DeadLetter;
+        let event = event(doc! {"fullDocument": null});
+        assert_eq!(fate(&config, 1000, &event).unwrap().word, "goes");
+        config.watched.full_document = FullDocument::Required;
+        let seen = fate(&config, 1000, &event).unwrap();
+        assert_eq!((seen.word, seen.cause), ("aside", Some(Cause::Unreadable)));
+        config.watched.on_poison = OnPoison::Strip;
+        assert_eq!(fate(&config, 1000, &event).unwrap().word, "goes");
+    }
 }

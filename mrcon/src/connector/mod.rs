@@ -21,7 +21,6 @@ use crate::event::{Operation, ResumeToken};
 use crate::metrics::custom::{CustomObserver, CustomObservers};
 use crate::metrics::{ConnectorMetrics, Latencies, Tally, Which};
 use crate::pace::Pace;
-use crate::repeats::Streak;
 use crate::sink::{Settlement, Sink};
 use crate::snapshot::copier::Copier;
 use crate::source::{EventBatch, Source, SourceItem};
@@ -156,8 +155,6 @@ pub(crate) struct Run<S, C> {
     blocked: bool,
     /// The largest body that the target takes, in bytes.
     limit: u64,
-    /// What the log was told of dead letters, by cause.
-    told: [Streak; Cause::ALL.len()],
     stream_ended: bool,
     latencies: Latencies,
     tally: Tally,
@@ -196,7 +193,6 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             careful_confirms: if parts.careful { CAREFUL_CONFIRMS } else { 0 },
             blocked: false,
             limit: parts.sink.max_message_bytes().unwrap_or(u64::MAX),
-            told: Default::default(),
             stream_ended: false,
             latencies: parts.metrics.latencies(),
             tally: parts.metrics.tally(),

@@ -183,15 +183,14 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             return Ok(());
         };
         sent.aside = Some(cause);
-        if let Some(why) = letter.message().undelivered {
-            let told = &mut self.told[cause as usize];
-            if let Some(repeated) = told.failed(Instant::now()) {
-                tracing::warn!(
-                    connector = %self.parts.status.name, seq, reason = cause.as_str(),
-                    cause = %why.detail, times = repeated.times,
-                    "event put aside as a dead letter; remedy: look at it with `mrcond dead-letters list`"
-                );
-            }
+        if let Some(why) = letter.message().undelivered
+            && let Some(repeated) = self.parts.status.tells_of(cause)
+        {
+            tracing::warn!(
+                connector = %self.parts.status.name, seq, reason = cause.as_str(),
+                cause = %why.detail, times = repeated.times,
+                "event put aside as a dead letter; remedy: look at it with `mrcond dead-letters list`"
+            );
         }
         self.parts.sink.set_aside(seq, letter)
     }

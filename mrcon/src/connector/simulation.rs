@@ -566,7 +566,10 @@ async fn live(world: Shared) -> u64 {
                     let kind = outcome.as_ref().map_err(Error::kind).err();
                     process = Process {
                         confirmed,
-                        careful: kind == Some(ErrorKind::Nacked),
+                        careful: matches!(
+                            kind,
+                            Some(ErrorKind::Nacked | ErrorKind::DeadLetterRefused)
+                        ),
                     };
                 }
             }

@@ -77,8 +77,9 @@ impl Undelivered {
         event: &ChangeEvent<'_>,
         (exchange, routing_key): (String, String),
     ) -> Result<Undelivered, EncodeError> {
-        let end = detail.floor_char_boundary(MAX_CAUSE_BYTES);
-        detail.truncate(end);
+        while detail.len() > MAX_CAUSE_BYTES {
+            detail.pop();
+        }
         let mut token = Vec::new();
         let short = event.token.as_bytes().len() <= MAX_TOKEN_BYTES;
         let token = match short {

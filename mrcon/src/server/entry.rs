@@ -172,9 +172,12 @@ impl Entry {
         let began = Instant::now();
         let (confirmed, outcome) = Run::new(parts).run(&stop).await;
         let last = confirmed.as_ref().map_or(0, |confirmed| confirmed.seq);
-        let careful = outcome
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Nacked);
+        let careful = outcome.as_ref().is_err_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::Nacked | ErrorKind::DeadLetterRefused
+            )
+        });
         Ended {
             legacy: Legacy { confirmed, careful },
             progressed: last > first,

@@ -117,6 +117,7 @@ struct Connector {
     restarts: u64,
     last_error: Option<LastError>,
     gaps: Gaps,
+    dead_letters: DeadLetters,
     /// The last one or the running one.
     snapshot: Option<SnapshotProgress>,
 }
@@ -133,6 +134,21 @@ struct Gap {
     cause: String,
     at: Option<String>,
     /// The number of its record in the queue.
+    seq: u64,
+}
+
+/// Events that could not be delivered and were put aside, since the process began.
+#[derive(Debug, Serialize)]
+struct DeadLetters {
+    count: u64,
+    last: Option<DeadLetter>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeadLetter {
+    /// As in `mrcon_dead_letters_total`.
+    reason: &'static str,
+    at: String,
     seq: u64,
 }
 
@@ -432,6 +448,14 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
             remedy: error.remedy,
             reason: error.policy.reason.as_str(),
         }),
+        dead_letters: DeadLetters {
+            count: now.dead_letters.count,
+            last: now.dead_letters.last.map(|letter| DeadLetter {
+                reason: letter.cause.as_str(),
+                at: rfc3339(letter.at),
+                seq: letter.seq,
+            }),
+        },
         gaps: Gaps {
             count: now.gaps.count,
             last: now.gaps.last.map(|gap| Gap {

@@ -134,9 +134,18 @@ export class Card {
     const saved = connector.checkpoint?.saved_at;
     this.safety.put("Position saved", saved ? ago(now - Date.parse(saved) / 1000) : UNKNOWN, "", `run ${count(connector.checkpoint?.epoch)}`);
     this.safety.put("Restarts", count(connector.restarts), "", "since the start");
+    this.drawMissing(connector.gaps, connector.dead_letters, now);
     this.drawTotals(connector.totals ?? {}, connector.rates ?? {});
     this.collections.draw(connector, now);
     this.drawError(connector.last_error, now);
+  }
+
+  /** What did not go the way of the others. */
+  drawMissing(gaps, letters, now) {
+    const told = (what, hint) => [count(what?.count), what?.count > 0 ? "bad" : "", hint];
+    const when = (last) => ago(last?.at ? now - Date.parse(last.at) / 1000 : undefined);
+    this.safety.put("Gaps", ...told(gaps, gaps?.last ? `${gaps.last.cause}, ${when(gaps.last)}` : "since the start"));
+    this.safety.put("Dead letters", ...told(letters, letters?.last ? `${letters.last.reason}, ${when(letters.last)}` : "since the start"));
   }
 
   /** The numbers of the last event at each step, and how many wait before it. */

@@ -325,6 +325,7 @@ async fn event_that_mongodb_cannot_send_is_skipped_or_takes_others_with_it() {
     let entry = rig
         .entry()
         .with("watched.split_large_events", false)
+        .with("watched.on_too_large", "halt")
         .with("watched.change_stream_pre_and_post_images", true);
     let daemon = rig.start(from_ref(&entry)).await;
     let orders = rig.collection();
@@ -342,9 +343,9 @@ async fn event_that_mongodb_cannot_send_is_skipped_or_takes_others_with_it() {
     let complaint = daemon
         .unhealthy(&[&entry.name(), "halted", "16 MiB", "remedy: "])
         .await;
-    assert!(complaint.contains("pipeline"), "{complaint}");
+    assert!(complaint.contains("watched.on_too_large"), "{complaint}");
     assert_eq!(daemon.terminate().await.code, Some(0));
-    // What the remedy says.
+    // Another way than the remedy's.
     let small = json!([{"$project": {"fullDocument.text": 0, "fullDocumentBeforeChange.text": 0}}]);
     let entry = entry.with("watched.pipeline", small);
     rig.accept(&entry).await;

@@ -32,4 +32,5 @@ mod sharing;
 mod snapshot;
 mod stream;
 mod supervision;
+mod undeliverable;
 mod whole_database;

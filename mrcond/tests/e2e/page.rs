@@ -454,7 +454,7 @@ async fn page_shuts_out_a_phone_a_keyboard_or_the_night() {
     );
     browser.press(ENTER).await;
     let open = "document.querySelector('.name').getAttribute('aria-expanded') === 'true' \
-        && document.querySelector('.details').innerText.includes('saved')";
+        && ['saved', 'Gaps', 'Dead letters'].every((word) => document.querySelector('.details').innerText.includes(word))";
     browser.until("details open", open).await;
 
     // The choice of colours outlives the page.

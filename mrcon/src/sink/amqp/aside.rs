@@ -43,6 +43,7 @@ pub(crate) struct Aside {
     waiting: VecDeque<(u64, Letter)>,
     state: State,
     answers: Vec<Settlement>,
+    failed: Option<Error>,
 }
 
 enum State {
@@ -76,6 +77,7 @@ impl Aside {
             waiting: VecDeque::new(),
             state: State::Closed,
             answers: Vec::new(),
+            failed: None,
         }
     }
 
@@ -94,6 +96,9 @@ impl Aside {
     /// # Errors
     /// The target is missing, or does not take them.
     pub(crate) async fn turn(&mut self) -> Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             match &mut self.state {
                 State::Closed if self.waiting.is_empty() => return std::future::pending().await,
@@ -109,12 +114,13 @@ impl Aside {
                     {
                         line.send(seq, &letter)?;
                     }
-                    while let Some(frame) = line.channel.next_frame()? {
-                        line.on_frame(frame, &mut self.answers)?;
-                    }
+                    let heard = line.hear(&mut self.answers);
+                    // What is confirmed counts, whatever comes behind it; the next turn fails too.
                     if !self.answers.is_empty() {
+                        self.failed = heard.err();
                         return Ok(());
                     }
+                    heard?;
                     let has_room = line.channel.unsent() < WRITE_BUFFER_HIGH;
                     line.channel.turn(has_room, WRITE_BUFFER_HIGH).await?;
                 }
@@ -181,6 +187,13 @@ impl Line {
         self.publisher.write(self.channel.out(), seq, &message)?;
         self.last_tag += 1;
         self.in_flight.push_back((self.last_tag, seq));
+        Ok(())
+    }
+
+    fn hear(&mut self, answers: &mut Vec<Settlement>) -> Result<()> {
+        while let Some(frame) = self.channel.next_frame()? {
+            self.on_frame(frame, answers)?;
+        }
         Ok(())
     }
 

@@ -465,6 +465,7 @@ mod tests {
             id: event.token().to_owned(),
             body: text(&whole, format),
             content_type: Some("application/json".into()),
+            content_encoding: None,
             delivery_mode: Some(2),
             timestamp: Some(1_700_000_000),
             kind: Some("insert".into()),

@@ -106,6 +106,7 @@ fn found(line: &str) -> Found {
         id: text("id").unwrap_or_default(),
         body: text("body").unwrap_or_default().into_bytes(),
         content_type: text("content_type"),
+        content_encoding: text("content_encoding"),
         delivery_mode: (message["durable"] == true).then_some(2),
         timestamp: message["created"].as_u64().map(|millis| millis / 1000),
         kind: text("kind"),
