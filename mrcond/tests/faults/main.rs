@@ -20,6 +20,7 @@ mod writer;
 
 mod connector;
 mod mongodb;
+mod queues;
 mod rabbitmq;
 
 fn main() -> std::process::ExitCode {
@@ -27,5 +28,6 @@ fn main() -> std::process::ExitCode {
         connector::SCENARIOS,
         mongodb::SCENARIOS,
         rabbitmq::SCENARIOS,
+        queues::SCENARIOS,
     ])
 }

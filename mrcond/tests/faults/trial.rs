@@ -170,7 +170,20 @@ impl Trial {
         daemon
             .until(&self.name(), &what, |now| confirmed(now) > target)
             .await;
+        self.recovered(fault);
+    }
+
+    /// The scenario has seen itself that everything is well again.
+    pub(crate) fn recovered(&mut self, fault: Instant) {
         self.recovery = self.recovery.max(Some(fault.elapsed()));
+    }
+
+    /// What is known without judging.
+    pub(crate) fn figures(&self) -> Figures {
+        Figures {
+            recovery: self.recovery,
+            ..Figures::default()
+        }
     }
 
     /// Ends the daemon at once, as a crash would.
@@ -281,10 +294,15 @@ impl Trial {
     /// The end: everything is judged, the daemon stops in order, and nothing is left behind.
     pub(crate) async fn finish(mut self, allowed: Allowed) -> Figures {
         let figures = self.judge(allowed).await;
+        self.stop().await;
+        figures
+    }
+
+    /// The daemon stops in order, and nothing is left behind.
+    pub(crate) async fn stop(&mut self) {
         let ended = self.take_daemon().terminate().await;
         assert_eq!(ended.code, Some(0), "{}", ended.log);
         self.rig.clean().await;
-        figures
     }
 }
 

@@ -6,7 +6,8 @@ use super::wait::{PATIENTLY, SOON, eventually};
 use amqprs::callbacks::DefaultChannelCallback;
 use amqprs::channel::{
     BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
-    ConsumerMessage, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments,
+    ConsumerMessage, ExchangeDeclareArguments, ExchangeDeleteArguments, QueueBindArguments,
+    QueueDeclareArguments, QueueDeleteArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
@@ -267,10 +268,28 @@ impl Broker {
         for partition in 0..partitions {
             self.delete(&format!("{name}-{partition}")).await;
         }
+        self.delete_exchange(name).await;
+    }
+
+    /// Deletes an exchange with its bindings.
+    pub(crate) async fn delete_exchange(&self, name: &str) {
         let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
         let exchange = ExchangeDeleteArguments::new(name);
         let deleted = channel.exchange_delete(exchange).await;
         deleted.unwrap_or_else(|error| panic!("delete the exchange {name}: {error}"));
+        let _ = close(connection).await;
+    }
+
+    /// Declares an exchange that hands everything to this queue.
+    pub(crate) async fn declare_exchange(&self, name: &str, queue: &str) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut exchange = ExchangeDeclareArguments::new(name, "fanout");
+        exchange.durable(true);
+        let declared = channel.exchange_declare(exchange).await;
+        declared.unwrap_or_else(|error| panic!("declare the exchange {name}: {error}"));
+        let binding = QueueBindArguments::new(queue, name, "");
+        let bound = channel.queue_bind(binding).await;
+        bound.unwrap_or_else(|error| panic!("bind {queue} to {name}: {error}"));
         let _ = close(connection).await;
     }
 
