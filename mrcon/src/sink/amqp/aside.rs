@@ -106,7 +106,7 @@ impl Aside {
                 State::Opening(opening) => {
                     let line = opening.await;
                     self.state = State::Closed;
-                    self.state = State::Open(Box::new(line?));
+                    self.state = State::Open(Box::new(line.map_err(of_target)?));
                 }
                 State::Open(line) => {
                     while line.channel.unsent() < WRITE_BUFFER_HIGH
@@ -218,8 +218,22 @@ impl Line {
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Return(returned))) => Err(refused(
                 &format!("{} {}", returned.reply_code, returned.reply_text),
             )),
-            other => self.channel.on_other_frame(other, "publish a dead letter"),
+            other => {
+                let taken = self.channel.on_other_frame(other, "publish a dead letter");
+                taken.map_err(of_target)
+            }
         }
+    }
+}
+
+/// No such queue or exchange: that of the dead letters, and not that of the events.
+fn of_target(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::TargetMissing | ErrorKind::TargetMismatch => {
+            let text = "publish a dead letter: RabbitMQ does not take it";
+            Error::new(ErrorKind::DeadLetterRefused, text).with_source(error)
+        }
+        _ => error,
     }
 }
 
