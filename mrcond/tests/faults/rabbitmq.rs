@@ -215,7 +215,9 @@ async fn killed(case: Case, target: Target) -> Figures {
     trial.write(STEADY);
     trial.flows().await;
     broker.kill().await;
-    trial.unhealthy(&["restarting", "remedy: check that "]).await;
+    trial
+        .unhealthy(&["restarting", "remedy: check that "])
+        .await;
     broker.restart().await;
     trial.recovers(Instant::now()).await;
     trial.lost_rabbitmq().await;
@@ -244,7 +246,9 @@ async fn restarted(case: Case, target: Target) -> Figures {
     let mut trial = target.trial(&case, &broker).await;
     trial.begin(STEADY).await;
     broker.ctl(&["stop_app"]).await;
-    trial.unhealthy(&["restarting", "remedy: check that "]).await;
+    trial
+        .unhealthy(&["restarting", "remedy: check that "])
+        .await;
     broker.ctl(&["start_app"]).await;
     trial.recovers(Instant::now()).await;
     trial.lost_rabbitmq().await;
@@ -271,7 +275,9 @@ async fn frozen(case: Case, target: Target) -> Figures {
     trial.begin(SLOW).await;
     broker.signal("STOP").await;
     let begin = Instant::now();
-    trial.unhealthy(&["restarting", "no heartbeat", IS_UP]).await;
+    trial
+        .unhealthy(&["restarting", "no heartbeat", IS_UP])
+        .await;
     let noticed = restarts(&trial.connector().await);
     trial
         .until("tries in vain", |now| {
@@ -314,9 +320,12 @@ const PLACES: [fn(usize) -> usize; 6] = [
 ];
 
 fn cuts(kinds: &[fn(&Frame<'_>) -> bool]) -> impl Iterator<Item = Cut> {
-    kinds
-        .iter()
-        .flat_map(|is_it| PLACES.map(|behind| Cut { is_it: *is_it, behind }))
+    kinds.iter().flat_map(|is_it| {
+        PLACES.map(|behind| Cut {
+            is_it: *is_it,
+            behind,
+        })
+    })
 }
 
 /// A connector that has failed often waits long, and a process that was just started has not.
@@ -384,7 +393,9 @@ async fn half_open(case: Case, target: Target) -> Figures {
     *trial.broker_uri() = uri + HEARTBEAT;
     trial.begin(STEADY).await;
     proxy.set(Way::ToClient, Line::Deaf);
-    trial.unhealthy(&["restarting", "no heartbeat", IS_UP]).await;
+    trial
+        .unhealthy(&["restarting", "no heartbeat", IS_UP])
+        .await;
     proxy.heal();
     trial.recovers(Instant::now()).await;
     trial.lost_rabbitmq().await;
@@ -514,8 +525,7 @@ async fn f36_confirms_never_come(case: Case) -> Figures {
 }
 
 async fn f36s_confirms_never_come(case: Case) -> Figures {
-    let is_confirm = |frame: &Frame<'_>| {
-        frame.way == Way::ToClient && frame.is_command(PUBLISH_CONFIRM)
-    };
+    let is_confirm =
+        |frame: &Frame<'_>| frame.way == Way::ToClient && frame.is_command(PUBLISH_CONFIRM);
     confirms_vanish(case, Stream, is_confirm).await
 }
