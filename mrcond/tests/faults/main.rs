@@ -22,6 +22,8 @@ mod connector;
 mod mongodb;
 mod queues;
 mod rabbitmq;
+mod streams;
+mod unroutable;
 
 fn main() -> std::process::ExitCode {
     harness::main(&[
@@ -29,5 +31,7 @@ fn main() -> std::process::ExitCode {
         mongodb::SCENARIOS,
         rabbitmq::SCENARIOS,
         queues::SCENARIOS,
+        streams::SCENARIOS,
+        unroutable::SCENARIOS,
     ])
 }
