@@ -26,7 +26,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(f31_full_queue_refuses),
     scenario!(f31q_full_queue_refuses),
     scenario!(f32_full_queue_drops),
-    scenario!(f33_queue_is_not_as_declared),
+    scenario!(f33_queue_is_not_as_declared, fast),
     scenario!(f35_message_is_too_big),
 ];
 

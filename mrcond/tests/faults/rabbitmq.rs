@@ -1,7 +1,7 @@
 //! RabbitMQ fails, stands still, or is cut off: F20 to F27, F34 and F36.
 //!
 //! A letter behind the number is another target than a classic queue: `q` a quorum queue, `a` a stream
-//! over AMQP, `s` a stream over its own protocol, into which nothing comes twice.
+//! over AMQP, `s` a stream over its own protocol, and `p` one with partitions, into which nothing comes twice.
 
 use crate::common::mongo::Mongo;
 use crate::common::proxy::{Line, Way};
@@ -23,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(f22_broker_is_killed, fast),
     scenario!(f22a_broker_is_killed),
     scenario!(f22c_broker_is_killed),
+    scenario!(f22p_broker_is_killed),
     scenario!(f22s_broker_is_killed),
     scenario!(f23_broker_is_restarted_in_order),
     scenario!(f23s_broker_is_restarted_in_order),
@@ -49,9 +50,11 @@ enum Target {
     StreamQueue,
     /// A stream over its own protocol.
     Stream,
+    /// A super stream.
+    Partitions,
 }
 
-use Target::{Classic, Quorum, Stream, StreamQueue};
+use Target::{Classic, Partitions, Quorum, Stream, StreamQueue};
 
 impl Target {
     async fn trial(self, case: &Case, broker: &Broker) -> Trial {
@@ -61,20 +64,23 @@ impl Target {
             Quorum => trial.with("rabbitmq.queue_type", "quorum"),
             StreamQueue => trial.with("rabbitmq.queue_type", "stream"),
             Stream => trial.with("rabbitmq.protocol", "stream"),
+            Partitions => trial
+                .with("rabbitmq.protocol", "stream")
+                .with("rabbitmq.stream.partitions", 3),
         }
     }
 
     /// What may come twice after so many incidents.
     fn after(self, incidents: usize) -> Allowed {
         match self {
-            Stream => NOTHING,
+            Stream | Partitions => NOTHING,
             Classic | Quorum | StreamQueue => windows(incidents),
         }
     }
 
     fn protocol(self) -> Protocol {
         match self {
-            Stream => Protocol::Stream,
+            Stream | Partitions => Protocol::Stream,
             Classic | Quorum | StreamQueue => Protocol::Amqp,
         }
     }
@@ -210,7 +216,7 @@ async fn killed(case: Case, target: Target) -> Figures {
     match target {
         Classic => {}
         Quorum => broker.knows_for_good(&trial.rig.name).await,
-        StreamQueue | Stream => broker.knows_streams_for_good().await,
+        StreamQueue | Stream | Partitions => broker.knows_streams_for_good().await,
     }
     trial.write(STEADY);
     trial.flows().await;
@@ -234,6 +240,10 @@ async fn f22a_broker_is_killed(case: Case) -> Figures {
 
 async fn f22c_broker_is_killed(case: Case) -> Figures {
     killed(case, Classic).await
+}
+
+async fn f22p_broker_is_killed(case: Case) -> Figures {
+    killed(case, Partitions).await
 }
 
 async fn f22s_broker_is_killed(case: Case) -> Figures {

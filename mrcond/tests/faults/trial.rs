@@ -279,6 +279,9 @@ impl Trial {
         let (broker, queue) = (&self.rig.broker, &self.rig.name);
         let rest = match self.consumer.take() {
             Some(consumer) => consumer.finish().await,
+            None if self.entry.partitions() > 0 => {
+                read_partitions(broker, queue, self.entry.partitions()).await
+            }
             None if self.entry.is_over_streams() => stream::read(broker, queue).await,
             None if self.entry.is_stream_queue() => {
                 Collector::of_stream(broker, queue).await.finish().await
@@ -302,6 +305,11 @@ impl Trial {
     pub(crate) async fn stop(&mut self) {
         let ended = self.take_daemon().terminate().await;
         assert_eq!(ended.code, Some(0), "{}", ended.log);
+        if self.entry.partitions() > 0 {
+            let broker = &self.rig.broker;
+            let partitions = self.entry.partitions();
+            broker.delete_super_stream(&self.rig.name, partitions).await;
+        }
         self.rig.clean().await;
     }
 }
@@ -309,6 +317,24 @@ impl Trial {
 /// The number of a delivered event.
 pub(crate) fn seq(delivery: &Delivery) -> Option<u64> {
     delivery.headers.get("x-mrcon-seq").and_then(Value::as_u64)
+}
+
+/// What is in the partitions of a super stream, in which only the order of each is certain.
+async fn read_partitions(broker: &Broker, name: &str, count: usize) -> Vec<Delivery> {
+    let partitions: Vec<String> = (0..count)
+        .map(|number| format!("{name}-{number}"))
+        .collect();
+    let found = stream::read_all(broker, &partitions).await;
+    for partition in &partitions {
+        let its = found.iter().filter(|found| found.stream == *partition);
+        let numbers: Vec<u64> = its.filter_map(|found| seq(&found.delivery)).collect();
+        assert!(!numbers.is_empty(), "{partition} is empty");
+        assert!(
+            numbers.is_sorted(),
+            "{partition} is out of order: {numbers:?}"
+        );
+    }
+    by_seq(found.into_iter().map(|found| found.delivery).collect())
 }
 
 /// As a consumer has them that sorts by number.
