@@ -9,7 +9,7 @@ CONFIG ?= config.yaml
 ADDRESS ?= 127.0.0.1:3000
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit test test-integration test-metrics demo run bench services-up services-down clean
+.PHONY: help check audit test test-integration test-faults test-metrics demo run bench services-up services-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: ## all tests, against real servers that they start themselves
 
 test-integration: ## only the end-to-end tests
 	$(CARGO) test --locked -p mrcond --tests
+
+test-faults: ## every scenario of RELIABILITY.md; `make test` runs the fast ones
+	MRCON_FAULTS=all $(CARGO) test --locked -p mrcond --test faults
 
 test-metrics: ## check the metrics of a running mrcond as a user would (ADDRESS=host:port)
 	@eval "$$($(SERVICES) env 2>/dev/null)"; ./test-metrics.sh $(ADDRESS)

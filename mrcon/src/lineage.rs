@@ -53,17 +53,20 @@ pub enum Reset {
     PositionLost,
     /// A snapshot was running, whose rows then stand elsewhere between the events.
     Snapshot,
+    /// RabbitMQ confirmed messages and not some that were sent before them.
+    ConfirmsMissing,
 }
 
 impl Reset {
     /// Every value, in the order of the documentation.
-    pub const ALL: [Reset; 6] = [
+    pub const ALL: [Reset; 7] = [
         Reset::ConfigurationChanged,
         Reset::ProtocolChanged,
         Reset::NotRepeatable,
         Reset::StreamLost,
         Reset::PositionLost,
         Reset::Snapshot,
+        Reset::ConfirmsMissing,
     ];
 
     /// The label's text.
@@ -75,6 +78,7 @@ impl Reset {
             Reset::StreamLost => "stream_lost",
             Reset::PositionLost => "position_lost",
             Reset::Snapshot => "snapshot",
+            Reset::ConfirmsMissing => "confirms_missing",
         }
     }
 
@@ -103,6 +107,10 @@ impl Reset {
                 "a snapshot was running, and its rows will stand elsewhere between the events: \
                  what was published after the saved position may come twice, this once"
             }
+            Reset::ConfirmsMissing => {
+                "RabbitMQ confirmed messages and not some that were sent before them: it may never have got those, \
+                 and would take them for repeats; events after the saved position may come twice, this once"
+            }
         }
     }
 }
@@ -127,6 +135,9 @@ pub(crate) fn decide(
     match stored {
         // The first start, or the first one over this protocol.
         None => Decision::New((saved_seq > 0).then_some(Reset::ProtocolChanged)),
+        Some(stored) if stored.numbering == distrusted() => {
+            Decision::New(Some(Reset::ConfirmsMissing))
+        }
         Some(stored) if stored.numbering != *numbering => {
             Decision::New(Some(Reset::ConfigurationChanged))
         }
@@ -150,6 +161,11 @@ impl Producer {
             numbering,
         }
     }
+}
+
+/// The numbering of a producer of which the broker may have later messages and not earlier ones.
+pub(crate) fn distrusted() -> Document {
+    doc! {"confirms_missing": true}
 }
 
 /// What decides which event has which number, and where it goes: `partitions` is 0 for a plain stream,
@@ -338,6 +354,11 @@ mod tests {
         assert_eq!(
             decide(Some(&producer(&same)), 1, &same, false, false),
             Decision::New(Some(Reset::NotRepeatable))
+        );
+        let distrusted = producer(&distrusted());
+        assert_eq!(
+            decide(Some(&distrusted), 1, &same, true, false),
+            Decision::New(Some(Reset::ConfirmsMissing))
         );
     }
 

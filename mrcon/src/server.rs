@@ -403,6 +403,11 @@ impl Supervisor<'_> {
             self.journal.halted(index, &connector.status, &failure);
             return;
         }
+        // A full queue takes messages whenever a consumer makes room. As long as it takes some, waiting ever
+        // longer would only keep the consumer waiting, too.
+        if error.kind() == ErrorKind::Nacked && ended.progressed {
+            slot.backoff = Backoff::default();
+        }
         // What is no failure needs no pause.
         let delay = match policy.error_type {
             Some(_) => slot.backoff.next_delay(ended.healthy),

@@ -273,3 +273,53 @@ fn metrics_md_has_another_alert_than_the_rules() {
         assert!(lasts.is_none_or(|lasts| rule.contains(&lasts)), "{name}");
     }
 }
+
+/// The scenarios of the fault matrix: `f05_primary_is_killed` as `F05` and `primary is killed`.
+fn scenarios() -> BTreeMap<String, String> {
+    let folder = format!("{}/tests/faults", env!("CARGO_MANIFEST_DIR"));
+    let mut scenarios = BTreeMap::new();
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let names = |before: &'static str, after: &'static [char]| {
+            let found = text.split(before).skip(1);
+            let name = move |rest: &str| rest.split(after).next().map(str::to_owned);
+            found.filter_map(name).filter(|name| is_numbered(name))
+        };
+        let written: Vec<String> = names("async fn ", &['(']).collect();
+        let listed: Vec<String> = names("scenario!(", &[',', ')']).collect();
+        for name in written {
+            assert!(listed.contains(&name), "{name} is in no SCENARIOS");
+            let (number, words) = name.split_once('_').unwrap();
+            let twice = scenarios.insert(number.to_uppercase(), words.replace('_', " "));
+            assert_eq!(twice, None, "{number} twice");
+        }
+    }
+    scenarios
+}
+
+/// `f05_...`.
+fn is_numbered(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    name.len() > 4
+        && bytes[0] == b'f'
+        && bytes[1..3].iter().all(u8::is_ascii_digit)
+        && bytes[3] == b'_'
+}
+
+#[test]
+fn reliability_md_has_another_scenario_than_the_tests() {
+    let text = document("RELIABILITY.md");
+    let rows = text.lines().filter(|line| line.starts_with("| F"));
+    let mut documented = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [number, scenario, done, expected, .., lost, _, _] = cells[..] else {
+            panic!("not eight cells: {row}")
+        };
+        assert_eq!(cells.len(), 8, "{row}");
+        assert!(!done.is_empty() && !expected.is_empty(), "{row}");
+        assert!(["0", "-"].contains(&lost), "{row}");
+        documented.insert(number.to_owned(), scenario.to_owned());
+    }
+    assert_eq!(documented, scenarios());
+}

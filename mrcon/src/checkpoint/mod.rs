@@ -16,7 +16,7 @@ use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::Gap;
-use crate::lineage::{Producer, watch_options};
+use crate::lineage::{self, Producer, watch_options};
 use bson::{DateTime, Document, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use mongodb::{Client, Collection};
@@ -91,6 +91,15 @@ pub trait CheckpointStore: Send + Sync + 'static {
     /// [`ErrorKind::Fenced`] when a newer run has claimed the checkpoint, otherwise what keeps the
     /// store from answering. A save that failed may still have happened.
     fn save(&self, epoch: u64, checkpoint: &Checkpoint) -> impl Future<Output = Result<()>> + Send;
+
+    /// Notes durably that the producer of the run `epoch` must not be used again: RabbitMQ may have
+    /// later messages of it and not earlier ones.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::save`]. The next claim of this store knows it all the same.
+    fn distrust(&self, _epoch: u64) -> impl Future<Output = Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// Checkpoints in a MongoDB collection, one document a connector:
@@ -108,6 +117,8 @@ pub struct MongoCheckpoints {
     protocol: Protocol,
     /// What the document has to say of the producer, if it has to be written anew.
     producer: Arc<Mutex<Option<Document>>>,
+    /// Whether the producer must not be used again.
+    is_distrusted: Arc<AtomicBool>,
     /// The number of the last event before a gap whose record is not confirmed.
     gap: Arc<Mutex<Option<u64>>>,
     /// Whether there was an event over 16 MiB. MongoDB has to be asked for fragments from then on: it goes
@@ -157,6 +168,7 @@ impl MongoCheckpoints {
             instance: instance(),
             protocol: config.rabbitmq.protocol,
             producer: Arc::default(),
+            is_distrusted: Arc::default(),
             gap: Arc::default(),
             met_large: Arc::default(),
         }
@@ -250,7 +262,9 @@ impl MongoCheckpoints {
             set: values,
             ..Changes::default()
         };
-        within_deadline(WHAT, self.write(epoch, &changes, WHAT)).await
+        within_deadline(WHAT, self.write(epoch, &changes, WHAT)).await?;
+        self.is_distrusted.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     fn remember(&self, producer: Option<Document>) {
@@ -324,10 +338,13 @@ impl MongoCheckpoints {
 
     fn understand(&self, document: &Document) -> Result<Claim> {
         let claim = stored::read(document, &self.id, &self.options)?;
-        Ok(Claim {
-            producer: claim.producer.filter(|_| self.protocol == Protocol::Stream),
-            ..claim
-        })
+        let mut producer = claim.producer.filter(|_| self.protocol == Protocol::Stream);
+        if let Some(producer) = &mut producer
+            && self.is_distrusted.load(Ordering::Relaxed)
+        {
+            producer.numbering = lineage::distrusted();
+        }
+        Ok(Claim { producer, ..claim })
     }
 
     fn position_fields(&self, position: &Checkpoint) -> Result<Document> {
@@ -403,6 +420,16 @@ impl CheckpointStore for MongoCheckpoints {
             self.save_document(epoch, checkpoint),
         )
         .await
+    }
+
+    async fn distrust(&self, epoch: u64) -> Result<()> {
+        const WHAT: &str = "give the producer up";
+        self.is_distrusted.store(true, Ordering::Relaxed);
+        let changes = Changes {
+            set: doc! {"numbering": lineage::distrusted()},
+            ..Changes::default()
+        };
+        within_deadline(WHAT, self.write(epoch, &changes, WHAT)).await
     }
 }
 

@@ -215,6 +215,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let outcome = self.stream(stop).await;
         self.parts.status.mongodb_owes(None);
         let outcome = self.finish(outcome).await;
+        if self.parts.sink.has_gap() {
+            // If it cannot be stored now, it is known until the end of the process.
+            let _ = self.parts.store.distrust(self.parts.epoch).await;
+        }
         // An event that ended the run may have been counted as read and no more.
         self.count();
         self.latencies.flush();

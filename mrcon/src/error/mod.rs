@@ -427,7 +427,7 @@ impl ErrorKind {
                 Retry,
                 R::PublishRejected,
                 Some(Rabbitmq),
-                "the dead-letter target does not take an event that cannot be delivered: see the broker's words, create its queue (rabbitmq.dead_letter) or make room in it; the connector goes on by itself",
+                "the dead-letter target does not take an event that cannot be delivered: see the broker's words, create its queue or exchange (rabbitmq.dead_letter) or make room in it; the connector goes on by itself",
             ),
             ErrorKind::Nacked => (
                 Retry,

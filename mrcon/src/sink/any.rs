@@ -91,6 +91,13 @@ impl Sink for AnySink {
         }
     }
 
+    fn has_gap(&self) -> bool {
+        match &self.main {
+            Main::Amqp(sink) => sink.has_gap(),
+            Main::Stream(sink) => sink.has_gap(),
+        }
+    }
+
     fn blocked(&self) -> Option<&str> {
         match &self.main {
             Main::Amqp(sink) => sink.blocked(),

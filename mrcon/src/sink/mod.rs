@@ -83,6 +83,12 @@ pub trait Sink: Send {
     /// Whether more may be published now: `false` while the socket does not keep up.
     fn has_room(&self) -> bool;
 
+    /// Whether the broker has confirmed a message and not one that was published before it to the same
+    /// place: it may never have got that one, and by its number would take it for a repeat.
+    fn has_gap(&self) -> bool {
+        false
+    }
+
     /// Why the broker has blocked this connection (a resource alarm), while it does.
     fn blocked(&self) -> Option<&str>;
 

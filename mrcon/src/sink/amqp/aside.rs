@@ -82,10 +82,10 @@ impl Aside {
             let heard = self.hear();
             // What is confirmed counts, whatever comes behind it; the next turn fails too.
             if !self.answers.is_empty() {
-                self.failed = heard.err();
+                self.failed = heard.map_err(of_target).err();
                 return Ok(());
             }
-            heard?;
+            heard.map_err(of_target)?;
             let has_room = self.has_room();
             self.channel.turn(has_room, WRITE_BUFFER_HIGH).await?;
         }
@@ -141,7 +141,10 @@ impl Aside {
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Return(returned))) => Err(refused(
                 &format!("{} {}", returned.reply_code, returned.reply_text),
             )),
-            other => self.channel.on_other_frame(other, "publish a dead letter"),
+            other => {
+                let taken = self.channel.on_other_frame(other, "publish a dead letter");
+                taken.map_err(of_target)
+            }
         }
     }
 }
@@ -178,6 +181,17 @@ async fn open(letters: &DeadLetterBox) -> Result<Aside> {
         answers: Vec::new(),
         failed: None,
     })
+}
+
+/// No such queue or exchange: that of the dead letters, and not that of the events.
+fn of_target(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::TargetMissing | ErrorKind::TargetMismatch => {
+            let text = "publish a dead letter: RabbitMQ does not take it";
+            Error::new(ErrorKind::DeadLetterRefused, text).with_source(error)
+        }
+        _ => error,
+    }
 }
 
 fn refused(words: &str) -> Error {

@@ -122,6 +122,8 @@ pub(super) fn close_error(class: &AMQPClass, context: &str) -> Option<Error> {
         (311, _) => ErrorKind::MessageTooLarge,
         // The only precondition that publishing to the default exchange can fail is the size.
         (406, _) if at == PUBLISH => ErrorKind::MessageTooLarge,
+        // It exists, on a node of the cluster that is not there: nothing to create.
+        (404, _) if text.as_str().contains("down or inaccessible") => ErrorKind::TargetMismatch,
         (404, _) => ErrorKind::TargetMissing,
         (405 | 406, _) => ErrorKind::TargetMismatch,
         _ => ErrorKind::RabbitConnection,
@@ -129,4 +131,28 @@ pub(super) fn close_error(class: &AMQPClass, context: &str) -> Option<Error> {
     Some(Error::new(kind, context).with_source(format!(
         "RabbitMQ closed the channel or connection: {code} {text}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(code: u16, text: &str, at: (u16, u16)) -> Option<ErrorKind> {
+        let close = channel::AMQPMethod::Close(channel::Close {
+            reply_code: code,
+            reply_text: text.into(),
+            class_id: at.0,
+            method_id: at.1,
+        });
+        close_error(&AMQPClass::Channel(close), "test").map(|error| error.kind())
+    }
+
+    #[test]
+    fn queue_on_a_node_that_is_down_is_to_be_created() {
+        const DECLARE: (u16, u16) = (50, 10);
+        let none = "NOT_FOUND - no queue 'q' in vhost '/'";
+        assert_eq!(kind(404, none, DECLARE), Some(ErrorKind::TargetMissing));
+        let down = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible";
+        assert_eq!(kind(404, down, DECLARE), Some(ErrorKind::TargetMismatch));
+    }
 }

@@ -5,6 +5,7 @@
 //! on the wire, so a return is matched to its own message. Connectors may share a connection
 //! ([`AmqpConnections`]); a channel that fails ends no other.
 
+mod arguments;
 mod aside;
 mod channel;
 mod frames;

@@ -1,5 +1,6 @@
 //! Finding or declaring the queue.
 
+use super::arguments::{self, Difference};
 use super::channel::Channel;
 use super::frames::short;
 use crate::config::RabbitMq;
@@ -7,20 +8,23 @@ use crate::error::{Error, ErrorKind, Result};
 use amq_protocol::protocol::{AMQPClass, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
 
+/// Arguments of an existing queue that are found out, one by one; RabbitMQ knows some twenty.
+const MAX_GUESSES: usize = 20;
+
 /// Uses the queue as it is, if it exists; declares it durable, if it does not and `declare` is set.
 ///
 /// # Errors
 /// [`ErrorKind::TargetMissing`] when there is no queue and it is not to be declared here.
 pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Result<()> {
     let name = &target.stream_name;
-    match declare(channel, target, Passive::Yes).await {
-        Ok(()) => return warn_if_not_durable(channel, target).await,
+    match declare(channel, target, Passive::Yes, FieldTable::default()).await {
+        Ok(()) => return warn_if_it_loses(channel, target).await,
         Err(error) if error.kind() == ErrorKind::TargetMissing && target.declare => {
             channel.open().await?;
         }
         Err(error) => return Err(error),
     }
-    declare(channel, target, Passive::No).await?;
+    declare(channel, target, Passive::No, wanted(target)).await?;
     tracing::info!(queue = %name, queue_type = target.queue_type.as_str(), "queue declared");
     Ok(())
 }
@@ -57,16 +61,12 @@ enum Passive {
     No,
 }
 
-async fn declare(channel: &mut Channel, target: &RabbitMq, passive: Passive) -> Result<()> {
-    let mut arguments = FieldTable::default();
-    if passive == Passive::No {
-        let queue_type = target.queue_type.as_str();
-        arguments.insert(
-            "x-queue-type".into(),
-            AMQPValue::LongString(queue_type.into()),
-        );
-        stream_arguments(target, &mut arguments);
-    }
+async fn declare(
+    channel: &mut Channel,
+    target: &RabbitMq,
+    passive: Passive,
+    arguments: FieldTable,
+) -> Result<()> {
     let request = queue::Declare {
         queue: short(&target.stream_name, "the queue's name")?,
         passive: passive == Passive::Yes,
@@ -89,6 +89,18 @@ async fn declare(channel: &mut Channel, target: &RabbitMq, passive: Passive) -> 
     Ok(())
 }
 
+/// The arguments of a queue that is declared here.
+fn wanted(target: &RabbitMq) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    let queue_type = target.queue_type.as_str();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString(queue_type.into()),
+    );
+    stream_arguments(target, &mut arguments);
+    arguments
+}
+
 /// What RabbitMQ calls the retention of a stream in the arguments of its declaration.
 fn stream_arguments(target: &RabbitMq, arguments: &mut FieldTable) {
     let Some(stream) = &target.stream else { return };
@@ -108,25 +120,47 @@ fn stream_arguments(target: &RabbitMq, arguments: &mut FieldTable) {
 }
 
 /// AMQP tells nothing of an existing queue's properties, except by refusing a declaration that
-/// differs; for that it closes the channel, so there is a new one afterwards.
-async fn warn_if_not_durable(channel: &mut Channel, target: &RabbitMq) -> Result<()> {
-    let refusal = match declare(channel, target, Passive::No).await {
-        Ok(()) => return Ok(()),
-        Err(error) => error,
-    };
-    match refusal.kind() {
-        // It exists with other properties, or we may not declare: both fine, it is used as it is.
-        ErrorKind::TargetMismatch | ErrorKind::RabbitPermission => channel.open().await?,
-        _ => return Err(refusal),
-    }
-    if is_about_durability(&refusal) {
-        tracing::warn!(
-            queue = %target.stream_name,
-            "the queue exists and is not durable: a restart of the broker loses it with its messages; \
-             remedy: delete it and let mrcond declare it, or declare it durable"
-        );
+/// differs: with each refusal it names one difference. For that it closes the channel, so there is a new
+/// one afterwards.
+async fn warn_if_it_loses(channel: &mut Channel, target: &RabbitMq) -> Result<()> {
+    let mut guess = wanted(target);
+    for _ in 0..MAX_GUESSES {
+        let refusal = match declare(channel, target, Passive::No, guess.clone()).await {
+            Ok(()) => {
+                warn_if_it_drops(target, &guess);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match refusal.kind() {
+            // It exists with other properties, or we may not declare: both fine, it is used as it is.
+            ErrorKind::TargetMismatch | ErrorKind::RabbitPermission => channel.open().await?,
+            _ => return Err(refusal),
+        }
+        if is_about_durability(&refusal) {
+            tracing::warn!(
+                queue = %target.stream_name,
+                "the queue exists and is not durable: a restart of the broker loses it with its messages; \
+                 remedy: delete it and let mrcond declare it, or declare it durable"
+            );
+            return Ok(());
+        }
+        match Difference::told_by(&refusal.chain()) {
+            Some(difference) => difference.correct(&mut guess),
+            None => return Ok(()),
+        }
     }
     Ok(())
+}
+
+fn warn_if_it_drops(target: &RabbitMq, arguments: &FieldTable) {
+    if let Some(limit) = arguments::drops_beyond(arguments) {
+        tracing::warn!(
+            queue = %target.stream_name, limit,
+            "the queue exists and drops its oldest messages when it is full (x-overflow: drop-head), \
+             although it has confirmed them; remedy: declare it with x-overflow: reject-publish, or without a limit"
+        );
+    }
 }
 
 fn is_about_durability(refusal: &Error) -> bool {

@@ -193,6 +193,10 @@ struct Publisher {
     id: u8,
     frame: Vec<u8>,
     messages: u32,
+    /// Ids that are not confirmed, in order.
+    owed: VecDeque<u64>,
+    /// The highest id that was confirmed before an earlier one.
+    confirmed_early: u64,
 }
 
 impl Publisher {
@@ -201,6 +205,8 @@ impl Publisher {
             id,
             frame: Vec::new(),
             messages: 0,
+            owed: VecDeque::new(),
+            confirmed_early: 0,
         }
     }
 
@@ -217,6 +223,21 @@ impl Publisher {
         let size = (self.frame.len() - start - 4) as u32;
         self.frame[start..start + 4].copy_from_slice(&size.to_be_bytes());
         self.messages += 1;
+    }
+
+    fn confirmed(&mut self, id: u64) {
+        if self.owed.front() == Some(&id) {
+            self.owed.pop_front();
+        } else if let Ok(index) = self.owed.binary_search(&id) {
+            self.owed.remove(index);
+            self.confirmed_early = self.confirmed_early.max(id);
+        }
+    }
+
+    /// Whether an id is not confirmed, and a later one is.
+    fn has_gap(&self) -> bool {
+        let first = self.owed.front();
+        first.is_some_and(|first| *first < self.confirmed_early)
     }
 
     /// Makes a whole frame of what was gathered.
@@ -255,10 +276,15 @@ impl StreamSink {
     fn on_frame(&mut self, mut frame: Frame, into: &mut Vec<Settlement>) -> Result<()> {
         match frame.key {
             command::PUBLISH_CONFIRM => {
-                let _publisher = frame.fields.u8()?;
+                let number = frame.fields.u8()?;
                 let alone = self.publishers.len() == 1;
+                let its = |publisher: &&mut Publisher| publisher.id == number;
+                let mut publisher = self.publishers.iter_mut().find(its);
                 for _ in 0..frame.fields.u32()? {
                     let id = frame.fields.u64()?;
+                    if let Some(publisher) = &mut publisher {
+                        publisher.confirmed(id);
+                    }
                     step_over(&mut self.confirmed_to, &mut self.skipped);
                     note_confirm(&mut self.confirmed_to, alone, id, into);
                 }
@@ -330,6 +356,7 @@ impl Sink for StreamSink {
             );
             return Err(Error::new(ErrorKind::MessageTooLarge, text));
         }
+        publisher.owed.push_back(seq);
         let after = publisher.frame.len();
         self.gathered += after - before;
         if self.publishers.len() == 1 {
@@ -348,6 +375,10 @@ impl Sink for StreamSink {
 
     fn has_room(&self) -> bool {
         self.seat.unsent() + self.gathered < WRITE_BUFFER_HIGH
+    }
+
+    fn has_gap(&self) -> bool {
+        self.publishers.iter().any(Publisher::has_gap)
     }
 
     /// The protocol has no word for it: during an alarm the broker just does not confirm.
@@ -426,6 +457,24 @@ mod tests {
         let multiple = |settlement: &Settlement| settlement.multiple;
         assert!(into.iter().all(multiple), "{into:?}");
         assert_eq!((confirmed_to, skipped.len()), (6, 0));
+    }
+
+    #[test]
+    fn message_that_never_arrived_is_taken_for_one_that_is_only_late() {
+        let mut publisher = Publisher::new(0);
+        // Events between them were put aside, or are another partition's.
+        publisher.owed.extend([3, 5, 6, 9, 10]);
+        let mut gap_after = |id| {
+            publisher.confirmed(id);
+            publisher.has_gap()
+        };
+        assert!(!gap_after(3));
+        assert!(gap_after(6));
+        assert!(gap_after(9));
+        // It was late; what is not known counts for nothing.
+        assert!(!gap_after(5));
+        assert!(!gap_after(7) && !gap_after(u64::MAX));
+        assert!(!gap_after(10));
     }
 
     #[test]

@@ -29,6 +29,17 @@ impl Entry {
         self.0["rabbitmq"]["protocol"] == "stream"
     }
 
+    /// Whether it publishes to a stream over AMQP.
+    pub(crate) fn is_stream_queue(&self) -> bool {
+        !self.is_over_streams() && self.0["rabbitmq"]["queue_type"] == "stream"
+    }
+
+    /// Of how many streams the super stream consists that it publishes to; 0 if to none.
+    pub(crate) fn partitions(&self) -> usize {
+        let partitions = self.0["rabbitmq"]["stream"]["partitions"].as_u64();
+        partitions.unwrap_or_default() as usize
+    }
+
     /// The name that the daemon gives to the connector of this entry.
     pub(crate) fn name(&self) -> String {
         let text =

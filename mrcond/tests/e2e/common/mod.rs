@@ -13,6 +13,7 @@ pub(crate) mod otlp;
 pub(crate) mod pool;
 pub(crate) mod prometheus;
 pub(crate) mod promql;
+pub(crate) mod proxy;
 pub(crate) mod rabbit;
 pub(crate) mod rig;
 pub(crate) mod services;

@@ -18,7 +18,7 @@ pub(crate) struct Mongo {
     /// Only of those that were started here.
     name: Option<String>,
     /// Port and process of each member.
-    members: Vec<(u64, u32)>,
+    pub(crate) members: Vec<(u64, u32)>,
 }
 
 impl Mongo {
@@ -52,7 +52,7 @@ impl Mongo {
         Mongo::start(services::unique("mongo-users"), &["--auth"]).await
     }
 
-    async fn start(name: String, arguments: &[&str]) -> Mongo {
+    pub(crate) async fn start(name: String, arguments: &[&str]) -> Mongo {
         let described = services::start("mongo", &name, arguments).await;
         let uri = described["uri"].as_str().unwrap_or_default().to_owned();
         Mongo {

@@ -3,9 +3,11 @@
 use super::pool::{Lease, Pool};
 use super::services;
 use super::wait::{PATIENTLY, SOON, eventually};
+use amqprs::callbacks::DefaultChannelCallback;
 use amqprs::channel::{
     BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
-    ConsumerMessage, ExchangeDeleteArguments, QueueDeclareArguments, QueueDeleteArguments,
+    ConsumerMessage, ExchangeDeclareArguments, ExchangeDeleteArguments, QueueBindArguments,
+    QueueDeclareArguments, QueueDeleteArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
@@ -17,7 +19,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 static SHARED: OnceCell<Broker> = OnceCell::const_new();
 static PRIVATE: Pool<Broker> = Pool::new();
@@ -156,13 +158,23 @@ impl Broker {
     /// Waits until the broker would still know a quorum queue after being killed: it writes the
     /// names of new ones to disk about a second late, and a queue without its name is stuck.
     pub(crate) async fn knows_for_good(&self, queue: &str) {
+        self.has_on_disk("quorum", queue).await;
+    }
+
+    /// The same for streams, of which it is the name of who coordinates all of them.
+    pub(crate) async fn knows_streams_for_good(&self) {
+        self.has_on_disk("coordination", "rabbit_stream_coordinator")
+            .await;
+    }
+
+    async fn has_on_disk(&self, system: &str, name: &str) {
         let data = self.own().folder.join("data");
         eventually(
             SOON,
-            &format!("the name of {queue} is on disk"),
-            async || match names_files(&data)
+            &format!("the name of {name} is on disk"),
+            async || match names_files(&data, system)
                 .iter()
-                .any(|names| contains(names, queue.as_bytes()))
+                .any(|names| contains(names, name.as_bytes()))
             {
                 true => Ok(()),
                 false => Err("not yet".to_owned()),
@@ -256,10 +268,28 @@ impl Broker {
         for partition in 0..partitions {
             self.delete(&format!("{name}-{partition}")).await;
         }
+        self.delete_exchange(name).await;
+    }
+
+    /// Deletes an exchange with its bindings.
+    pub(crate) async fn delete_exchange(&self, name: &str) {
         let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
         let exchange = ExchangeDeleteArguments::new(name);
         let deleted = channel.exchange_delete(exchange).await;
         deleted.unwrap_or_else(|error| panic!("delete the exchange {name}: {error}"));
+        let _ = close(connection).await;
+    }
+
+    /// Declares an exchange that hands everything to this queue.
+    pub(crate) async fn declare_exchange(&self, name: &str, queue: &str) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut exchange = ExchangeDeclareArguments::new(name, "fanout");
+        exchange.durable(true);
+        let declared = channel.exchange_declare(exchange).await;
+        declared.unwrap_or_else(|error| panic!("declare the exchange {name}: {error}"));
+        let binding = QueueBindArguments::new(queue, name, "");
+        let bound = channel.queue_bind(binding).await;
+        bound.unwrap_or_else(|error| panic!("bind {queue} to {name}: {error}"));
         let _ = close(connection).await;
     }
 
@@ -287,13 +317,25 @@ impl Broker {
 
     /// Deletes a queue with all that is in it.
     pub(crate) async fn delete(&self, queue: &str) {
+        self.delete_by(queue, QueueDeleteArguments::new(queue))
+            .await;
+    }
+
+    /// Deletes a queue in a moment in which consumers have got all that was in it.
+    pub(crate) async fn delete_while_empty(&self, queue: &str) {
+        let mut arguments = QueueDeleteArguments::new(queue);
+        arguments.if_empty(true);
+        self.delete_by(queue, arguments).await;
+    }
+
+    async fn delete_by(&self, queue: &str, arguments: QueueDeleteArguments) {
         eventually(
             PATIENTLY,
             &format!("delete the queue {queue}"),
             async || {
                 let (connection, channel) = self.open().await?;
                 channel
-                    .queue_delete(QueueDeleteArguments::new(queue))
+                    .queue_delete(arguments.clone())
                     .await
                     .map_err(|error| error.to_string())?;
                 close(connection).await
@@ -316,8 +358,8 @@ impl Lock {
     }
 }
 
-/// What is in the files `data/NODE/quorum/NODE/names.dets`.
-fn names_files(data: &Path) -> Vec<Vec<u8>> {
+/// What is in the files `data/NODE/SYSTEM/NODE/names.dets`.
+fn names_files(data: &Path, system: &str) -> Vec<Vec<u8>> {
     let inside = |folder: PathBuf| {
         std::fs::read_dir(folder)
             .into_iter()
@@ -326,7 +368,7 @@ fn names_files(data: &Path) -> Vec<Vec<u8>> {
             .map(|entry| entry.path())
     };
     inside(data.to_owned())
-        .flat_map(|node| inside(node.join("quorum")))
+        .flat_map(|node| inside(node.join(system)))
         .filter_map(|node| std::fs::read(node.join("names.dets")).ok())
         .collect()
 }
@@ -456,6 +498,11 @@ impl Collector {
         let (connection, channel, messages) =
             eventually(PATIENTLY, &format!("consume {queue}"), async || {
                 let (connection, channel) = broker.open().await?;
+                // Who is to be told when the queue is deleted.
+                channel
+                    .register_callback(DefaultChannelCallback)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 let prefetch = BasicQosArguments::new(0, pace.prefetch, false);
                 channel
                     .basic_qos(prefetch)
@@ -516,6 +563,16 @@ impl Collector {
             },
         )
         .await;
+    }
+
+    /// Everything that it got of a queue that was deleted.
+    pub(crate) async fn cancelled(self) -> Vec<Delivery> {
+        let ended = timeout(SOON, self.task).await;
+        ended
+            .unwrap_or_else(|_| panic!("{} is still there", self.queue))
+            .unwrap_or_else(|error| panic!("consume {}: {error}", self.queue));
+        let _ = self.connection.close().await;
+        std::mem::take(&mut locked(&self.received))
     }
 
     /// Everything that was put into the queue before this call, in order.

@@ -206,7 +206,7 @@ impl Rig {
     }
 
     /// Removes what the test has made, also from servers that are the user's own.
-    pub(crate) async fn clean(self) {
+    pub(crate) async fn clean(&self) {
         for database in [self.name.clone(), self.tokens_database()] {
             let _ = self.client.database(&database).drop().await;
         }

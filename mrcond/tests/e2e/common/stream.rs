@@ -125,6 +125,7 @@ pub(crate) async fn resets(daemon: &Daemon) -> BTreeMap<String, f64> {
     let reasons = metrics.family(RESETS).label_values("reason");
     let expected = [
         "configuration_changed",
+        "confirms_missing",
         "not_repeatable",
         "position_lost",
         "protocol_changed",
