@@ -6,7 +6,7 @@ use crate::common::proxy::Proxy;
 use crate::common::rabbit::Broker;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, eventually};
-use bson::doc;
+use bson::{Bson, Document, doc};
 use mongodb::Client;
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ pub(crate) async fn set_of_three() -> Lease<Mongo> {
     SETS.lease(Mongo::of_three).await
 }
 
-/// A member of a replica set, by what it is to the others.
+/// Who is primary, as `host:port`.
 pub(crate) async fn primary(client: &Client) -> String {
     eventually(PATIENTLY, "there is a primary", async || {
         crate::common::mongo::primary(client).await
@@ -35,6 +35,43 @@ pub(crate) async fn signal_member(mongo: &Mongo, address: &str, name: &str) {
         .find(|(its, _)| its.to_string() == port);
     let (_, pid) = found.unwrap_or_else(|| panic!("{address} is no member: {:?}", mongo.members));
     services::signal(name, *pid).await;
+}
+
+/// Makes commands of the daemon fail: a failpoint as MongoDB has it, `mode` and `how` included.
+pub(crate) async fn fail(client: &Client, commands: &[&str], mode: impl Into<Bson>, how: Document) {
+    let mut data = doc! {"failCommands": commands, "appName": "mrcon"};
+    data.extend(how);
+    let set = doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": data};
+    let done = client.database("admin").run_command(set).await;
+    done.unwrap_or_else(|error| panic!("set a failpoint: {error}"));
+}
+
+/// A client of one member alone.
+pub(crate) async fn member(address: &str) -> Client {
+    let client = Client::with_uri_str(format!("mongodb://{address}/?directConnection=true")).await;
+    client.unwrap_or_else(|error| panic!("use {address}: {error}"))
+}
+
+/// Makes the primary give up its office, and waits until there is another.
+pub(crate) async fn step_down(client: &Client) -> String {
+    let former = primary(client).await;
+    // Only this long, so that two elections later it may be the primary again.
+    let command = doc! {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4, "force": true};
+    // The server may close the connection instead of answering.
+    let _ = client.database("admin").run_command(command).await;
+    another_primary(client, &former).await
+}
+
+/// Waits until there is another primary than the one before.
+pub(crate) async fn another_primary(client: &Client, former: &str) -> String {
+    eventually(PATIENTLY, "there is another primary", async || {
+        let now = crate::common::mongo::primary(client).await?;
+        match now == former {
+            true => Err(format!("{now} still")),
+            false => Ok(now),
+        }
+    })
+    .await
 }
 
 /// A replica set of one that is known to its clients by the address of a proxy.

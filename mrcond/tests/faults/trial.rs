@@ -17,7 +17,7 @@ use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
 use crate::harness::{Case, Figures};
 use crate::writer::{Writer, Written};
-use bson::{Document, doc};
+use bson::Document;
 use mongodb::Collection;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -179,6 +179,31 @@ impl Trial {
         written.unwrap_or_else(|| unreachable!("the scenario has written"))
     }
 
+    /// Waits until `/health` names the connector and has all these words in its line.
+    pub(crate) async fn unhealthy(&self, words: &[&str]) -> String {
+        let name = self.name();
+        let words: Vec<&str> = [&[name.as_str()], words].concat();
+        self.daemon().unhealthy(&words).await
+    }
+
+    /// Waits until `/status` of the connector satisfies `condition`.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        self.daemon().until(&self.name(), what, condition).await
+    }
+
+    /// Waits until so many more events are confirmed than now.
+    pub(crate) async fn confirms(&self, more: u64) {
+        let before = confirmed(&self.connector().await);
+        let what = format!("confirms {more} more events");
+        self.until(&what, |now| confirmed(now) >= before + more)
+            .await;
+    }
+
+    /// What the daemon's process takes now.
+    pub(crate) fn resources(&self) -> Resources {
+        resources(self.daemon().pid)
+    }
+
     /// Whether the connector was ever restarted, and by what: `reason` of the counter, or all.
     pub(crate) async fn restarts(&self, reason: Option<&str>) -> f64 {
         let labels: Vec<(&str, &str)> = reason
@@ -203,7 +228,8 @@ impl Trial {
         assert_eq!(
             truth.len(),
             written.events() + 1,
-            "MongoDB has other events than the writer wrote (and a mark)"
+            "MongoDB has other events than the writer wrote (and a mark): {:?}",
+            written.others(&truth)
         );
         let rules = Rules {
             order: allowed.order,
@@ -260,15 +286,17 @@ fn bound(deliveries: &[Delivery], kills: &[u64], incidents: usize) -> usize {
     after_kills as usize + incidents * WINDOW
 }
 
-/// What the daemon's process takes.
+/// What a process takes, and has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resources {
     pub(crate) memory_bytes: u64,
     pub(crate) files: usize,
     pub(crate) threads: usize,
+    /// Of all its threads since it began.
+    pub(crate) cpu: Duration,
 }
 
-/// What a process takes now.
+/// What the process takes now.
 pub(crate) fn resources(pid: u32) -> Resources {
     let read = |path: &str| {
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -280,9 +308,15 @@ pub(crate) fn resources(pid: u32) -> Resources {
         number.unwrap_or_else(|| panic!("no {name} in {status}"))
     };
     let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    // The fields behind the name, which may have anything in it; a tick is 10 ms everywhere.
+    let stat = read(&format!("/proc/{pid}/stat"));
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = behind_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     Resources {
         memory_bytes: field("VmRSS:") << 10,
         files: files.map(Iterator::count).unwrap_or_default(),
         threads: field("Threads:") as usize,
+        cpu: Duration::from_millis(ticks * 10),
     }
 }

@@ -5,6 +5,7 @@
 //! nothing is no event. So whatever fails meanwhile, each number is one event.
 
 use crate::common::rabbit::Delivery;
+use crate::common::truth::Event;
 use crate::common::wait::{PATIENTLY, Patience};
 use bson::{Document, doc};
 use mongodb::Collection;
@@ -169,6 +170,21 @@ impl Written {
             .map(|key| self.highest - counts.get(&key).copied().unwrap_or_default())
             .sum();
         Ok((lost + last) as usize)
+    }
+
+    /// Events that are none of the writer's, or one of them again.
+    pub(crate) fn others(&self, truth: &[Event]) -> Vec<Value> {
+        let mut counts: BTreeMap<i64, u64> = BTreeMap::new();
+        let mut is_next = |event: &Value| {
+            let (Some(key), Some(n)) = (event["documentKey"]["_id"].as_i64(), number(event)) else {
+                return false;
+            };
+            let count = counts.entry(key).or_default();
+            *count += 1;
+            *count == n
+        };
+        let events = truth.iter().map(Event::relaxed);
+        events.filter(|event| !is_next(event)).take(3).collect()
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Uris {
 /// A running `mrcond`. It does not outlive the test, nor the process that runs the tests.
 pub(crate) struct Daemon {
     child: Child,
-    pid: u32,
+    pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<String>>,
     reading: JoinHandle<()>,
