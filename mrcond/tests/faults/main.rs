@@ -19,12 +19,14 @@ mod writer;
 
 mod connector;
 mod mongodb;
+mod positions;
 mod rabbitmq;
 
 fn main() -> std::process::ExitCode {
     harness::main(&[
         connector::SCENARIOS,
         mongodb::SCENARIOS,
+        positions::SCENARIOS,
         rabbitmq::SCENARIOS,
     ])
 }

@@ -65,8 +65,7 @@ pub(crate) const fn windows(windows: usize) -> Allowed {
 
 impl Trial {
     pub(crate) async fn on(case: &Case, mongo: &Mongo, broker: &Broker) -> Trial {
-        let label = case.name.replace('_', "-");
-        let rig = Rig::on(mongo, broker, &label).await;
+        let rig = Rig::on(mongo, broker, &case.number()).await;
         Trial {
             entry: rig.entry(),
             uris: rig.uris(),
@@ -170,6 +169,12 @@ impl Trial {
             .push(stored.get_i64("seq").unwrap_or_default() as u64);
     }
 
+    /// Stops the daemon in order.
+    pub(crate) async fn stop(&mut self) {
+        let ended = self.take_daemon().terminate().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+    }
+
     /// Stops the writer, if it still writes; what it wrote.
     pub(crate) async fn stop_writing(&mut self) -> Written {
         if let Some(writer) = self.writer.take() {
@@ -256,8 +261,7 @@ impl Trial {
     /// The end: everything is judged, the daemon stops in order, and nothing is left behind.
     pub(crate) async fn finish(mut self, allowed: Allowed) -> Figures {
         let figures = self.judge(allowed).await;
-        let ended = self.take_daemon().terminate().await;
-        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        self.stop().await;
         self.rig.clean().await;
         figures
     }

@@ -1,8 +1,7 @@
 //! The writer: counters under keys. What must arrive is known without asking MongoDB.
 //!
 //! Each key counts 1, 2, 3, and so on, a write for each number, acknowledged by the majority. A write whose
-//! answer was lost is written again; where it had been done already it changes nothing, and what changes
-//! nothing is no event. So whatever fails meanwhile, each number is one event.
+//! answer was lost is written again; where it had been done already it changes nothing and is no event. So whatever fails meanwhile, each number is one event.
 
 use crate::common::rabbit::Delivery;
 use crate::common::truth::Event;
@@ -128,11 +127,14 @@ async fn write(collection: &Collection<Document>, turn: u64) -> Result<(), Strin
 
 fn update(key: i64, turn: u64) -> Document {
     let (n, note) = (turn as i64, "x".repeat(PADDING));
-    let change = match turn % REPLACED {
-        0 => doc! {"n": n, "note": note},
-        _ => doc! {"$set": {"n": n, "note": note, "last": turn.to_string()}},
-    };
-    doc! {"q": {"_id": key}, "u": change, "upsert": true}
+    match turn % REPLACED {
+        // Unlike an update, a replacement is an event even where it changes nothing.
+        0 => doc! {"q": {"_id": key, "n": {"$ne": n}}, "u": {"n": n, "note": note}},
+        _ => {
+            let change = doc! {"$set": {"n": n, "note": note, "last": turn.to_string()}};
+            doc! {"q": {"_id": key}, "u": change, "upsert": true}
+        }
+    }
 }
 
 /// What the writer wrote: of each key every number up to the highest.
@@ -184,7 +186,8 @@ impl Written {
             *count == n
         };
         let events = truth.iter().map(Event::relaxed);
-        events.filter(|event| !is_next(event)).take(3).collect()
+        let others = events.filter(|event| !is_next(event)).take(3);
+        others.map(|event| event["documentKey"].clone()).collect()
     }
 }
 
