@@ -17,6 +17,7 @@ mod servers;
 mod trial;
 mod writer;
 
+mod collections;
 mod connector;
 mod mongodb;
 mod positions;
@@ -24,6 +25,7 @@ mod rabbitmq;
 
 fn main() -> std::process::ExitCode {
     harness::main(&[
+        collections::SCENARIOS,
         connector::SCENARIOS,
         mongodb::SCENARIOS,
         positions::SCENARIOS,

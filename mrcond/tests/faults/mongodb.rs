@@ -1,7 +1,8 @@
 //! MongoDB fails: F05 to F15.
 
+use crate::common::load;
 use crate::common::mongo::Mongo;
-use crate::common::rabbit::Broker;
+use crate::common::rabbit::{Broker, Collector};
 use crate::harness::{Case, Figures, Scenario, scenario};
 use crate::servers::{
     another_primary, fail, member, mongo_behind_a_proxy, primary, set_of_three, signal_member,
@@ -23,6 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(f11_network_is_slow),
     scenario!(f12_read_fails_with_every_code),
     scenario!(f13_stream_cannot_be_opened_again),
+    scenario!(f14_event_is_too_large),
     scenario!(f15_majority_stands_still),
 ];
 
@@ -251,6 +253,70 @@ async fn f13_stream_cannot_be_opened_again(case: Case) -> Figures {
     trial.recovers(fault).await;
     only_lost_connections(&trial).await;
     trial.finish(NOTHING).await
+}
+
+/// In the middle of a reply there is an event over 16 MiB, which MongoDB cannot send as it is.
+async fn f14_event_is_too_large(case: Case) -> Figures {
+    let settings = ["max_message_size = 67108864".to_owned()];
+    let (mongo, broker) = tokio::join!(Mongo::shared(), Broker::with_settings(&settings));
+    let trial = Trial::on(&case, &mongo, &broker).await;
+    let mut trial = trial
+        .with("watched.change_stream_pre_and_post_images", true)
+        .with("watched.split_large_events", false);
+    trial.start().await;
+    let orders = trial.collection();
+    let large = doc! {"_id": "large", "text": "x".repeat(9_000_000)};
+    let inserted = orders.insert_one(large).await;
+    inserted.unwrap_or_else(|error| panic!("insert a large document: {error}"));
+    trial.daemon().confirmed(&trial.name(), 1).await;
+    trial.stop().await;
+    let change = async |number: i32| {
+        load::insert(&orders, i64::from(number) * 100, 10).await;
+        let update = doc! {"$set": {"number": number}};
+        let updated = orders.update_one(doc! {"_id": "large"}, update).await;
+        updated.unwrap_or_else(|error| panic!("update the large document: {error}"));
+    };
+    // Both images are more than 16 MiB.
+    change(1).await;
+    change(2).await;
+    trial.spawn();
+    trial
+        .unhealthy(&["halted", "16 MiB", "remedy: ", "split_large_events: auto"])
+        .await;
+    let positions = trial.connector().await["positions"].clone();
+    assert_eq!(
+        positions["confirmed"], 11,
+        "what comes before it: {positions}"
+    );
+    trial.stop().await;
+    // As the remedy says.
+    trial.entry = trial.entry.with("watched.split_large_events", "auto");
+    let begin = Instant::now();
+    trial.start().await;
+    change(3).await;
+    trial.daemon().confirmed(&trial.name(), 34).await;
+    let recovery = begin.elapsed();
+    trial.daemon().healthy().await;
+    let deliveries = Collector::drain(&broker, &trial.rig.name).await;
+    let told = deliveries
+        .iter()
+        .map(|delivery| delivery.headers["x-mrcon-seq"].as_u64());
+    assert!(told.eq((1..=34).map(Some)));
+    for (number, at) in [(1, 11), (2, 22), (3, 33)] {
+        let event: Value = serde_json::from_slice(&deliveries[at].body).unwrap_or_default();
+        let image = |name: &str| event[name]["text"].as_str().map(str::len);
+        assert_eq!(image("fullDocument"), Some(9_000_000));
+        assert_eq!(image("fullDocumentBeforeChange"), Some(9_000_000));
+        assert_eq!(event["fullDocument"]["number"], number);
+    }
+    trial.stop().await;
+    trial.rig.clean().await;
+    broker.remove().await;
+    Figures {
+        events: deliveries.len(),
+        recovery: Some(recovery),
+        ..Figures::default()
+    }
 }
 
 /// Both secondaries stop to replicate: what is written is not acknowledged by the majority.
