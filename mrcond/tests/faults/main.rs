@@ -22,6 +22,7 @@ mod connector;
 mod mongodb;
 mod positions;
 mod rabbitmq;
+mod snapshots;
 
 fn main() -> std::process::ExitCode {
     harness::main(&[
@@ -30,5 +31,6 @@ fn main() -> std::process::ExitCode {
         mongodb::SCENARIOS,
         positions::SCENARIOS,
         rabbitmq::SCENARIOS,
+        snapshots::SCENARIOS,
     ])
 }
