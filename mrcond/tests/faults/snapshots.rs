@@ -127,20 +127,21 @@ async fn f47_page_changes_while_it_is_read(case: Case) -> Figures {
     // A narrow window, so that the snapshot takes a while.
     let mut trial = trial
         .with("watched.snapshot", "initial")
-        .with("rabbitmq.max_unconfirmed", 50);
+        .with("rabbitmq.max_unconfirmed", 200);
     let orders = trial.collection();
     fill(&orders, KEYS).await;
     let begin = Instant::now();
     trial.start().await;
-    let (mut number, mut changed) = (0, 0);
+    let (mut number, mut changed, mut next) = (0, 0, 0);
     loop {
-        let now = trial.connector().await;
+        let here = |now: &Value| rows(now) >= next || is_done(now);
+        let now = trial.until("reads on", here).await;
         if is_done(&now) {
             break;
         }
         number += 1;
-        let at = rows(&now) as i64;
-        changed += change_around(&orders, at, number).await;
+        next = rows(&now) + 50;
+        changed += change_around(&orders, rows(&now) as i64, number).await;
     }
     let recovery = begin.elapsed();
     assert!(changed > 2_000, "hardly anything changed: {changed}");
@@ -165,12 +166,12 @@ async fn change_around(orders: &Collection<Document>, at: i64, number: i64) -> u
     fn done<T>(result: mongodb::error::Result<T>) -> T {
         result.unwrap_or_else(|error| panic!("change orders: {error}"))
     }
-    let front = between(at - 200, at + 1_000);
+    let front = between(at - 50, at + 300);
     let set = orders
         .update_many(front, doc! {"$set": {"n": number}})
         .await;
     // One of two fields: whoever applies this must have the document as it was.
-    let near = between(at, at + 300);
+    let near = between(at, at + 100);
     let add = orders.update_many(near, doc! {"$inc": {"m": 1_i64}}).await;
     let gone = orders.delete_many(between(at + 50, at + 60)).await;
     let back = (at + 50..at + 55).map(|key| doc! {"_id": key, "n": number, "m": 0_i64});
