@@ -4,6 +4,7 @@ use super::{PUBLISH_TURN, Run, Sent};
 use crate::checkpoint::CheckpointStore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, Operation};
+use crate::faults;
 use crate::metrics::Stage;
 use crate::sink::Sink;
 use crate::snapshot::turns::token_time;
@@ -63,6 +64,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let read = event.raw.as_bytes().len() as u64;
         let which = self.tally.which(event.coll);
         self.tally.count(which, Stage::Received, operation, read);
+        faults::panic_here("encoder", event.raw.as_bytes());
         let message = self
             .parts
             .settings

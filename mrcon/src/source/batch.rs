@@ -239,6 +239,11 @@ impl EventBatch {
         self.server_time
     }
 
+    /// The whole reply.
+    pub(super) fn reply_bytes(&self) -> &[u8] {
+        self.reply.document().as_bytes()
+    }
+
     /// Size of the whole reply in bytes.
     pub fn bytes(&self) -> usize {
         self.reply.bytes()

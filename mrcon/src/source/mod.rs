@@ -22,6 +22,7 @@ use crate::budget::Account;
 use crate::config::{Scope, Watched};
 use crate::error::{Error, Result};
 use crate::event::ResumeToken;
+use crate::faults;
 use filter::Filter;
 use fragments::Fragments;
 use futures_util::StreamExt;
@@ -184,6 +185,7 @@ impl Reader {
             None => return Ok(SourceItem::End),
             Some(reply) => EventBatch::parse(reply.map_err(self.wrap)?)?,
         };
+        faults::panic_here("reader", batch.reply_bytes());
         self.expects_much = batch.bytes() >= MUCH_BYTES;
         batch = self.fragments.join(batch)?;
         if batch.is_empty() {
