@@ -51,7 +51,7 @@ async fn f02_connector_is_terminated(case: Case) -> Figures {
 async fn f03_connector_is_terminated_while_blocked(case: Case) -> Figures {
     let (mongo, broker) = tokio::join!(Mongo::shared(), Broker::private());
     let mut trial = Trial::on(&case, &mongo, &broker).await;
-    trial.configure = |config| config.with_server("shutdown_timeout", "5s");
+    trial.configure = Box::new(|config| config.with_server("shutdown_timeout", "5s"));
     trial.begin(STEADY).await;
     broker.block().await;
     let blocked = trial

@@ -14,6 +14,7 @@ mod common;
 
 mod harness;
 mod servers;
+mod tls;
 mod trial;
 mod writer;
 
@@ -21,6 +22,7 @@ mod collections;
 mod connector;
 mod mongodb;
 mod positions;
+mod process;
 mod rabbitmq;
 mod snapshots;
 
@@ -30,6 +32,7 @@ fn main() -> std::process::ExitCode {
         connector::SCENARIOS,
         mongodb::SCENARIOS,
         positions::SCENARIOS,
+        process::SCENARIOS,
         rabbitmq::SCENARIOS,
         snapshots::SCENARIOS,
     ])

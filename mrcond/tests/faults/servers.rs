@@ -170,7 +170,8 @@ pub(crate) fn proxy_before(broker: &Broker) -> (Proxy, String) {
     (proxy, uri)
 }
 
-fn port_of(uri: &str) -> u16 {
+/// The port of the server that an URI names.
+pub(crate) fn port_of(uri: &str) -> u16 {
     let authority = uri.split("//").nth(1).unwrap_or_default();
     let host = authority.split(['/', '?']).next().unwrap_or_default();
     let port = host.rsplit(':').next().and_then(|port| port.parse().ok());

@@ -32,7 +32,11 @@ pub(crate) struct Trial {
     /// Where the daemon finds its servers; a scenario may put a proxy in between.
     pub(crate) uris: Uris,
     /// More of the configuration than the entry.
-    pub(crate) configure: fn(Config) -> Config,
+    pub(crate) configure: Box<dyn Fn(Config) -> Config>,
+    /// Lets the daemon panic where a document has the words for it.
+    pub(crate) panics: bool,
+    /// Events in the collection that the scenario itself has made.
+    pub(crate) others: usize,
     daemon: Option<Daemon>,
     writer: Option<Writer>,
     written: Option<Written>,
@@ -70,7 +74,9 @@ impl Trial {
             entry: rig.entry(),
             uris: rig.uris(),
             rig,
-            configure: |config| config,
+            configure: Box::new(|config| config),
+            panics: false,
+            others: 0,
             daemon: None,
             writer: None,
             written: None,
@@ -97,7 +103,20 @@ impl Trial {
     /// Starts the daemon, which may not get ready.
     pub(crate) fn spawn(&mut self) {
         let config = (self.configure)(Config::new([self.entry.clone()]));
-        self.daemon = Some(Daemon::spawn(&config, &self.uris));
+        let Uris { mongo, rabbit, .. } = &self.uris;
+        let mut variables = vec![
+            ("MRCON_MONGO_URI", &**mongo),
+            ("MRCON_RABBITMQ_URI", rabbit),
+        ];
+        if let Some(stream) = &self.uris.stream {
+            variables.push(("MRCON_RABBITMQ_STREAM_URI", stream));
+        }
+        if self.panics {
+            variables.push(("MRCON_FAULTS_PANIC", "1"));
+        }
+        let mut daemon = Daemon::spawn_with(&config, &variables, &[]);
+        daemon.may_panic = self.panics;
+        self.daemon = Some(daemon);
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -232,8 +251,8 @@ impl Trial {
         assert_eq!(lost, 0, "events lost, of {}", written.events());
         assert_eq!(
             truth.len(),
-            written.events() + 1,
-            "MongoDB has other events than the writer wrote (and a mark): {:?}",
+            written.events() + self.others + 1,
+            "MongoDB has other events than were written (and a mark): {:?}",
             written.others(&truth)
         );
         let rules = Rules {

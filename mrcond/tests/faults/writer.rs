@@ -41,8 +41,6 @@ pub(crate) struct Writer {
 struct Progress {
     begun: AtomicU64,
     acknowledged: AtomicU64,
-    /// Answers that were errors, or that did not come.
-    unknown: AtomicU64,
 }
 
 impl Writer {
@@ -59,7 +57,7 @@ impl Writer {
                 ticks.tick().await;
                 turn += 1;
                 its.begun.fetch_add(KEYS, Ordering::Relaxed);
-                persist(&collection, turn, &its).await;
+                persist(&collection, turn).await;
                 its.acknowledged.fetch_add(KEYS, Ordering::Relaxed);
             }
             turn
@@ -81,11 +79,6 @@ impl Writer {
         self.progress.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Writes of which it was not known for a while whether they had been done.
-    pub(crate) fn unknown(&self) -> u64 {
-        self.progress.unknown.load(Ordering::Relaxed)
-    }
-
     /// Ends when the current turn is acknowledged; what was written.
     pub(crate) async fn finish(self) -> Written {
         self.stop.store(true, Ordering::Relaxed);
@@ -97,10 +90,9 @@ impl Writer {
 }
 
 /// Writes one number of every key until all are acknowledged.
-async fn persist(collection: &Collection<Document>, turn: u64, progress: &Progress) {
+async fn persist(collection: &Collection<Document>, turn: u64) {
     let mut patience = Patience::new(PATIENTLY * 2, "MongoDB acknowledges a write");
     while let Err(error) = write(collection, turn).await {
-        progress.unknown.fetch_add(KEYS, Ordering::Relaxed);
         patience.again(error).await;
     }
 }
