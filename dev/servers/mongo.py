@@ -63,6 +63,9 @@ def start_member(instance, program, role):
         "--setParameter", "diagnosticDataCollectionEnabled=false",
         "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=%d" % SHUTDOWN_MILLIS,
     ]
+    if chosen["oplog_mb"] < OPLOG_MB:
+        # Nothing leaves an oplog that the last checkpoint may need, and there is one a minute by default.
+        command += ["--syncdelay", 1]
     if chosen["auth"]:
         command += ["--keyFile", key_file(instance)]
     instance.start_process(role, command, mongodb_environment(program), output(instance, role))

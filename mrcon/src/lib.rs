@@ -38,6 +38,7 @@ mod elements;
 pub mod envelope;
 pub mod error;
 pub mod event;
+mod faults;
 mod gap;
 pub mod history;
 pub mod lineage;

@@ -9,11 +9,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, ResumeToken};
 use crate::metrics::{Stage, Which};
 use crate::sink::{Outcome, Settlement, Sink};
+use crate::snapshot::turns::time_of;
+use crate::source::EventBatch;
 use crate::status::State;
 use crate::trace::{Span, Times};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
+
+/// When an idle stream stood at its token: when the reply came, less what the server has written since
+/// and does not show yet. That is nothing on a stream that keeps up; but while the majority does not
+/// acknowledge writes, or the server is still searching its oplog, replies without an event come too.
+pub(super) fn stands_at(token: &ResumeToken, batch: &EventBatch) -> SystemTime {
+    let seconds = match (batch.server_time(), time_of(token)) {
+        (Some(newest), Some(shown)) => newest.time.saturating_sub(shown.time),
+        _ => 0,
+    };
+    // Whole seconds: the next one may have begun a moment ago.
+    let behind = Duration::from_secs(if seconds > 1 { seconds.into() } else { 0 });
+    let at = batch.received_at();
+    at.checked_sub(behind).unwrap_or(at)
+}
 
 impl<S: Sink, C: CheckpointStore> Run<S, C> {
     /// Takes the broker's answers in; a refusal ends the run, unless its event is to be put aside.

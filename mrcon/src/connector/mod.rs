@@ -278,7 +278,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 self.idle = batch
                     .idle_token()
                     .filter(|_| batch.is_empty())
-                    .map(|token| (token.clone(), batch.received_at()));
+                    .map(|token| (token.clone(), frontier::stands_at(token, &batch)));
                 self.note_horizon(&batch);
                 if batch.is_empty() {
                     self.await_mongodb();

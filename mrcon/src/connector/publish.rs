@@ -8,6 +8,7 @@ use crate::config::OnUnroutable;
 use crate::envelope::{Cause, Letter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ChangeEvent;
+use crate::faults;
 use crate::metrics::Stage;
 use crate::sink::Sink;
 use crate::snapshot::turns::token_time;
@@ -118,6 +119,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let which = self.tally.which(place(&self.parts.settings.scope, event));
         let read = event.raw.as_bytes().len() as u64;
         self.tally.count(which, Stage::Received, operation, read);
+        faults::panic_here("encoder", event.raw.as_bytes());
         let (bytes, trace) = match &fate {
             Fate::Goes(message) => {
                 self.parts.sink.publish(seq, message)?;

@@ -597,6 +597,25 @@ async fn numbers_begin_anew_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lag_hides_what_mongodb_does_not_show_yet() {
+    let stage = stage(Options::default());
+    let token = |time: u32| Some(doc! {"_data": format!("82{time:08X}000000012B0229296E04")});
+    // The majority has last acknowledged a write at 1000; more is written, and not shown.
+    for (server, behind) in [(1000, 0.0), (1001, 0.0), (1002, 2.0), (1060, 60.0)] {
+        let batch = EventBatch::made(vec![], token(1000)).at_server_time(server);
+        stage.item(SourceItem::Batch(Arc::new(batch))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let lag = stage.status.lag().expect("it is known").as_secs_f64();
+        // Of the machine's own clock.
+        assert!((behind..behind + 1.0).contains(&lag), "{server}: {lag}");
+    }
+    let batch = EventBatch::made(vec![], token(1060)).at_server_time(1060);
+    stage.item(SourceItem::Batch(Arc::new(batch))).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(stage.status.lag() < Some(Duration::from_secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn silent_mongodb_looks_healthy() {
     let stage = stage(Options::default());
     stage.idle("now").await;

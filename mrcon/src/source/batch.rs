@@ -4,6 +4,7 @@ use super::filter::Filter;
 use crate::budget::{Reservation, UNSENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
+use bson::Timestamp;
 use bson::raw::cstr;
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
 use bson::rawdoc;
@@ -26,6 +27,8 @@ pub struct EventBatch {
     events: Vec<Range<usize>>,
     idle_token: Option<ResumeToken>,
     received_at: SystemTime,
+    /// The newest time that the server knew of when it replied.
+    server_time: Option<Timestamp>,
     /// Of rows of a snapshot, the number of their page.
     page: Option<u64>,
     /// Text that is paid for: of the largest event, or of as many as wait for the socket. Text of
@@ -100,6 +103,7 @@ impl EventBatch {
     ) -> Result<EventBatch> {
         Ok(EventBatch {
             received_at: batch.received_at,
+            server_time: batch.server_time,
             joined,
             ..EventBatch::with_events(events, idle_token)?
         })
@@ -140,7 +144,10 @@ impl EventBatch {
         let (events, idle_token) = locate(reply.document()).map_err(|error| {
             Error::new(ErrorKind::Mongo, "read the reply of the change stream").with_source(error)
         })?;
+        let cluster_time = reply.document().get_document("$clusterTime");
+        let server_time = cluster_time.and_then(|told| told.get_timestamp("clusterTime"));
         Ok(EventBatch {
+            server_time: server_time.ok(),
             reply,
             text_bytes: expected_text(&events).into(),
             events,
@@ -241,6 +248,16 @@ impl EventBatch {
         self.received_at
     }
 
+    /// The newest cluster time that the server knew of when it replied, of writes that are not shown yet too.
+    pub(crate) fn server_time(&self) -> Option<Timestamp> {
+        self.server_time
+    }
+
+    /// The whole reply.
+    pub(super) fn reply_bytes(&self) -> &[u8] {
+        self.reply.document().as_bytes()
+    }
+
     /// Size of the whole reply in bytes.
     pub fn bytes(&self) -> usize {
         self.reply.bytes()
@@ -297,6 +314,14 @@ impl EventBatch {
         EventBatch::from_reply(Reply::Made(reply))
             .unwrap_or_else(|error| panic!("a reply for a test: {error:?}"))
     }
+
+    /// As from a server that knows of this time, in seconds.
+    pub(crate) fn at_server_time(self, time: u32) -> EventBatch {
+        EventBatch {
+            server_time: Some(Timestamp { time, increment: 1 }),
+            ..self
+        }
+    }
 }
 
 #[cfg(test)]
@@ -324,6 +349,22 @@ mod tests {
             bson::Document::try_from(batch.idle_token().unwrap().as_raw()).unwrap(),
             doc! {"_data": "ff"}
         );
+    }
+
+    #[test]
+    fn time_of_the_server_is_overlooked() {
+        let time = Timestamp {
+            time: 7,
+            increment: 3,
+        };
+        let reply = bson::rawdoc! {
+            "cursor": {"nextBatch": []}, "ok": 1.0, "$clusterTime": {"clusterTime": time},
+        };
+        let batch = EventBatch::from_reply(Reply::Made(reply)).unwrap();
+        assert_eq!(batch.server_time(), Some(time));
+        let again = EventBatch::remade(&batch, RawArrayBuf::new(), None, 0).unwrap();
+        assert_eq!(again.server_time(), Some(time));
+        assert_eq!(EventBatch::made(vec![], None).server_time(), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::budget::Account;
 use crate::config::{Scope, Watched};
 use crate::error::{Error, Result};
 use crate::event::ResumeToken;
+use crate::faults;
 use filter::Filter;
 use fragments::Fragments;
 use futures_util::StreamExt;
@@ -215,6 +216,7 @@ impl Reader {
             None => return Ok(SourceItem::End),
             Some(reply) => EventBatch::parse(reply.map_err(self.wrap)?)?,
         };
+        faults::panic_here("reader", batch.reply_bytes());
         self.expects_much = batch.bytes() >= MUCH_BYTES;
         batch = self.fragments.join(batch)?;
         self.note_position(&batch)?;

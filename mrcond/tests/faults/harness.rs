@@ -62,6 +62,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// `F05`.
+    pub(crate) fn number(&self) -> String {
+        title(self.name).0
+    }
+
     /// The scenario's chance: the same for the same seed.
     pub(crate) fn chance(&self) -> fastrand::Rng {
         let mut hasher = DefaultHasher::new();
@@ -263,17 +268,14 @@ fn run(scenario: Scenario, seed: u64) -> Option<Figures> {
         seed,
     };
     let run = move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap_or_else(|error| panic!("start a runtime: {error}"));
-        let figures = runtime.block_on(async {
+        runtime.block_on(async {
             let ended = tokio::time::timeout(DEADLINE, (scenario.run)(case)).await;
             ended.unwrap_or_else(|_| panic!("not over within {DEADLINE:?}"))
-        });
-        runtime.shutdown_background();
-        figures
+        })
     };
     let thread = thread::Builder::new().name(scenario.name.to_owned());
     let figures = thread.spawn(run).ok().and_then(|it| it.join().ok());

@@ -15,23 +15,32 @@ mod common;
 mod frames;
 mod harness;
 mod servers;
+mod tls;
 mod trial;
 mod writer;
 
+mod collections;
 mod connector;
 mod mongodb;
+mod positions;
+mod process;
 mod queues;
 mod rabbitmq;
+mod snapshots;
 mod streams;
 mod unroutable;
 
 fn main() -> std::process::ExitCode {
     harness::main(&[
+        collections::SCENARIOS,
         connector::SCENARIOS,
         mongodb::SCENARIOS,
+        positions::SCENARIOS,
+        process::SCENARIOS,
         rabbitmq::SCENARIOS,
         queues::SCENARIOS,
         streams::SCENARIOS,
         unroutable::SCENARIOS,
+        snapshots::SCENARIOS,
     ])
 }

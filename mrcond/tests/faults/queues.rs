@@ -171,7 +171,7 @@ async fn f28s_stream_is_deleted(case: Case) -> Figures {
     let told = resets(trial.daemon()).await;
     assert_eq!(told.get("stream_lost"), Some(&1.0), "{told:?}");
     assert_eq!(warnings(trial.daemon(), "stream_lost"), 1);
-    trial.stop().await;
+    trial.clear().await;
     Figures {
         events: truth.len(),
         duplicates,
@@ -279,7 +279,7 @@ async fn f29_exchange_is_deleted(case: Case) -> Figures {
     assert!(here.is_empty(), "not put aside: {here:?}");
     judge_aside(&trial, &big, "oversized").await;
     broker.delete_exchange(&exchange).await;
-    trial.stop().await;
+    trial.clear().await;
     figures
 }
 
@@ -356,7 +356,7 @@ async fn f32_full_queue_drops(case: Case) -> Figures {
     let duplicates = judge_without(&trial, &truth, &deliveries, &dropped, Order::First);
     assert_eq!((deliveries.len(), duplicates), (ROOM as usize, 0));
     assert_eq!(trial.restarts(None).await, 0.0);
-    trial.stop().await;
+    trial.clear().await;
     Figures {
         events: truth.len(),
         lost,
@@ -450,7 +450,7 @@ async fn f35_message_is_too_big(case: Case) -> Figures {
     assert_eq!(ids, [big[2].token(), big[3].token()]);
     assert_eq!(here[0].content_encoding.as_deref(), Some("gzip"));
     assert_eq!(here[1].headers["x-mrcon-stripped"], "fullDocument");
-    trial.stop().await;
+    trial.clear().await;
     broker.remove().await;
     figures
 }

@@ -7,11 +7,12 @@ use crate::common::rabbit::Broker;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, eventually};
 use crate::frames::{FrameProxy, Protocol};
-use bson::doc;
+use bson::{Bson, Document, Timestamp, doc};
 use mongodb::Client;
 use std::net::SocketAddr;
 
 static SETS: Pool<Mongo> = Pool::new();
+static SMALL_OPLOGS: Pool<Mongo> = Pool::new();
 static BEHIND_A_PROXY: Pool<ProxiedMongo> = Pool::new();
 
 /// A replica set of three for one scenario at a time. A scenario leaves it whole.
@@ -19,7 +20,7 @@ pub(crate) async fn set_of_three() -> Lease<Mongo> {
     SETS.lease(Mongo::of_three).await
 }
 
-/// A member of a replica set, by what it is to the others.
+/// Who is primary, as `host:port`.
 pub(crate) async fn primary(client: &Client) -> String {
     eventually(PATIENTLY, "there is a primary", async || {
         crate::common::mongo::primary(client).await
@@ -36,6 +37,83 @@ pub(crate) async fn signal_member(mongo: &Mongo, address: &str, name: &str) {
         .find(|(its, _)| its.to_string() == port);
     let (_, pid) = found.unwrap_or_else(|| panic!("{address} is no member: {:?}", mongo.members));
     services::signal(name, *pid).await;
+}
+
+/// Makes commands of the daemon fail: a failpoint as MongoDB has it, `mode` and `how` included.
+pub(crate) async fn fail(client: &Client, commands: &[&str], mode: impl Into<Bson>, how: Document) {
+    let mut data = doc! {"failCommands": commands, "appName": "mrcon"};
+    data.extend(how);
+    let set = doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": data};
+    let done = client.database("admin").run_command(set).await;
+    done.unwrap_or_else(|error| panic!("set a failpoint: {error}"));
+}
+
+/// A client of one member alone.
+pub(crate) async fn member(address: &str) -> Client {
+    let client = Client::with_uri_str(format!("mongodb://{address}/?directConnection=true")).await;
+    client.unwrap_or_else(|error| panic!("use {address}: {error}"))
+}
+
+/// Makes the primary give up its office, and waits until there is another.
+pub(crate) async fn step_down(client: &Client) -> String {
+    let former = primary(client).await;
+    // Only this long, so that two elections later it may be the primary again.
+    let command = doc! {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4, "force": true};
+    // The server may close the connection instead of answering.
+    let _ = client.database("admin").run_command(command).await;
+    another_primary(client, &former).await
+}
+
+/// Waits until there is another primary than the one before.
+pub(crate) async fn another_primary(client: &Client, former: &str) -> String {
+    eventually(PATIENTLY, "there is another primary", async || {
+        let now = crate::common::mongo::primary(client).await?;
+        match now == former {
+            true => Err(format!("{now} still")),
+            false => Ok(now),
+        }
+    })
+    .await
+}
+
+/// A replica set of one whose oplog holds some megabytes: what takes days elsewhere takes seconds here.
+pub(crate) async fn small_oplog() -> Lease<Mongo> {
+    let start = async || Mongo::start(services::unique("mongo-oplog"), &["--oplog-mb", "16"]).await;
+    SMALL_OPLOGS.lease(start).await
+}
+
+/// Writes elsewhere until nothing of what has happened so far is in the oplog.
+pub(crate) async fn roll_over(client: &Client) {
+    let now = crate::common::mongo::now(client).await;
+    let noise = client.database("noise").collection::<Document>("noise");
+    // Nothing leaves the oplog that the server's last checkpoint may need; there is one a minute otherwise.
+    let admin = client.database("admin");
+    let often = admin
+        .run_command(doc! {"setParameter": 1, "syncdelay": 1})
+        .await;
+    often.unwrap_or_else(|error| panic!("more checkpoints: {error}"));
+    eventually(PATIENTLY, "the oplog rolls over", async || {
+        let megabytes = (0..8).map(|_| doc! {"text": "x".repeat(1 << 20)});
+        let written = noise.insert_many(megabytes).await;
+        written.map_err(|error| error.to_string())?;
+        noise.drop().await.map_err(|error| error.to_string())?;
+        match oldest(client).await {
+            oldest if oldest > now => Ok(()),
+            oldest => Err(format!("the oldest entry is of {oldest}, now is {now}")),
+        }
+    })
+    .await;
+}
+
+/// The time of the oldest entry of the oplog.
+pub(crate) async fn oldest(client: &Client) -> Timestamp {
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    let first = oplog.find_one(doc! {}).sort(doc! {"$natural": 1}).await;
+    let first = first.unwrap_or_else(|error| panic!("read the oplog: {error}"));
+    let time = first
+        .as_ref()
+        .and_then(|first| first.get_timestamp("ts").ok());
+    time.unwrap_or_else(|| panic!("an oplog without entries: {first:?}"))
 }
 
 /// A replica set of one that is known to its clients by the address of a proxy.
@@ -106,7 +184,8 @@ pub(crate) async fn framed(uri: &str, protocol: Protocol) -> (FrameProxy, String
     (proxy, uri)
 }
 
-fn port_of(uri: &str) -> u16 {
+/// The port of the server that an URI names.
+pub(crate) fn port_of(uri: &str) -> u16 {
     let authority = uri.split("//").nth(1).unwrap_or_default();
     let host = authority.split(['/', '?']).next().unwrap_or_default();
     let port = host.rsplit(':').next().and_then(|port| port.parse().ok());

@@ -18,7 +18,7 @@ use crate::common::rig::Rig;
 use crate::common::stream;
 use crate::harness::{Case, Figures};
 use crate::writer::{Writer, Written};
-use bson::{Document, doc};
+use bson::Document;
 use mongodb::Collection;
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -33,13 +33,17 @@ pub(crate) struct Trial {
     /// Where the daemon finds its servers; a scenario may put a proxy in between.
     pub(crate) uris: Uris,
     /// More of the configuration than the entry.
-    pub(crate) configure: fn(Config) -> Config,
+    pub(crate) configure: Box<dyn Fn(Config) -> Config>,
     /// Further entries, of which the scenario judges itself what becomes of them.
     pub(crate) others: Vec<Entry>,
     /// Who consumes meanwhile; otherwise the queue is read at the end.
     pub(crate) consumer: Option<Collector>,
     /// What earlier consumers have got.
     pub(crate) taken: Vec<Delivery>,
+    /// Lets the daemon panic where a document has the words for it.
+    pub(crate) panics: bool,
+    /// Events in the collection that the scenario itself has made.
+    pub(crate) own_events: usize,
     daemon: Option<Daemon>,
     writer: Option<Writer>,
     written: Option<Written>,
@@ -72,16 +76,17 @@ pub(crate) const fn windows(windows: usize) -> Allowed {
 
 impl Trial {
     pub(crate) async fn on(case: &Case, mongo: &Mongo, broker: &Broker) -> Trial {
-        let label = case.name.replace('_', "-");
-        let rig = Rig::on(mongo, broker, &label).await;
+        let rig = Rig::on(mongo, broker, &case.number()).await;
         Trial {
             entry: rig.entry(),
             uris: rig.uris(),
             rig,
-            configure: |config| config,
+            configure: Box::new(|config| config),
             others: Vec::new(),
             consumer: None,
             taken: Vec::new(),
+            panics: false,
+            own_events: 0,
             daemon: None,
             writer: None,
             written: None,
@@ -109,7 +114,20 @@ impl Trial {
     pub(crate) fn spawn(&mut self) {
         let entries = [&[self.entry.clone()], &self.others[..]].concat();
         let config = (self.configure)(Config::new(entries));
-        self.daemon = Some(Daemon::spawn(&config, &self.uris));
+        let Uris { mongo, rabbit, .. } = &self.uris;
+        let mut variables = vec![
+            ("MRCON_MONGO_URI", &**mongo),
+            ("MRCON_RABBITMQ_URI", rabbit),
+        ];
+        if let Some(stream) = &self.uris.stream {
+            variables.push(("MRCON_RABBITMQ_STREAM_URI", stream));
+        }
+        if self.panics {
+            variables.push(("MRCON_FAULTS_PANIC", "1"));
+        }
+        let mut daemon = Daemon::spawn_with(&config, &variables, &[]);
+        daemon.may_panic = self.panics;
+        self.daemon = Some(daemon);
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -194,6 +212,12 @@ impl Trial {
             .push(stored.get_i64("seq").unwrap_or_default() as u64);
     }
 
+    /// Stops the daemon in order.
+    pub(crate) async fn stop(&mut self) {
+        let ended = self.take_daemon().terminate().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+    }
+
     /// Stops the writer, if it still writes; what it wrote.
     pub(crate) async fn stop_writing(&mut self) -> Written {
         if let Some(writer) = self.writer.take() {
@@ -223,6 +247,11 @@ impl Trial {
             .await;
     }
 
+    /// What the daemon's process takes now.
+    pub(crate) fn resources(&self) -> Resources {
+        resources(self.daemon().pid)
+    }
+
     /// Whether the connector was ever restarted, and by what: `reason` of the counter, or all.
     pub(crate) async fn restarts(&self, reason: Option<&str>) -> f64 {
         let labels: Vec<(&str, &str)> = reason
@@ -249,8 +278,9 @@ impl Trial {
         assert_eq!(lost, 0, "events lost, of {}", written.events());
         assert_eq!(
             truth.len(),
-            written.events() + 1,
-            "MongoDB has other events than the writer wrote (and a mark)"
+            written.events() + self.own_events + 1,
+            "MongoDB has other events than were written (and a mark): {:?}",
+            written.others(&truth)
         );
         let rules = Rules {
             order: allowed.order,
@@ -297,14 +327,13 @@ impl Trial {
     /// The end: everything is judged, the daemon stops in order, and nothing is left behind.
     pub(crate) async fn finish(mut self, allowed: Allowed) -> Figures {
         let figures = self.judge(allowed).await;
-        self.stop().await;
+        self.clear().await;
         figures
     }
 
     /// The daemon stops in order, and nothing is left behind.
-    pub(crate) async fn stop(&mut self) {
-        let ended = self.take_daemon().terminate().await;
-        assert_eq!(ended.code, Some(0), "{}", ended.log);
+    pub(crate) async fn clear(&mut self) {
+        self.stop().await;
         if self.entry.partitions() > 0 {
             let broker = &self.rig.broker;
             let partitions = self.entry.partitions();
@@ -365,15 +394,17 @@ fn bound(deliveries: &[Delivery], kills: &[u64], incidents: usize) -> usize {
     after_kills as usize + incidents * WINDOW
 }
 
-/// What the daemon's process takes.
+/// What a process takes, and has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resources {
     pub(crate) memory_bytes: u64,
     pub(crate) files: usize,
     pub(crate) threads: usize,
+    /// Of all its threads since it began.
+    pub(crate) cpu: Duration,
 }
 
-/// What a process takes now.
+/// What the process takes now.
 pub(crate) fn resources(pid: u32) -> Resources {
     let read = |path: &str| {
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -385,9 +416,15 @@ pub(crate) fn resources(pid: u32) -> Resources {
         number.unwrap_or_else(|| panic!("no {name} in {status}"))
     };
     let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    // The fields behind the name, which may have anything in it; a tick is 10 ms everywhere.
+    let stat = read(&format!("/proc/{pid}/stat"));
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = behind_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     Resources {
         memory_bytes: field("VmRSS:") << 10,
         files: files.map(Iterator::count).unwrap_or_default(),
         threads: field("Threads:") as usize,
+        cpu: Duration::from_millis(ticks * 10),
     }
 }

@@ -1,10 +1,10 @@
 //! The writer: counters under keys. What must arrive is known without asking MongoDB.
 //!
 //! Each key counts 1, 2, 3, and so on, a write for each number, acknowledged by the majority. A write whose
-//! answer was lost is written again; where it had been done already it changes nothing, and what changes
-//! nothing is no event. So whatever fails meanwhile, each number is one event.
+//! answer was lost is written again; where it had been done already it changes nothing and is no event. So whatever fails meanwhile, each number is one event.
 
 use crate::common::rabbit::Delivery;
+use crate::common::truth::Event;
 use crate::common::wait::{PATIENTLY, Patience};
 use bson::{Document, doc};
 use mongodb::Collection;
@@ -41,8 +41,6 @@ pub(crate) struct Writer {
 struct Progress {
     begun: AtomicU64,
     acknowledged: AtomicU64,
-    /// Answers that were errors, or that did not come.
-    unknown: AtomicU64,
 }
 
 impl Writer {
@@ -59,7 +57,7 @@ impl Writer {
                 ticks.tick().await;
                 turn += 1;
                 its.begun.fetch_add(KEYS, Ordering::Relaxed);
-                persist(&collection, turn, &its).await;
+                persist(&collection, turn).await;
                 its.acknowledged.fetch_add(KEYS, Ordering::Relaxed);
             }
             turn
@@ -81,11 +79,6 @@ impl Writer {
         self.progress.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Writes of which it was not known for a while whether they had been done.
-    pub(crate) fn unknown(&self) -> u64 {
-        self.progress.unknown.load(Ordering::Relaxed)
-    }
-
     /// Ends when the current turn is acknowledged; what was written.
     pub(crate) async fn finish(self) -> Written {
         self.stop.store(true, Ordering::Relaxed);
@@ -97,10 +90,9 @@ impl Writer {
 }
 
 /// Writes one number of every key until all are acknowledged.
-async fn persist(collection: &Collection<Document>, turn: u64, progress: &Progress) {
+async fn persist(collection: &Collection<Document>, turn: u64) {
     let mut patience = Patience::new(PATIENTLY * 2, "MongoDB acknowledges a write");
     while let Err(error) = write(collection, turn).await {
-        progress.unknown.fetch_add(KEYS, Ordering::Relaxed);
         patience.again(error).await;
     }
 }
@@ -127,11 +119,14 @@ async fn write(collection: &Collection<Document>, turn: u64) -> Result<(), Strin
 
 fn update(key: i64, turn: u64) -> Document {
     let (n, note) = (turn as i64, "x".repeat(PADDING));
-    let change = match turn % REPLACED {
-        0 => doc! {"n": n, "note": note},
-        _ => doc! {"$set": {"n": n, "note": note, "last": turn.to_string()}},
-    };
-    doc! {"q": {"_id": key}, "u": change, "upsert": true}
+    match turn % REPLACED {
+        // Unlike an update, a replacement is an event even where it changes nothing.
+        0 => doc! {"q": {"_id": key, "n": {"$ne": n}}, "u": {"n": n, "note": note}},
+        _ => {
+            let change = doc! {"$set": {"n": n, "note": note, "last": turn.to_string()}};
+            doc! {"q": {"_id": key}, "u": change, "upsert": true}
+        }
+    }
 }
 
 /// What the writer wrote: of each key every number up to the highest.
@@ -169,6 +164,22 @@ impl Written {
             .map(|key| self.highest - counts.get(&key).copied().unwrap_or_default())
             .sum();
         Ok((lost + last) as usize)
+    }
+
+    /// Events that are none of the writer's, or one of them again.
+    pub(crate) fn others(&self, truth: &[Event]) -> Vec<Value> {
+        let mut counts: BTreeMap<i64, u64> = BTreeMap::new();
+        let mut is_next = |event: &Value| {
+            let (Some(key), Some(n)) = (event["documentKey"]["_id"].as_i64(), number(event)) else {
+                return false;
+            };
+            let count = counts.entry(key).or_default();
+            *count += 1;
+            *count == n
+        };
+        let events = truth.iter().map(Event::relaxed);
+        let others = events.filter(|event| !is_next(event)).take(3);
+        others.map(|event| event["documentKey"].clone()).collect()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The task that owns a connection's socket.
 
 use super::{End, Protocol, Segment, Sender, Shared};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::faults;
 use crate::sink::wire::Wire;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -40,16 +41,18 @@ impl<P: Protocol> Driver<P> {
             Ok(()) => {
                 let _ = timeout(CLOSE_DEADLINE, self.say_goodbye()).await;
             }
-            Err(error) => {
-                let mut state = self.shared.lock();
-                state.end = Some(End {
-                    kind: error.kind(),
-                    text: error.chain(),
-                });
-                state.wake_all();
-            }
+            Err(error) => self.end(End {
+                kind: error.kind(),
+                text: error.chain(),
+            }),
         }
-        self.shared.ended.cancel();
+    }
+
+    /// Tells every port that the connection is of no more use.
+    fn end(&self, end: End) {
+        let mut state = self.shared.lock();
+        state.end = Some(end);
+        state.wake_all();
     }
 
     /// Ready when all ports are gone, or with why the connection is lost.
@@ -80,6 +83,7 @@ impl<P: Protocol> Driver<P> {
         while let Some(Segment { sender, bytes }) = state.segments.pop_front() {
             self.writing.push_back((sender, bytes.len()));
             self.waiting += bytes.len();
+            faults::panic_here("driver", &bytes);
             self.wire.output().push(bytes);
         }
         state.end.is_some()
@@ -137,5 +141,19 @@ impl<P: Protocol> Driver<P> {
             }
         }
         Ok(false)
+    }
+}
+
+impl<P: Protocol> Drop for Driver<P> {
+    /// However the task ends, by a panic too, nobody waits for it, and no other port gets on.
+    fn drop(&mut self) {
+        let has_ended = self.shared.lock().end.is_some();
+        if !has_ended {
+            self.end(End {
+                kind: ErrorKind::Panic,
+                text: "the task of the connection to RabbitMQ panicked".to_owned(),
+            });
+        }
+        self.shared.ended.cancel();
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod prometheus;
 pub(crate) mod promql;
 pub(crate) mod proxy;
 pub(crate) mod rabbit;
+pub(crate) mod replica;
 pub(crate) mod rig;
 pub(crate) mod services;
 pub(crate) mod stream;
