@@ -267,7 +267,7 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Mongo),
-                "a required image does not exist: use when_available, or turn images on with collMod and accept that older events have none, then restart mrcond",
+                "a required image does not exist: use when_available, or turn images on with {collMod: COLLECTION, changeStreamPreAndPostImages: {enabled: true}} and accept that older events have none, then restart mrcond",
             ),
             ErrorKind::WatchRefused => (
                 Halt,
