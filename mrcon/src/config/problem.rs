@@ -123,7 +123,7 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// Where a value stands: keys and list positions from the top of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct KeyPath(Vec<Segment>);
 
 /// One step of a [`KeyPath`].
@@ -181,6 +181,13 @@ impl KeyPath {
     /// Whether one of the two paths leads to the other.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(a, b)| a == b)
+    }
+}
+
+/// As it is displayed: a key may be a URI that stands in the wrong place.
+impl fmt::Debug for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -11,6 +11,7 @@ mod common;
 
 mod admin;
 mod agreement;
+mod bad_input;
 mod broker;
 mod cli;
 mod custom;

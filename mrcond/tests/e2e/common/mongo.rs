@@ -52,6 +52,19 @@ impl Mongo {
         Mongo::start(services::unique("mongo-users"), &["--auth"]).await
     }
 
+    /// One that is no replica set.
+    pub(crate) async fn standalone() -> Mongo {
+        Mongo::start(services::unique("mongo-standalone"), &["--standalone"]).await
+    }
+
+    /// Stops it and removes what it has written.
+    pub(crate) async fn remove(self) {
+        let Some(name) = &self.name else {
+            unreachable!("only private servers are removed")
+        };
+        services::remove(name).await;
+    }
+
     async fn start(name: String, arguments: &[&str]) -> Mongo {
         let described = services::start("mongo", &name, arguments).await;
         let uri = described["uri"].as_str().unwrap_or_default().to_owned();
