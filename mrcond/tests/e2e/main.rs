@@ -33,4 +33,5 @@ mod sharing;
 mod snapshot;
 mod stream;
 mod supervision;
+mod values;
 mod whole_database;
