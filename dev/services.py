@@ -100,7 +100,7 @@ def status(_):
 def start_mongo(options):
     chosen = {"members": options.members, "auth": options.auth,
               "cache_gb": options.cache_gb, "oplog_mb": options.oplog_mb,
-              "standalone": options.standalone}
+              "standalone": options.standalone, "parameters": options.set_parameter}
     start("mongo", options, chosen)
 
 
@@ -266,6 +266,8 @@ def parser():
                        help="ask for a password: user root, password secret")
     added.add_argument("--standalone", action="store_const", const=True,
                        help="no replica set, so no change streams")
+    added.add_argument("--set-parameter", action="append", metavar="NAME=VALUE",
+                       help="a parameter of mongod; may be repeated")
     added.add_argument("--cache-gb", type=float, help="WiredTiger's cache, by default %s" % mongo.CACHE_GB)
     added.add_argument("--oplog-mb", type=int, help="by default %s" % mongo.OPLOG_MB)
     added = command(kinds, "rabbit", start_rabbit, "start a RabbitMQ broker")

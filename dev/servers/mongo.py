@@ -22,9 +22,10 @@ ALREADY_INITIALIZED = 23
 USER_ALREADY_THERE = (13, 51003)  # the first is what is said once only users may ask
 
 
-def settings(members=1, auth=False, cache_gb=CACHE_GB, oplog_mb=OPLOG_MB, standalone=False):
+def settings(members=1, auth=False, cache_gb=CACHE_GB, oplog_mb=OPLOG_MB, standalone=False,
+             parameters=()):
     return {"members": members, "auth": auth, "cache_gb": cache_gb, "oplog_mb": oplog_mb,
-            "standalone": standalone}
+            "standalone": standalone, "parameters": list(parameters)}
 
 
 def is_standalone(instance):
@@ -68,6 +69,8 @@ def start_member(instance, program, role):
         "--setParameter", "diagnosticDataCollectionEnabled=false",
         "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=%d" % SHUTDOWN_MILLIS,
     ]
+    for parameter in chosen.get("parameters", ()):
+        command += ["--setParameter", parameter]
     if not is_standalone(instance):
         command += ["--replSet", SET_NAME, "--oplogSize", chosen["oplog_mb"]]
     if chosen["auth"]:

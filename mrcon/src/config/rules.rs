@@ -32,7 +32,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.not_yet_watched(&entry.watched, &at.key("watched"));
         rules.resume_tokens(&entry.resume_tokens, &at.key("resume_tokens"));
         let name = at.key("rabbitmq").key("stream_name");
-        rules.text(name, stream_name_fault(&entry.rabbitmq.stream_name));
+        rules.text(name, stream_name_fault(&entry.rabbitmq));
         if entry.watched.is_database() {
             database::target_names(&mut rules, entry, &at.key("rabbitmq"));
         }
@@ -375,8 +375,8 @@ pub(super) fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
     None
 }
 
-/// NUL is what no name can have. The others could break lines of logs, and are hardly meant; such a
-/// collection can be watched with all of its database.
+/// NUL is what no name can have, and line breaks are what RabbitMQ leaves out of the name of a queue
+/// without a word. The others are hardly meant; such a collection can be watched with all of its database.
 fn control_character_fault(name: &str) -> Option<Fault> {
     let bad = name.chars().find(|c| c.is_control())?;
     let what = format!("has the character {bad:?}");
@@ -384,13 +384,22 @@ fn control_character_fault(name: &str) -> Option<Fault> {
 }
 
 /// RabbitMQ's rules for queue names.
-pub(super) fn stream_name_fault(name: &str) -> Option<Fault> {
+fn stream_name_fault(rabbitmq: &RabbitMq) -> Option<Fault> {
+    let name = rabbitmq.stream_name.as_str();
     if name.is_empty() {
         return fault(EMPTY, "give the name of a queue or stream");
     }
     if name.len() > MAX_STREAM_NAME_BYTES {
         let what = format!("has {} bytes", name.len());
         return fault(what, format!("must have 1 to {MAX_STREAM_NAME_BYTES}"));
+    }
+    let over_amqp = rabbitmq.protocol == Protocol::Amqp;
+    if over_amqp && !name.is_ascii() && name.len() > MAX_OTHER_QUEUE_NAME_BYTES {
+        let what = format!("has {} bytes, and letters that are not ASCII", name.len());
+        return fault(
+            what,
+            format!("must then have 1 to {MAX_OTHER_QUEUE_NAME_BYTES}"),
+        );
     }
     if let Some(fault) = control_character_fault(name) {
         return Some(fault);

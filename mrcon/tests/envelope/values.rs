@@ -198,6 +198,7 @@ fn binaries() -> Vec<Value> {
         binary("a UUID", 4, &id, base64_of_id),
         binary("an MD5", 5, &id, base64_of_id),
         binary("encrypted", 6, &[7; 3], "BwcH"),
+        binary("a compressed column", 7, &[0], "AA=="),
         binary("a user's kind", 128, &[1, 2], "AQI="),
         binary("the last kind", 255, &[1], "AQ=="),
         raw(
@@ -347,7 +348,7 @@ fn containers() -> Vec<Value> {
             r#"{"$date":true,"more":""}"#,
         ),
         nested("100 levels", 100),
-        nested("178 levels", DEEPEST),
+        nested("180 levels", DEEPEST),
         raw(
             "an array with keys of its own",
             0x04,
@@ -357,8 +358,8 @@ fn containers() -> Vec<Value> {
     ]
 }
 
-/// Levels of the deepest value that MongoDB stores: with the document that it is in they are 179.
-pub(crate) const DEEPEST: usize = 178;
+/// Levels of the deepest value that MongoDB stores, without those of the document that it is in.
+pub(crate) const DEEPEST: usize = 180;
 
 /// Documents in each other, so many.
 pub(crate) fn nested(name: &'static str, levels: usize) -> Value {

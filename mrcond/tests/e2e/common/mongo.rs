@@ -57,6 +57,12 @@ impl Mongo {
         Mongo::start(services::unique("mongo-standalone"), &["--standalone"]).await
     }
 
+    /// One with a parameter set, `NAME=VALUE`.
+    pub(crate) async fn with_parameter(parameter: &str) -> Mongo {
+        let name = services::unique("mongo-parameter");
+        Mongo::start(name, &["--set-parameter", parameter]).await
+    }
+
     /// Stops it and removes what it has written.
     pub(crate) async fn remove(self) {
         let Some(name) = &self.name else {
