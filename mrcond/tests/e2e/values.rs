@@ -689,7 +689,11 @@ fn largest(id: i64) -> RawDocumentBuf {
 #[tokio::test]
 async fn largest_document_or_longest_id_does_not_arrive_or_takes_others_with_it() {
     let rig = Rig::new("largest").await;
-    let entry = rig.entry().with("resume_tokens.save_interval", "50ms");
+    // No position but those of events, for a while.
+    let entry = rig
+        .entry()
+        .with("resume_tokens.save_interval", "50ms")
+        .with("watched.max_await_time", "30s");
     let daemon = rig.start(from_ref(&entry)).await;
     let orders = rig.collection();
     let documents: Collection<RawDocumentBuf> = orders.clone_with_type();
@@ -699,11 +703,19 @@ async fn largest_document_or_longest_id_does_not_arrive_or_takes_others_with_it(
     // Its token is twice as long, and is the position.
     let long = doc! {"_id": "k".repeat(1_000_000)};
     orders.insert_one(&long).await.unwrap();
-    daemon.confirmed(&entry.name(), 12).await;
+    let saved = async || {
+        let stored = rig.stored().await;
+        let token = stored
+            .get_document("token")
+            .and_then(|token| token.get_str("_data"));
+        match token.map_or(0, str::len) {
+            long if long > 2_000_000 => Ok(()),
+            short => Err(format!("{short} characters")),
+        }
+    };
+    eventually(PATIENTLY, "the long position is saved", saved).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
-    let token = rig.stored().await;
-    let token = token.get_document("token").unwrap();
-    assert!(token.get_str("_data").unwrap().len() > 2_000_000);
+    assert_eq!(saved().await, Ok(()));
     let daemon = rig.start(from_ref(&entry)).await;
     orders.delete_one(long).await.unwrap();
     load::insert(&orders, 20, 5).await;
