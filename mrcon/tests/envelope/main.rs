@@ -6,6 +6,7 @@ mod broken;
 mod corpus;
 mod event;
 mod message;
+mod normal;
 mod properties;
 mod text;
 mod values;
