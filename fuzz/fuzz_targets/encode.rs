@@ -1,5 +1,6 @@
 #![no_main]
-#![allow(dead_code)]
+// Each target needs one of the checks.
+#![allow(dead_code, unused_imports)]
 
 #[path = "../checks/mod.rs"]
 mod checks;

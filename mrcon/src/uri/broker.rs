@@ -265,7 +265,11 @@ fn host(parts: &Parts<'_>) -> Result<(String, Option<u16>), UriError> {
     }
     let (host, port) = host_and_port(parts.hosts)?;
     let host = decode(host)?;
-    if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    // They would read as something else when the URI is shown; and no name of a host has them.
+    const FORBIDDEN: &str = "/?#@%:[]\\";
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || FORBIDDEN.contains(c);
+    let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
+    if !is_address && host.contains(forbidden) {
         return Err(UriError("the host has a character that no host has"));
     }
     Ok((host, port))
