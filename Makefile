@@ -7,9 +7,11 @@ SERVICES = $(PYTHON) dev/services.py
 WITH_SERVICES = $(SERVICES) up >/dev/null && eval "$$($(SERVICES) env)" &&
 CONFIG ?= config.yaml
 ADDRESS ?= 127.0.0.1:3000
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= encode config uri
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit test test-integration test-faults test-metrics demo run bench services-up services-down clean
+.PHONY: help check audit fuzz test test-integration test-faults test-metrics demo run bench services-up services-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -23,6 +25,15 @@ check: ## format, lints and documentation, as CI wants them
 audit: ## licences, bans and sources of all dependencies (builds cargo-deny the first time)
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (60), on stable Rust; see fuzz/README.md (installs cargo-fuzz the first time)
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	cd fuzz && $(CARGO) fuzz build --sanitizer none
+	cd fuzz && mkdir -p $(addprefix corpus/,$(FUZZ_TARGETS)) && set -e; for target in $(FUZZ_TARGETS); do \
+		case $$target in config) seeds="../mrcon/tests/configs/valid ../mrcon/tests/configs/invalid" ;; *) seeds=seeds/$$target ;; esac; \
+		$(CARGO) fuzz run --sanitizer none $$target corpus/$$target $$seeds -- \
+			-dict=dictionaries/$$target.dict -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20; \
+	done
 
 test: ## all tests, against real servers that they start themselves
 	$(CARGO) test --workspace --locked

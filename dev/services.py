@@ -99,7 +99,8 @@ def status(_):
 
 def start_mongo(options):
     chosen = {"members": options.members, "auth": options.auth,
-              "cache_gb": options.cache_gb, "oplog_mb": options.oplog_mb}
+              "cache_gb": options.cache_gb, "oplog_mb": options.oplog_mb,
+              "standalone": options.standalone, "parameters": options.set_parameter}
     start("mongo", options, chosen)
 
 
@@ -171,7 +172,7 @@ def adopt_settings(instance, kind, given):
     if record["kind"] != kind:
         raise Problem("'%s' is a %s instance" % (instance.name, record["kind"]),
                       "choose another name")
-    changed = {key for key, value in given.items() if record["settings"][key] != value}
+    changed = {key for key, value in given.items() if record["settings"].get(key) != value}
     if changed - CHANGEABLE or changed and instance.alive():
         raise Problem("'%s' exists with another setting of %s"
                       % (instance.name, ", ".join(sorted(changed))),
@@ -263,6 +264,10 @@ def parser():
     added.add_argument("--members", type=int, choices=range(1, 8), metavar="N")
     added.add_argument("--auth", action="store_const", const=True,
                        help="ask for a password: user root, password secret")
+    added.add_argument("--standalone", action="store_const", const=True,
+                       help="no replica set, so no change streams")
+    added.add_argument("--set-parameter", action="append", metavar="NAME=VALUE",
+                       help="a parameter of mongod; may be repeated")
     added.add_argument("--cache-gb", type=float, help="WiredTiger's cache, by default %s" % mongo.CACHE_GB)
     added.add_argument("--oplog-mb", type=int, help="by default %s" % mongo.OPLOG_MB)
     added = command(kinds, "rabbit", start_rabbit, "start a RabbitMQ broker")

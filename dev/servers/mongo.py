@@ -1,4 +1,4 @@
-"""mongod as a replica set: change streams need one, if only of one member."""
+"""mongod as a replica set: change streams need one, if only of one member. Or by itself, which must be told."""
 
 import base64
 import os
@@ -22,8 +22,14 @@ ALREADY_INITIALIZED = 23
 USER_ALREADY_THERE = (13, 51003)  # the first is what is said once only users may ask
 
 
-def settings(members=1, auth=False, cache_gb=CACHE_GB, oplog_mb=OPLOG_MB):
-    return {"members": members, "auth": auth, "cache_gb": cache_gb, "oplog_mb": oplog_mb}
+def settings(members=1, auth=False, cache_gb=CACHE_GB, oplog_mb=OPLOG_MB, standalone=False,
+             parameters=()):
+    return {"members": members, "auth": auth, "cache_gb": cache_gb, "oplog_mb": oplog_mb,
+            "standalone": standalone, "parameters": list(parameters)}
+
+
+def is_standalone(instance):
+    return instance.record["settings"].get("standalone", False)
 
 
 def roles(chosen):
@@ -43,7 +49,7 @@ def make_ready(instance):
     """Makes a replica set of the members, if they are none yet, and waits for its primary."""
     members = list(instance.record["ports"])
     wait(instance, "an answer of every member", lambda: all(hello(instance, m) for m in members))
-    if not instance.record.get("initiated"):
+    if not instance.record.get("initiated") and not is_standalone(instance):
         initiate(instance)
     wait(instance, "a primary and its secondaries", lambda: is_complete(instance))
     if instance.record["settings"]["auth"] and not instance.record.get("user_created"):
@@ -55,10 +61,10 @@ def start_member(instance, program, role):
     data = instance.folder / role
     data.mkdir(exist_ok=True)
     command = [
-        program / "bin/mongod", "--dbpath", data, "--replSet", SET_NAME,
+        program / "bin/mongod", "--dbpath", data,
         "--bind_ip", "127.0.0.1", "--port", instance.record["ports"][role],
         "--nounixsocket", "--logpath", log(instance, role), "--logappend",
-        "--oplogSize", chosen["oplog_mb"], "--wiredTigerCacheSizeGB", chosen["cache_gb"],
+        "--wiredTigerCacheSizeGB", chosen["cache_gb"],
         "--setParameter", "enableTestCommands=1",
         "--setParameter", "diagnosticDataCollectionEnabled=false",
         "--setParameter", "shutdownTimeoutMillisForSignaledShutdown=%d" % SHUTDOWN_MILLIS,
@@ -66,6 +72,10 @@ def start_member(instance, program, role):
     if chosen["oplog_mb"] < OPLOG_MB:
         # Nothing leaves an oplog that the last checkpoint may need, and there is one a minute by default.
         command += ["--syncdelay", 1]
+    for parameter in chosen.get("parameters", ()):
+        command += ["--setParameter", parameter]
+    if not is_standalone(instance):
+        command += ["--replSet", SET_NAME, "--oplogSize", chosen["oplog_mb"]]
     if chosen["auth"]:
         command += ["--keyFile", key_file(instance)]
     instance.start_process(role, command, mongodb_environment(program), output(instance, role))
@@ -150,6 +160,8 @@ def uri(instance):
     user, source = "", ""
     if instance.record["settings"]["auth"]:
         user, source = "%s:%s@" % (USER, PASSWORD), "&authSource=admin"
+    if is_standalone(instance):
+        return "mongodb://%s%s/" % (user, hosts)
     return "mongodb://%s%s/?replicaSet=%s%s" % (user, hosts, SET_NAME, source)
 
 

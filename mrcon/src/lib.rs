@@ -54,6 +54,7 @@ pub mod sink;
 pub mod snapshot;
 pub mod source;
 pub mod status;
+mod tls_files;
 pub mod trace;
 pub mod uri;
 pub mod window;

@@ -23,6 +23,7 @@ use crate::oplog::Oplog;
 use crate::pace::Place;
 use crate::source;
 use crate::status::{ConnectorStatus, State};
+use crate::tls_files;
 use crate::trace::Tracing;
 use crate::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, Verify};
 use entry::{About, Ended, Entry, Legacy};
@@ -272,6 +273,11 @@ pub(crate) async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client>
             .max_pool_size
             .map_or(needed, |configured| configured.max(needed)),
     );
+    let wrong_file = |fault: String| {
+        // Told here, since the driver's words are kept back where the URI has credentials.
+        Error::new(ErrorKind::Mongo, format!("use the MongoDB URI {uri}")).with_source(fault)
+    };
+    tls_files::check_driver(options.tls.as_ref()).map_err(wrong_file)?;
     Client::with_options(options).map_err(fail)
 }
 

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use mrcon::config::*;
 use proptest::prelude::*;
 
+#[path = "configs/table.rs"]
+mod table;
+
 /// The files of a folder that end in `.yaml`, in order.
 fn yaml_files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -120,6 +123,61 @@ fn every_invalid_file_gives_exactly_its_lines() {
             wrong.push(format!("{}\n{found}instead of\n{expected}", path.display()));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether a name in the table, which may end in `*`, is that of a file.
+fn means(name: &str, file: &str) -> bool {
+    match name.strip_suffix('*') {
+        Some(beginning) => file.starts_with(beginning),
+        None => file == name,
+    }
+}
+
+/// The text of a test, as far as the next item of its file.
+fn source_of(test: &str) -> String {
+    let (file, name) = test.split_once("::").unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    let source = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{test}: {error}"));
+    let after = source.split_once(&format!("fn {name}()"));
+    let (_, after) = after.unwrap_or_else(|| panic!("there is no {test}"));
+    after.split("#[tokio::test]").next().unwrap().to_owned()
+}
+
+#[test]
+fn a_row_of_the_table_has_no_proof_or_other_words() {
+    let mut files: Vec<String> = yaml_files("invalid")
+        .iter()
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let all = files.clone();
+    let mut wrong = Vec::new();
+    for row in table::rows() {
+        match row.kind.as_str() {
+            "file" => {
+                let meant: Vec<_> = all.iter().filter(|file| means(&row.name, file)).collect();
+                assert!(!meant.is_empty(), "{row}: no such file");
+                for file in meant {
+                    let path = format!("tests/configs/invalid/{file}.expected");
+                    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+                    let said = fs::read_to_string(path).unwrap();
+                    if !said.contains(&row.says) {
+                        wrong.push(format!("{row}: {said}"));
+                    }
+                }
+                files.retain(|file| !means(&row.name, file));
+            }
+            "test" => {
+                if !source_of(&row.name).contains(&row.says) {
+                    wrong.push(format!("{row}: not in the test"));
+                }
+            }
+            // The daemon's own tests run these.
+            "cli" => {}
+            other => panic!("{row}: no kind of proof: {other}"),
+        }
+    }
+    wrong.extend(files.iter().map(|file| format!("{file}: no row")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

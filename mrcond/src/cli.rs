@@ -4,13 +4,21 @@ use crate::telemetry::LogSettings;
 use crate::{Failure, exit};
 use clap::{Args, Parser, Subcommand};
 use mrcon::config::ValidConfig;
-use mrcon::uri::{AmqpUri, MongoUri, StreamUri, UriError};
+use mrcon::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, UriError};
 use std::fmt::Display;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Largest configuration file that is read; a real one has a few KiB.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Largest file that is read for a URI.
+const MAX_URI_BYTES: u64 = 64 << 10;
+
+/// The URIs that the environment holds, by the end of their variables.
+const URIS: [&str; 3] = ["MONGO_URI", "RABBITMQ_URI", "RABBITMQ_STREAM_URI"];
 
 const AFTER_HELP: &str = "\
 Environment (PREFIX is MRCON unless --prefix says otherwise):
@@ -140,6 +148,8 @@ pub(crate) struct Environment {
     /// If it is not where the AMQP URI leads.
     pub(crate) stream: Option<StreamUri>,
     pub(crate) log: LogSettings,
+    /// What should be otherwise, and does not keep from starting.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Reads the command line; `Err` is the end of the process: help, version, or wrong usage.
@@ -193,7 +203,7 @@ impl Cli {
     /// Reads and checks the configuration file.
     pub(crate) fn config(&self) -> Result<ValidConfig, Failure> {
         let file = self.config.display().to_string();
-        let bytes = read_bounded(&self.config).map_err(|error| {
+        let bytes = read_bounded(&self.config, MAX_CONFIG_BYTES).map_err(|error| {
             Failure::new(
                 exit::CONFIG,
                 format!("{file}: {error}; name the configuration file with -c FILE"),
@@ -207,17 +217,54 @@ impl Cli {
 
     /// Where MongoDB is.
     pub(crate) fn mongodb(&self) -> Result<MongoUri, Failure> {
-        self.uri("MONGO_URI", MongoUri::parse)
+        self.uri(URIS[0], MongoUri::parse)
     }
 
     /// Reads the variables that `run` needs.
     pub(crate) fn environment(&self) -> Result<Environment, Failure> {
-        Ok(Environment {
-            mongodb: self.mongodb()?,
-            rabbitmq: self.uri("RABBITMQ_URI", AmqpUri::parse)?,
-            stream: self.optional_uri("RABBITMQ_STREAM_URI", StreamUri::parse)?,
+        let [mongodb, rabbitmq, stream] = URIS;
+        let environment = Environment {
+            mongodb: self.uri(mongodb, MongoUri::parse)?,
+            rabbitmq: self.uri(rabbitmq, AmqpUri::parse)?,
+            stream: self.optional_uri(stream, StreamUri::parse)?,
             log: LogSettings::from_variables(&self.prefix, |name| self.variable(name))?,
+            warnings: self.readable_by_all()?,
+        };
+        self.check_files(rabbitmq, &environment.rabbitmq)?;
+        if let Some(broker) = &environment.stream {
+            self.check_files(stream, broker)?;
+        }
+        Ok(environment)
+    }
+
+    /// Looks at the certificates that a broker's URI names.
+    fn check_files(&self, name: &str, broker: &BrokerUri) -> Result<(), Failure> {
+        broker.check_files().map_err(|fault| {
+            let text = format!("{}_{name}: {fault}", self.prefix);
+            Failure::new(exit::CONFIG, text)
         })
+    }
+
+    /// What is to be said of files with a URI that every user of the machine can read.
+    fn readable_by_all(&self) -> Result<Vec<String>, Failure> {
+        const READ_BY_OTHERS: u32 = 0o004;
+        let mut warnings = Vec::new();
+        for name in URIS {
+            let name = format!("{name}_FILE");
+            let Some(file) = self.variable(&name)? else {
+                continue;
+            };
+            let mode = std::fs::metadata(&file).map(|found| found.permissions().mode() & 0o777);
+            if let Ok(mode) = mode
+                && mode & READ_BY_OTHERS != 0
+            {
+                warnings.push(format!(
+                    "{}_{name}: every user of this machine can read {file} (mode {mode:04o}); chmod o-r it",
+                    self.prefix
+                ));
+            }
+        }
+        Ok(warnings)
     }
 
     fn variable(&self, name: &str) -> Result<Option<String>, Failure> {
@@ -257,7 +304,7 @@ impl Cli {
             }
             (Some(text), None) => (text, String::new()),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(&file)
+                let text = read_uri(Path::new(&file))
                     .map_err(|error| bad(&format!("_FILE: {file}: {error}")))?;
                 (text, "_FILE".to_owned())
             }
@@ -269,12 +316,22 @@ impl Cli {
     }
 }
 
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
+/// Reads one byte more than is allowed at most, which tells that it is too large.
+fn read_bounded(path: &Path, allowed: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // One byte more than allowed, so that the parser can say that it is too large.
-    std::fs::File::open(path)?
-        .take(MAX_CONFIG_BYTES + 1)
+    File::open(path)?
+        .take(allowed + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The text of a file that holds a URI.
+fn read_uri(path: &Path) -> std::io::Result<String> {
+    let bytes = read_bounded(path, MAX_URI_BYTES)?;
+    if bytes.len() as u64 > MAX_URI_BYTES {
+        return Err(std::io::Error::other(format!(
+            "more than {MAX_URI_BYTES} bytes, which no URI has"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("not UTF-8 text"))
 }

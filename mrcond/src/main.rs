@@ -81,6 +81,9 @@ fn run() -> Result<(), Failure> {
         Command::Run => {
             let settings = cli.environment()?;
             telemetry::init(&settings.log)?;
+            for warning in &settings.warnings {
+                tracing::warn!("{warning}");
+            }
             runtime()?.block_on(serve(config, settings))
         }
     }

@@ -1,8 +1,13 @@
 //! Logs.
 
 use crate::{Failure, exit};
+use std::borrow::Cow;
+use std::fmt;
 use std::io::IsTerminal;
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 /// What the environment says about logging.
 pub(crate) struct LogSettings {
@@ -45,7 +50,43 @@ pub(crate) fn init(settings: &LogSettings) -> Result<(), Failure> {
         .with_ansi(std::io::stderr().is_terminal());
     let outcome = match settings.json {
         true => builder.json().flatten_event(true).try_init(),
-        false => builder.try_init(),
+        false => builder
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .try_init(),
     };
     outcome.map_err(|error| Failure::new(exit::OTHER, format!("start logging: {error}")))
+}
+
+/// A field of a line of text. Some are names that anybody gave who may create a collection: they must not
+/// begin a line of their own, nor control a terminal.
+fn write_field(out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        write!(out, "{}=", field.name())?;
+    }
+    out.write_str(&one_line(&format!("{value:?}")))
+}
+
+/// Text without what would break a line or control a terminal.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}');
+    if !text.contains(breaks) {
+        return text.into();
+    }
+    let escaped = |c: char| match breaks(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_of_a_collection_forges_a_line() {
+        let name = "a\nERROR forged\u{1b}[31m\u{2028}é";
+        assert_eq!(one_line(name), "a\\nERROR forged\\u{1b}[31m\\u{2028}é");
+        assert!(matches!(one_line("shop.orders → é"), Cow::Borrowed(_)));
+    }
 }

@@ -14,7 +14,9 @@ use serde::de::{
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::limits;
-use super::problem::{KeyPath, Problem, Segment, escaped, nearest, one_line, one_of};
+use super::problem::{
+    KeyPath, Problem, Segment, escaped, looks_like_uri, nearest, one_line, one_of,
+};
 use super::schema::Config;
 use super::yaml::{Entry, Meaning, Node, Value};
 
@@ -283,7 +285,7 @@ fn describe(node: &Node) -> String {
         Value::Scalar(scalar) => match scalar.meaning() {
             Meaning::Nothing => "has no value".to_owned(),
             // It may have a password in it.
-            Meaning::Text if scalar.text.contains("://") => "is a URI".to_owned(),
+            Meaning::Text if looks_like_uri(&scalar.text) => "is a URI".to_owned(),
             Meaning::Text => format!("is \"{}\"", escaped(&scalar.text)),
             Meaning::Bool(_) | Meaning::Int(_) | Meaning::Unsigned(_) | Meaning::Float(_) => {
                 format!("is {}", escaped(&scalar.text))

@@ -241,6 +241,12 @@ pub const MAX_NAMESPACE_BYTES: usize = 255;
 /// Longest queue or stream name in bytes; AMQP carries it as a short string.
 pub const MAX_STREAM_NAME_BYTES: usize = 255;
 
+/// The same for a queue, over AMQP, whose name has letters that are not ASCII. RabbitMQ's answer that
+/// there is no such queue has name and virtual host in it, 35 bytes more; where it has over 255 bytes and
+/// such letters among them, 4.0 ends the connection with an internal error instead. This leaves 20 bytes
+/// for the virtual host.
+pub const MAX_OTHER_QUEUE_NAME_BYTES: usize = 200;
+
 /// Most patterns in `watched.include`, and in `watched.exclude`.
 pub const MAX_PATTERNS: usize = 100;
 

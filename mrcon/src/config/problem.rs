@@ -123,7 +123,7 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// Where a value stands: keys and list positions from the top of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct KeyPath(Vec<Segment>);
 
 /// One step of a [`KeyPath`].
@@ -184,6 +184,13 @@ impl KeyPath {
     }
 }
 
+/// As it is displayed: a key may be a URI that stands in the wrong place.
+impl fmt::Debug for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, segment) in self.0.iter().enumerate() {
@@ -197,8 +204,16 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// A piece of the user's text as it may stand in a message: on one line and not too long.
+/// Whether a text may have a password in it.
+pub(super) fn looks_like_uri(text: &str) -> bool {
+    text.contains("://") || text.contains("//") && text.contains('@')
+}
+
+/// A piece of the user's text as it may stand in a message: on one line, not too long, and no URI.
 pub(super) fn escaped(text: &str) -> String {
+    if looks_like_uri(text) {
+        return "(a URI)".to_owned();
+    }
     match text.char_indices().nth(MAX_ECHO) {
         Some((end, _)) => one_line(&text[..end]) + "...",
         None => one_line(text),
@@ -293,6 +308,17 @@ mod tests {
     fn text_of_the_user_stays_on_one_line() {
         assert_eq!(escaped("a\nb\u{7}"), "a\\nb\\u{7}");
         assert_eq!(escaped(&"x".repeat(100)), format!("{}...", "x".repeat(60)));
+    }
+
+    #[test]
+    fn a_password_is_repeated() {
+        let uri = format!("{}amqp://user:5up3r@host", "x".repeat(100));
+        for text in [&uri, "//user:5up3r@host"] {
+            assert_eq!(escaped(text), "(a URI)");
+            let key = KeyPath::root().key("server").key(text);
+            assert_eq!(key.to_string(), "server.(a URI)");
+        }
+        assert_eq!(escaped("a//b"), "a//b");
     }
 
     #[test]

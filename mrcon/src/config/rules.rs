@@ -33,7 +33,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.not_yet_watched(&entry.watched, &at.key("watched"));
         rules.resume_tokens(&entry.resume_tokens, &at.key("resume_tokens"));
         let name = at.key("rabbitmq").key("stream_name");
-        rules.text(name, stream_name_fault(&entry.rabbitmq.stream_name));
+        rules.text(name, stream_name_fault(&entry.rabbitmq));
         if entry.watched.extent().has_many() {
             database::target_names(&mut rules, entry, &at.key("rabbitmq"));
         }
@@ -366,7 +366,10 @@ pub(super) fn db_name_fault(name: &str) -> Option<Fault> {
     if name.len() > MAX_DB_NAME_BYTES {
         return fault(format!("has {} bytes", name.len()), allowed);
     }
-    if let Some(bad) = name.chars().find(|c| *c == '\0' || FORBIDDEN.contains(*c)) {
+    if let Some(bad) = name
+        .chars()
+        .find(|c| c.is_control() || FORBIDDEN.contains(*c))
+    {
         return fault(format!("has the character {bad:?}"), allowed);
     }
     if SYSTEM_DATABASES.contains(&name) {
@@ -381,16 +384,23 @@ pub(super) fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
     if name.is_empty() {
         return fault(EMPTY, "give the name of a collection");
     }
-    if name.contains('\0') {
-        return fault("has the character '\\0'", "a name cannot have it");
+    if let Some(fault) = control_character_fault(name) {
+        return Some(fault);
     }
-    if name.starts_with(['$', '.']) {
-        let what = format!("begins with `{}`", &name[..1]);
-        return fault(what, "must begin with another character");
+    if name.starts_with('.') {
+        return fault("begins with `.`", "must begin with another character");
+    }
+    // A watch on such a name is opened, and no collection can ever have it.
+    if name.contains('$') {
+        return fault("has a `$`", "no collection can have it in its name");
     }
     if name.starts_with("system.") {
         let what = "begins with `system.`, which MongoDB keeps for itself";
         return fault(what, "must begin with something else");
+    }
+    if name.contains(".system.") {
+        let what = "has `.system.`, which MongoDB keeps for itself";
+        return fault(what, "no collection can have it in its name");
     }
     let bytes = db_name.len() + 1 + name.len();
     if bytes > MAX_NAMESPACE_BYTES {
@@ -403,8 +413,17 @@ pub(super) fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
     None
 }
 
+/// NUL is what no name can have, and line breaks are what RabbitMQ leaves out of the name of a queue
+/// without a word. The others are hardly meant; such a collection can be watched with all of its database.
+fn control_character_fault(name: &str) -> Option<Fault> {
+    let bad = name.chars().find(|c| c.is_control())?;
+    let what = format!("has the character {bad:?}");
+    fault(what, "must not have control characters")
+}
+
 /// RabbitMQ's rules for queue names.
-pub(super) fn stream_name_fault(name: &str) -> Option<Fault> {
+fn stream_name_fault(rabbitmq: &RabbitMq) -> Option<Fault> {
+    let name = rabbitmq.stream_name.as_str();
     if name.is_empty() {
         return fault(EMPTY, "give the name of a queue or stream");
     }
@@ -412,8 +431,16 @@ pub(super) fn stream_name_fault(name: &str) -> Option<Fault> {
         let what = format!("has {} bytes", name.len());
         return fault(what, format!("must have 1 to {MAX_STREAM_NAME_BYTES}"));
     }
-    if name.contains('\0') {
-        return fault("has the character '\\0'", "a name cannot have it");
+    let over_amqp = rabbitmq.protocol == Protocol::Amqp;
+    if over_amqp && !name.is_ascii() && name.len() > MAX_OTHER_QUEUE_NAME_BYTES {
+        let what = format!("has {} bytes, and letters that are not ASCII", name.len());
+        return fault(
+            what,
+            format!("must then have 1 to {MAX_OTHER_QUEUE_NAME_BYTES}"),
+        );
+    }
+    if let Some(fault) = control_character_fault(name) {
+        return Some(fault);
     }
     if name.starts_with("amq.") {
         let what = "begins with `amq.`, which RabbitMQ keeps for itself";

@@ -416,10 +416,11 @@ fn no_value() -> Problem {
 fn not_yaml(error: &ScanError) -> Problem {
     let what = format!("not valid YAML: {}", one_line(error.info()));
     let problem = whole_file(what).at_line(error.marker().line());
-    if error.info().contains("tab") {
-        problem.allowed("indent with spaces")
-    } else {
-        problem
+    let mut words = error.info().split(|c: char| !c.is_ascii_alphabetic());
+    match words.find(|word| matches!(*word, "tab" | "tabs" | "unprintable")) {
+        Some("unprintable") => problem.allowed("is it a text file?"),
+        Some(_) => problem.allowed("indent with spaces"),
+        None => problem,
     }
 }
 

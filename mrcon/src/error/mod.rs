@@ -271,7 +271,7 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Mongo),
-                "a required image does not exist: use when_available, or set watched.on_poison to strip or dead_letter, or turn images on with collMod and accept that older events have none, then restart mrcond",
+                "a required image does not exist: use when_available, or set watched.on_poison to strip or dead_letter, or turn images on with {collMod: COLLECTION, changeStreamPreAndPostImages: {enabled: true}} and accept that older events have none, then restart mrcond",
             ),
             ErrorKind::WatchRefused => (
                 Halt,

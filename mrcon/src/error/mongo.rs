@@ -38,6 +38,9 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
     if matches!(*error.kind, DriverErrorKind::Authentication { .. }) {
         return ErrorKind::MongoAuthentication;
     }
+    if pipeline_changes_id(error) {
+        return ErrorKind::WatchRefused;
+    }
     match (phase, server_code(error)) {
         (_, Some(18)) => ErrorKind::MongoAuthentication,
         (_, Some(13)) => ErrorKind::MongoUnauthorized,
@@ -56,6 +59,16 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (_, Some(code)) if is_about_the_watch(code) => ErrorKind::WatchRefused,
         _ => ErrorKind::Mongo,
     }
+}
+
+/// Code 280 stands for two things, a position that is lost and a pipeline that changes the token; taken
+/// for the first, the second would have every event skipped where `on_history_lost` is `now`.
+fn pipeline_changes_id(error: &DriverError) -> bool {
+    matches!(
+        error.kind.as_ref(),
+        DriverErrorKind::Command(CommandError { code: 280, message, .. })
+            if message.contains("modified by the pipeline")
+    )
 }
 
 fn is_connection_error(error: &DriverError) -> bool {
@@ -140,6 +153,14 @@ fn describe(phase: Phase, error: &DriverError) -> String {
                 .unwrap_or_default()
                 .trim_end();
             match phase {
+                _ if pipeline_changes_id(error) => {
+                    format!("{name}: the pipeline changes the event's `_id`, its resume token")
+                }
+                _ if matches!(command.code, 10107 | 13435) => {
+                    format!(
+                        "{name}: {message} (with directConnection=true the URI has to name the primary)"
+                    )
+                }
                 Phase::FirstRead | Phase::Read => name,
                 Phase::Open | Phase::Resume | Phase::Prepare | Phase::Checkpoint | Phase::Copy => {
                     format!("{name}: {message}")
@@ -222,6 +243,20 @@ mod tests {
         }
         // The same code while reading says nothing of the position.
         check(Phase::Read, &[260, 15], ErrorKind::Mongo);
+    }
+
+    #[test]
+    fn pipeline_that_changes_the_token_is_taken_for_a_lost_position() {
+        let said = "Encountered an event whose _id field, which contains the resume token, was \
+                    modified by the pipeline. Expected: { _id: 1 } but found: { _id: \"secret\" }";
+        for phase in [Phase::FirstRead, Phase::Read] {
+            let error = Error::mongo(phase, "read", server_error(280, said));
+            assert_eq!(error.kind(), ErrorKind::WatchRefused);
+            assert_eq!(
+                error.chain(),
+                "read: MongoDB error 280 (Name): the pipeline changes the event's `_id`, its resume token"
+            );
+        }
     }
 
     #[test]

@@ -202,6 +202,8 @@ mod tests {
             ("amqp://u:%ff@h", "UTF-8"),
             ("amqp://u:%00@h", "%00"),
             ("amqp://h%0a", "no host has"),
+            ("amqp://h%2fx", "no host has"),
+            ("amqp://u%40h%3a1", "no host has"),
             ("amqp://h?heartbeat=0", "heartbeat"),
             ("amqp://h?heartbeat=5s", "heartbeat"),
             ("amqp://h?heartbeat", "name=value"),

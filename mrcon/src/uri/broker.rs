@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::UriError;
 use super::parts::{Parts, decode, host_and_port, split};
 use super::secret::Secret;
+use crate::tls_files::{check_authorities, check_identity};
 
 /// User of a URI without a user: the one that a fresh broker has.
 pub const DEFAULT_USERNAME: &str = "guest";
@@ -155,6 +156,23 @@ impl BrokerUri {
         Ok(broker)
     }
 
+    /// Looks at the files that the URI names, without connecting to anything.
+    ///
+    /// # Errors
+    ///
+    /// The parameter, its file and what is wrong with it: it cannot be read, has no certificate or key
+    /// in it, or certificate and key do not belong together.
+    pub fn check_files(&self) -> Result<(), String> {
+        if let Some(file) = &self.cacertfile {
+            check_authorities(file).map_err(|fault| format!("cacertfile {fault}"))?;
+        }
+        if let (Some(certificate), Some(key)) = (&self.certfile, &self.keyfile) {
+            check_identity(certificate, key)
+                .map_err(|fault| format!("certfile and keyfile: {fault}"))?;
+        }
+        Ok(())
+    }
+
     /// The same broker and login, by another protocol at its usual port.
     pub(super) fn with_scheme(mut self, scheme: Scheme) -> Self {
         self.port = scheme.port(self.tls);
@@ -247,7 +265,11 @@ fn host(parts: &Parts<'_>) -> Result<(String, Option<u16>), UriError> {
     }
     let (host, port) = host_and_port(parts.hosts)?;
     let host = decode(host)?;
-    if host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    // They would read as something else when the URI is shown; and no name of a host has them.
+    const FORBIDDEN: &str = "/?#@%:[]\\";
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || FORBIDDEN.contains(c);
+    let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
+    if !is_address && host.contains(forbidden) {
         return Err(UriError("the host has a character that no host has"));
     }
     Ok((host, port))

@@ -10,7 +10,7 @@ use proptest::sample::Index;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::properties::{expected, normal};
+use crate::normal::{expected, normal};
 use crate::{arbitrary, document, document_bytes, element, encode, raw, string};
 
 /// Parses text that may be nested deeper than `serde_json` goes by default.

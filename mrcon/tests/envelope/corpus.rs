@@ -8,6 +8,7 @@ use bson::{
 use mrcon::envelope::extjson::ExtJson;
 
 use crate::arbitrary::{db_pointer, regex};
+use crate::values::{elements, values};
 use crate::{document, element, encode, raw};
 
 fn assert_text(doc: &RawDocumentBuf, relaxed: &str, canonical: &str) {
@@ -273,4 +274,31 @@ fn keys_that_change_their_order() {
     let doc = doc! { "z": true, "a": true, "M": true, "10": true, "9": true };
     let (json, _) = encode(&raw(&doc), ExtJson::Relaxed).expect("JSON");
     assert_eq!(json, r#"{"z":true,"a":true,"M":true,"10":true,"9":true}"#);
+}
+
+#[test]
+fn a_value_that_mongodb_stores_and_that_becomes_another_text() {
+    for value in values() {
+        let doc = document(&element(value.kind, b"v", &value.bytes));
+        let texts = [
+            (ExtJson::Relaxed, &value.relaxed),
+            (ExtJson::Canonical, &value.canonical),
+        ];
+        for (mode, expected) in texts {
+            let (json, written) = encode(&doc, mode).expect("JSON");
+            assert_eq!(json, format!("{{\"v\":{expected}}}"), "{}", value.name);
+            assert_eq!(written.replaced_text, value.lossy, "{}", value.name);
+        }
+    }
+}
+
+#[test]
+fn a_key_that_mongodb_stores_and_that_becomes_another_text() {
+    for elements in elements() {
+        for mode in [ExtJson::Relaxed, ExtJson::Canonical] {
+            let (json, written) = encode(&document(&elements.bytes), mode).expect("JSON");
+            assert_eq!(json, format!("{{{}}}", elements.text), "{}", elements.name);
+            assert_eq!(written.replaced_text, elements.lossy, "{}", elements.name);
+        }
+    }
 }

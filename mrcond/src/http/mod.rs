@@ -11,6 +11,7 @@ mod requests;
 mod status;
 
 use crate::process::Process;
+use crate::telemetry::one_line;
 use axum::extract::State as Extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -193,12 +194,14 @@ async fn ready(Extract(state): Extract<State>) -> Response {
 fn answer(complaints: &[String]) -> Response {
     match complaints.is_empty() {
         true => "OK\n".into_response(),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            complaints.join("\n") + "\n",
-        )
-            .into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, lines(complaints)).into_response(),
     }
+}
+
+/// What a server said may have line breaks in it.
+fn lines(complaints: &[String]) -> String {
+    let lines = complaints.iter().map(|line| one_line(line) + "\n");
+    lines.collect()
 }
 
 async fn metrics(Extract(state): Extract<State>) -> Response {

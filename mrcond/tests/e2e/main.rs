@@ -7,10 +7,15 @@
 //! Each test is named after the failure that it would catch. `common` has what they are made of:
 //! the truth (MongoDB's own change stream), a consumer that is not ours, and the judge.
 
+#[allow(
+    dead_code,
+    reason = "shared with the fault matrix, which uses more of it"
+)]
 mod common;
 
 mod admin;
 mod agreement;
+mod bad_input;
 mod broker;
 mod cli;
 mod custom;
@@ -35,4 +40,5 @@ mod snapshot;
 mod stream;
 mod supervision;
 mod undeliverable;
+mod values;
 mod whole_database;

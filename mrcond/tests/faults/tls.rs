@@ -76,7 +76,7 @@ async fn connection(
 fn acceptor(certificate: Certificate) -> TlsAcceptor {
     let name = match certificate {
         Certificate::Valid => "localhost.pem",
-        Certificate::Expired => "expired.pem",
+        Certificate::Expired => "lapsed.pem",
     };
     let chain = CertificateDer::from_pem_file(file(name));
     let key = PrivateKeyDer::from_pem_file(file("localhost.key"));

@@ -52,6 +52,25 @@ impl Mongo {
         Mongo::start(services::unique("mongo-users"), &["--auth"]).await
     }
 
+    /// One that is no replica set.
+    pub(crate) async fn standalone() -> Mongo {
+        Mongo::start(services::unique("mongo-standalone"), &["--standalone"]).await
+    }
+
+    /// One with a parameter set, `NAME=VALUE`.
+    pub(crate) async fn with_parameter(parameter: &str) -> Mongo {
+        let name = services::unique("mongo-parameter");
+        Mongo::start(name, &["--set-parameter", parameter]).await
+    }
+
+    /// Stops it and removes what it has written.
+    pub(crate) async fn remove(self) {
+        let Some(name) = &self.name else {
+            unreachable!("only private servers are removed")
+        };
+        services::remove(name).await;
+    }
+
     pub(crate) async fn start(name: String, arguments: &[&str]) -> Mongo {
         let described = services::start("mongo", &name, arguments).await;
         let uri = described["uri"].as_str().unwrap_or_default().to_owned();

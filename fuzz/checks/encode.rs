@@ -1,0 +1,114 @@
+//! Raw BSON to a change event to a message, in both formats.
+
+use bson::{Document, RawDocument};
+use mrcon::envelope::extjson::{ExtJson, write_document};
+use mrcon::envelope::{Envelope, Format, MAX_ID_BYTES, Scratch};
+use mrcon::event::ChangeEvent;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::normal::{expected, normal};
+
+/// `_id: {_data: "82"}`: what a change event has at least.
+const TOKEN: &[u8] = b"\x03_id\0\x13\0\0\0\x02_data\0\x03\0\0\082\0\0";
+
+/// The first byte says what the others are: elements of an event, or (odd) of its `fullDocument`; of an event
+/// that has a token (below 128) or not. `true`: it is an event, and became messages.
+pub(crate) fn encode(data: &[u8]) -> bool {
+    let Some((&shape, elements)) = data.split_first() else {
+        return false;
+    };
+    let mut event = if shape < 128 {
+        TOKEN.to_vec()
+    } else {
+        Vec::new()
+    };
+    if shape % 2 == 1 {
+        event.extend_from_slice(b"\x03fullDocument\0");
+        event.extend(document(elements));
+    } else {
+        event.extend_from_slice(elements);
+    }
+    let event = document(&event);
+    let raw = RawDocument::from_bytes(&event).expect("a length and an end");
+    for mode in [ExtJson::Relaxed, ExtJson::Canonical] {
+        check_text(raw, mode);
+    }
+    check_messages(raw)
+}
+
+fn document(elements: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(elements.len() + 5).expect("a short input");
+    [&length.to_le_bytes(), elements, &[0]].concat()
+}
+
+/// What is written is JSON, and means what the `bson` crate says wherever that crate can read the bytes.
+fn check_text(raw: &RawDocument, mode: ExtJson) {
+    let mut out = b"before".to_vec();
+    let written = write_document(&mut out, raw, mode);
+    assert!(out.starts_with(b"before"));
+    let text = &out[b"before".len()..];
+    let tree = Document::try_from(raw);
+    match (written, tree) {
+        (Err(_), Err(_)) => assert!(text.is_empty()),
+        // Deeper than this is deeper than MongoDB's documents can be.
+        (Err(mrcon::envelope::EncodeError::TooDeep { .. }), Ok(_)) => assert!(text.is_empty()),
+        (Err(error), Ok(_)) => panic!("{error:?}, and the bson crate can read it"),
+        (Ok(_), Err(_)) => drop(parse(text)),
+        (Ok(written), Ok(tree)) => {
+            assert!(
+                !written.replaced_text,
+                "the bson crate found it to be UTF-8"
+            );
+            let (found, expected) = (normal(parse(text)), normal(expected(tree, mode)));
+            assert_eq!(found.to_string(), expected.to_string());
+        }
+    }
+}
+
+/// Parses text that may be nested deeper than `serde_json` goes by default.
+fn parse(text: &[u8]) -> Value {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    deserializer.disable_recursion_limit();
+    let value = Value::deserialize(&mut deserializer).expect("JSON");
+    deserializer.end().expect("nothing behind it");
+    value
+}
+
+fn check_messages(raw: &RawDocument) -> bool {
+    let Ok(event) = ChangeEvent::parse(raw) else {
+        return false;
+    };
+    let mut messages = 0;
+    for (format, mode) in [
+        (Format::Relaxed, ExtJson::Relaxed),
+        (Format::Canonical, ExtJson::Canonical),
+    ] {
+        let mut text = Vec::new();
+        let written = write_document(&mut text, raw, mode);
+        for envelope in [
+            Envelope::new(format),
+            Envelope::new(format).routed_by("fullDocument.a.b"),
+        ] {
+            let mut scratch = Scratch::default();
+            match (envelope.message(&event, &mut scratch), written) {
+                (Ok(message), Ok(written)) => {
+                    messages += 1;
+                    assert_eq!(message.body, text);
+                    assert_eq!(message.lossy, written.replaced_text);
+                    assert!(
+                        (1..=MAX_ID_BYTES).contains(&message.id.len()) || message.id.is_empty()
+                    );
+                    if let Some(key) = message.key {
+                        assert!(parse(key.as_bytes()).is_object());
+                    }
+                    let shown = format!("{message:?} {event:?}");
+                    assert!(!shown.contains(super::CANARY));
+                }
+                (Err(_), Err(_)) => {}
+                (message, written) => panic!("{message:?} and {written:?}"),
+            }
+        }
+    }
+    messages > 0
+}
