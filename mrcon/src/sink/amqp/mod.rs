@@ -8,6 +8,8 @@
 mod channel;
 mod frames;
 mod handshake;
+pub(crate) mod inbox;
+pub(crate) mod outbox;
 mod protocol;
 mod publish;
 mod routes;

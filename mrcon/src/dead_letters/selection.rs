@@ -1,0 +1,78 @@
+//! Which dead letters are meant by the ids, or the beginnings of ids, that a person gives.
+
+use super::Problem;
+use std::collections::BTreeSet;
+
+/// So many ids are told of when a beginning fits several.
+const TOLD: usize = 5;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Selection {
+    wanted: Vec<Wanted>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    text: String,
+    /// There is a letter of exactly this id.
+    exact: bool,
+    /// Ids that begin with it: enough of them to tell.
+    found: BTreeSet<String>,
+}
+
+impl Selection {
+    pub(super) fn of(ids: &[String]) -> Selection {
+        let wanted = ids.iter().map(|text| Wanted {
+            text: text.clone(),
+            exact: false,
+            found: BTreeSet::new(),
+        });
+        Selection {
+            wanted: wanted.collect(),
+        }
+    }
+
+    /// Whether this id may be meant; notes that there is one.
+    pub(super) fn notes(&mut self, id: &str) -> bool {
+        let mut meant = false;
+        for wanted in &mut self.wanted {
+            if wanted.text.is_empty() || !id.starts_with(&wanted.text) {
+                continue;
+            }
+            meant = true;
+            wanted.exact |= id == wanted.text;
+            if wanted.found.len() <= TOLD && !wanted.found.contains(id) {
+                wanted.found.insert(id.to_owned());
+            }
+        }
+        meant
+    }
+
+    /// The ids that are meant.
+    ///
+    /// # Errors
+    /// When one is meant that is not there, or it is not clear which.
+    pub(super) fn resolve(self, looked_through: u64, total: u64) -> Result<BTreeSet<String>, Problem> {
+        let mut ids = BTreeSet::new();
+        for Wanted { text, exact, found } in self.wanted {
+            let mut found = found.into_iter();
+            match (exact, found.next(), found.next()) {
+                (true, ..) => ids.insert(text),
+                (false, Some(id), None) => ids.insert(id),
+                (false, None, _) => {
+                    return Err(Problem::Unknown {
+                        id: text,
+                        looked_through,
+                        total,
+                    });
+                }
+                (false, Some(one), Some(two)) => {
+                    let ids = [one, two].into_iter().chain(found).collect();
+                    return Err(Problem::Ambiguous { id: text, ids });
+                }
+            };
+        }
+        Ok(ids)
+    }
+}
