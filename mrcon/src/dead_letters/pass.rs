@@ -109,9 +109,9 @@ impl Pass {
     }
 
     /// Removes a message from the queue.
-    pub(super) fn remove(&mut self, tag: u64) {
-        self.inbox.remove(tag);
+    pub(super) fn remove(&mut self, tag: u64) -> Result<()> {
         self.removed += 1;
+        self.inbox.remove(tag)
     }
 
     /// Leaves a message in the queue.
@@ -127,7 +127,8 @@ impl Pass {
         };
         if self.renewing && is_copyable(&properties) {
             let queue = self.inbox.queue().to_owned();
-            self.outbox.put(tag, ("", &queue), renewed(properties), &body)?;
+            self.outbox
+                .put(tag, ("", &queue), renewed(properties), &body)?;
             self.remove_originals(MOST_COPIES).await?;
         }
         Ok(())
@@ -138,7 +139,7 @@ impl Pass {
         for (tag, outcome) in self.outbox.settle(under_way).await? {
             // A full queue may refuse a copy; the original is put back then.
             if outcome == Outcome::Confirmed {
-                self.inbox.remove(tag);
+                self.inbox.remove(tag)?;
             }
         }
         Ok(())

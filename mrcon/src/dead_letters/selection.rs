@@ -53,7 +53,11 @@ impl Selection {
     ///
     /// # Errors
     /// When one is meant that is not there, or it is not clear which.
-    pub(super) fn resolve(self, looked_through: u64, total: u64) -> Result<BTreeSet<String>, Problem> {
+    pub(super) fn resolve(
+        self,
+        looked_through: u64,
+        total: u64,
+    ) -> Result<BTreeSet<String>, Problem> {
         let mut ids = BTreeSet::new();
         for Wanted { text, exact, found } in self.wanted {
             let mut found = found.into_iter();

@@ -14,6 +14,7 @@ use amq_protocol::protocol::basic::{self, AMQPMethod as Basic, AMQPProperties};
 use amq_protocol::protocol::queue::{self, AMQPMethod as QueueMethod};
 use amq_protocol::protocol::{AMQPClass, basic::Get};
 use amq_protocol::types::FieldTable;
+use futures_util::FutureExt;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -209,13 +210,18 @@ impl Inbox {
         }
     }
 
-    /// Removes a message that was taken from the queue.
-    pub(crate) fn remove(&mut self, tag: u64) {
+    /// Removes a message that was taken from the queue, without waiting.
+    pub(crate) fn remove(&mut self, tag: u64) -> Result<()> {
         let ack = basic::Ack {
             delivery_tag: tag,
             multiple: false,
         };
         self.send(Basic::Ack(ack));
+        // Hands it over now: what was sent elsewhere is there twice until then.
+        match self.channel.turn(true, usize::MAX).now_or_never() {
+            Some(turned) => turned,
+            None => Ok(()),
+        }
     }
 
     /// Puts back all that was taken and not removed, where it was as far as the queue's type allows.

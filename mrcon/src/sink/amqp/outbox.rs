@@ -159,7 +159,11 @@ impl Outbox {
             }
         };
         let from = if multiple { 0 } else { tag };
-        let tags: Vec<u64> = self.in_flight.range(from..=tag).map(|(tag, _)| *tag).collect();
+        let tags: Vec<u64> = self
+            .in_flight
+            .range(from..=tag)
+            .map(|(tag, _)| *tag)
+            .collect();
         let names = tags.iter().filter_map(|tag| self.in_flight.remove(tag));
         let told = names.map(|name| (name, outcome.clone()));
         self.settled.extend(told);
