@@ -47,16 +47,17 @@ impl DeadLetters {
     /// When the broker goes away, or takes no messages and some have to be renewed.
     pub async fn list(self, limit: usize) -> Result<Listing, Problem> {
         let mut pass = self.pass.up_to(limit as u64);
-        let (mut letters, mut others) = (Vec::new(), 0);
+        let (mut letters, mut others, mut looked_at) = (Vec::new(), 0, 0);
         while let Some(message) = pass.next(|_| false).await? {
             // More than were asked for come when they have to be renewed.
-            if pass.taken() <= limit as u64 {
+            looked_at += 1;
+            if looked_at <= limit {
                 match DeadLetter::read(&message.properties, message.size) {
                     Some(letter) => letters.push(letter),
                     None => others += 1,
                 }
             }
-            pass.keep(message).await?;
+            pass.keep(message)?;
         }
         pass.finish().await?;
         // As they are in the queue, but for those that a look has renewed meanwhile.
@@ -90,7 +91,7 @@ impl DeadLetters {
                     body: message.body.clone().unwrap_or_default(),
                 });
             }
-            look.pass.keep(message).await?;
+            look.pass.keep(message)?;
         }
         let (taken, total) = (look.pass.taken(), look.total);
         look.pass.finish().await?;
@@ -135,7 +136,7 @@ impl DeadLetters {
                 for message in held {
                     match is_one_of(&message, &ids) {
                         true => look.replay_one(message, incomplete, &mut count).await?,
-                        false => look.pass.keep(message).await?,
+                        false => look.pass.keep(message)?,
                     }
                 }
             }
@@ -168,7 +169,7 @@ impl DeadLetters {
                             look.pass.remove(message.tag)?;
                             gone(&letter);
                         }
-                        None => look.pass.keep(message).await?,
+                        None => look.pass.keep(message)?,
                     }
                 }
             }
@@ -181,7 +182,7 @@ impl DeadLetters {
                             look.pass.remove(message.tag)?;
                             gone(&letter);
                         }
-                        _ => look.pass.keep(message).await?,
+                        _ => look.pass.keep(message)?,
                     }
                 }
             }
@@ -214,7 +215,7 @@ impl DeadLetters {
                     bytes += message.body.as_ref().map_or(0, Vec::len) as u64;
                     held.push(message);
                 }
-                _ => self.pass.keep(message).await?,
+                _ => self.pass.keep(message)?,
             }
         }
         let problem = match selection.resolve(self.pass.taken(), self.total) {
@@ -223,7 +224,7 @@ impl DeadLetters {
             Err(problem) => problem,
         };
         for message in held {
-            self.pass.keep(message).await?;
+            self.pass.keep(message)?;
         }
         self.pass.finish().await?;
         Err(problem)
@@ -236,7 +237,7 @@ impl DeadLetters {
         tell: &mut impl FnMut(&DeadLetter, &Replay),
     ) -> Result<()> {
         let Some(letter) = DeadLetter::read(&message.properties, message.size) else {
-            return self.pass.keep(message).await;
+            return self.pass.keep(message);
         };
         let replay = match (incomplete, incompleteness(&letter), letter.target()) {
             (false, Some(cause), _) => Replay::Incomplete(cause),
@@ -248,7 +249,7 @@ impl DeadLetters {
         };
         match replay {
             Replay::Done => self.pass.remove(message.tag)?,
-            Replay::Incomplete(_) | Replay::Stays(_) => self.pass.keep(message).await?,
+            Replay::Incomplete(_) | Replay::Stays(_) => self.pass.keep(message)?,
         }
         tell(&letter, &replay);
         Ok(())
@@ -256,12 +257,12 @@ impl DeadLetters {
 
     async fn send(&mut self, target: (&str, &str), message: &Got) -> Result<Replay> {
         // So that it is alone: what the broker says is said of it.
-        self.pass.remove_originals(0).await?;
+        self.pass.remove_originals().await?;
         let outbox = &mut self.pass.outbox;
         let properties = replayed(message.properties.clone());
         let body = message.body.as_deref().unwrap_or_default();
         let sent = match outbox.put(message.tag, target, properties, body) {
-            Ok(()) => outbox.settle(0).await,
+            Ok(()) => outbox.settle().await,
             Err(error) => Err(error),
         };
         match sent {

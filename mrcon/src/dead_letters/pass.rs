@@ -15,21 +15,23 @@ use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{Got, Inbox};
 use crate::sink::amqp::outbox::Outbox;
 use amq_protocol::protocol::basic::AMQPProperties;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// So many messages are held at once at most, which is all that is looked through of a longer queue: the
 /// broker remembers each, and this process what is listed of it.
-pub(super) const MOST_KEPT: u64 = 10_000;
-/// Messages asked for at once, as far as they are small.
-const MOST_ASKED: u64 = 16;
-/// Bytes asked for at once, going by the largest message so far.
-const BYTES_ASKED: u64 = 4 << 20;
-/// Copies that are not confirmed yet.
-const MOST_COPIES: usize = 64;
+pub(super) const MOST_HELD: u64 = 10_000;
+/// Messages taken at once, as far as they are small. RabbitMQ loses the order of what it is told, and with the
+/// channel's end some of it, when it has not yet done 32 things for a channel on a quorum queue.
+const MOST_AT_ONCE: u64 = 25;
+/// Bytes taken at once, going by the largest message so far.
+const BYTES_AT_ONCE: u64 = 4 << 20;
+/// Batches put back at once.
+const BATCHES_AT_ONCE: usize = 10;
 /// How long to wait until the queue has taken back what was put back, and the pause between looks.
-const PUT_BACK_DEADLINE: Duration = Duration::from_secs(2);
-const PUT_BACK_PAUSE: Duration = Duration::from_millis(20);
+const PUT_BACK_DEADLINE: Duration = Duration::from_secs(5);
+const PUT_BACK_PAUSE: Duration = Duration::from_millis(5);
 
 /// See the module's documentation. When it is dropped, the broker puts back what is not settled.
 #[derive(Debug)]
@@ -40,14 +42,18 @@ pub(super) struct Pass {
     total: u64,
     /// Messages that are to be taken.
     most: u64,
-    asked: u64,
     taken: u64,
+    /// Those that were removed, without those that were renewed.
     removed: u64,
     renewing: bool,
     /// The queue had nothing more.
     ended: bool,
     /// Length of the largest body so far.
     largest: u64,
+    /// Messages of the last batch that were not told of.
+    batch: VecDeque<Got>,
+    /// Each batch by the tag of its last message, with how much of it is still held.
+    held: BTreeMap<u64, u64>,
 }
 
 impl Pass {
@@ -58,12 +64,13 @@ impl Pass {
             outbox,
             total,
             most: total,
-            asked: 0,
             taken: 0,
             removed: 0,
             renewing: false,
             ended: false,
             largest: 0,
+            batch: VecDeque::new(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -78,44 +85,60 @@ impl Pass {
         &mut self,
         wanted: impl Fn(&AMQPProperties) -> bool,
     ) -> Result<Option<Got>> {
-        let ahead = (BYTES_ASKED / self.largest.max(1)).clamp(1, MOST_ASKED);
-        // What was asked for may have to be kept, too.
-        while !self.ended
-            && self.asked < self.most
-            && self.inbox.asked() < ahead as usize
-            && self.asked - self.removed < MOST_KEPT
-        {
-            self.inbox.ask();
-            self.asked += 1;
+        if self.batch.is_empty() && !self.ended {
+            self.take(wanted).await?;
         }
-        while self.inbox.asked() > 0 {
-            let (renewing, most, total) = (&mut self.renewing, &mut self.most, self.total);
-            let got = self.inbox.next(|properties| {
-                if returns(properties) > 0 {
-                    *renewing = true;
-                    *most = total;
-                }
-                *renewing || wanted(properties)
-            });
-            if let Some(message) = got.await? {
-                self.taken += 1;
-                self.largest = self.largest.max(message.size);
-                return Ok(Some(message));
-            }
-            // Somebody else takes messages, too: there are fewer than there were.
+        Ok(self.batch.pop_front())
+    }
+
+    async fn take(&mut self, wanted: impl Fn(&AMQPProperties) -> bool) -> Result<()> {
+        // The copies of the last batch are in the queue before the next one is taken.
+        self.remove_originals().await?;
+        let room = MOST_HELD.saturating_sub(self.held());
+        // One in the beginning, when nobody knows how large they are, then twice as many each time.
+        let at_once = (BYTES_AT_ONCE / self.largest.max(1)).min(self.taken + 1);
+        let most = at_once.clamp(1, MOST_AT_ONCE).min(room);
+        let most = most.min(self.most - self.taken);
+        if most == 0 {
             self.ended = true;
+            return Ok(());
         }
-        Ok(None)
+        let (renewing, goal, total) = (&mut self.renewing, &mut self.most, self.total);
+        let taken = self.inbox.take(most as u16, |properties| {
+            if returns(properties) > 0 {
+                *renewing = true;
+                *goal = total;
+            }
+            *renewing || wanted(properties)
+        });
+        let taken = taken.await?;
+        self.taken += taken.len() as u64;
+        let largest = taken.iter().map(|message| message.size).max();
+        self.largest = self.largest.max(largest.unwrap_or(0));
+        // Somebody else takes messages, too: there are fewer than there were.
+        self.ended = taken.is_empty();
+        if let Some(last) = taken.last() {
+            self.held.insert(last.tag, taken.len() as u64);
+        }
+        self.batch.extend(taken);
+        Ok(())
     }
 
     /// Removes a message from the queue.
     pub(super) fn remove(&mut self, tag: u64) -> Result<()> {
         self.removed += 1;
+        self.settle(tag)
+    }
+
+    fn settle(&mut self, tag: u64) -> Result<()> {
+        if let Some((_, held)) = self.held.range_mut(tag..).next() {
+            *held = held.saturating_sub(1);
+        }
         self.inbox.remove(tag)
     }
 
     /// Leaves a message in the queue.
-    pub(super) async fn keep(&mut self, message: Got) -> Result<()> {
+    pub(super) fn keep(&mut self, message: Got) -> Result<()> {
         let Got {
             tag,
             properties,
@@ -127,19 +150,18 @@ impl Pass {
         };
         if self.renewing && is_copyable(&properties) {
             let queue = self.inbox.queue().to_owned();
-            self.outbox
-                .put(tag, ("", &queue), renewed(properties), &body)?;
-            self.remove_originals(MOST_COPIES).await?;
+            let copy = renewed(properties);
+            self.outbox.put(tag, ("", &queue), copy, &body)?;
         }
         Ok(())
     }
 
-    /// Waits until so many copies at most are under way, and removes the originals of the others.
-    pub(super) async fn remove_originals(&mut self, under_way: usize) -> Result<()> {
-        for (tag, outcome) in self.outbox.settle(under_way).await? {
+    /// Waits until all copies are confirmed, and removes their originals.
+    pub(super) async fn remove_originals(&mut self) -> Result<()> {
+        for (tag, outcome) in self.outbox.settle().await? {
             // A full queue may refuse a copy; the original is put back then.
             if outcome == Outcome::Confirmed {
-                self.inbox.remove(tag)?;
+                self.settle(tag)?;
             }
         }
         Ok(())
@@ -155,21 +177,36 @@ impl Pass {
         self.total.saturating_sub(self.removed)
     }
 
+    fn held(&self) -> u64 {
+        self.held.values().sum()
+    }
+
     /// Puts back what is to be kept, and takes leave when the queue has it.
     pub(super) async fn finish(mut self) -> Result<()> {
-        while self.inbox.asked() > 0 {
-            self.inbox.next(|_| false).await?;
-        }
-        self.remove_originals(0).await?;
-        self.inbox.put_back();
-        let left = self.left();
-        let deadline = Instant::now() + PUT_BACK_DEADLINE;
-        // The next command would see fewer messages otherwise. Others may take some: hence the deadline.
-        while self.inbox.ready().await? < left && Instant::now() < deadline {
-            sleep(PUT_BACK_PAUSE).await;
+        self.remove_originals().await?;
+        let held = std::mem::take(&mut self.held);
+        let held: Vec<_> = held.into_iter().filter(|(_, held)| *held > 0).collect();
+        for batches in held.chunks(BATCHES_AT_ONCE) {
+            let ready = self.inbox.ready().await?;
+            for (last, _) in batches {
+                self.inbox.put_back(*last);
+            }
+            let put_back: u64 = batches.iter().map(|(_, held)| held).sum();
+            self.until_ready(ready + put_back).await?;
         }
         drop(self.outbox);
         self.inbox.close().await;
+        Ok(())
+    }
+
+    /// Waits until the queue has so many messages: the next command would see fewer otherwise.
+    ///
+    /// Others may take some meanwhile, so it is not waited for ever.
+    async fn until_ready(&mut self, messages: u64) -> Result<()> {
+        let deadline = Instant::now() + PUT_BACK_DEADLINE;
+        while self.inbox.ready().await? < messages && Instant::now() < deadline {
+            sleep(PUT_BACK_PAUSE).await;
+        }
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
-//! Messages taken out of a queue one by one, each to be removed or put back.
+//! Messages taken out of a queue a few at a time, each to be removed or put back.
 //!
-//! With `basic.get`, since it says when there is nothing more, and brings no more than was asked for. What
-//! was taken and neither removed nor put back, the broker puts back when the channel ends.
+//! By a consumer for each few that is cancelled before anything is settled, so that no more come than were
+//! asked for. `basic.get` would have a consumer of its own for each message, and a quorum queue keeps no order
+//! between those. What was taken and neither removed nor put back, the broker puts back when the channel
+//! ends.
 
 use super::AmqpConnections;
 use super::channel::Channel;
@@ -10,17 +12,19 @@ use super::outbox::Outbox;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::AmqpUri;
 use amq_protocol::frame::AMQPFrame;
+use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic, AMQPProperties};
 use amq_protocol::protocol::queue::{self, AMQPMethod as QueueMethod};
-use amq_protocol::protocol::{AMQPClass, basic::Get};
-use amq_protocol::types::FieldTable;
+use amq_protocol::types::{FieldTable, ShortString};
 use futures_util::FutureExt;
 use std::future::Future;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long the broker may be silent when it owes an answer; it forces a Raft log to disk in between.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a queue may be silent before it is asked whether it has anything.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long the broker may take to say goodbye.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -41,10 +45,8 @@ pub(crate) struct Got {
 pub(crate) struct Inbox {
     channel: Channel,
     queue: String,
-    /// The frame that asks for one message.
-    get: Vec<u8>,
-    /// Messages asked for that have not come.
-    asked: usize,
+    /// Consumers so far.
+    consumers: u64,
     coming: Option<Coming>,
 }
 
@@ -91,16 +93,11 @@ pub(super) async fn answer<T>(what: impl Future<Output = Result<T>>, context: &s
 
 impl Inbox {
     async fn on(mut channel: Channel, queue: &str) -> Result<Inbox> {
-        let get = AMQPClass::Basic(Basic::Get(Get {
-            queue: frames::short(queue, "the queue's name")?,
-            no_ack: false,
-        }));
         channel.open().await?;
         let mut inbox = Inbox {
-            get: frames::method(channel.number(), get),
             channel,
             queue: queue.to_owned(),
-            asked: 0,
+            consumers: 0,
             coming: None,
         };
         inbox.ready().await?;
@@ -112,7 +109,7 @@ impl Inbox {
         &self.queue
     }
 
-    /// How many messages the queue has, without those that were taken. Nothing may be asked for meanwhile.
+    /// How many messages the queue has, without those that were taken.
     ///
     /// The answer comes after all that was removed or put back before has reached the queue's process.
     pub(crate) async fn ready(&mut self) -> Result<u64> {
@@ -133,37 +130,88 @@ impl Inbox {
         }
     }
 
-    /// Asks for one more message; [`Inbox::next`] brings it.
-    pub(crate) fn ask(&mut self) {
-        self.channel.out().extend_from_slice(&self.get);
-        self.asked += 1;
-    }
-
-    /// Messages asked for that have not come.
-    pub(crate) fn asked(&self) -> usize {
-        self.asked
-    }
-
-    /// The next of the messages that were asked for; `None` if the queue had none.
+    /// Takes up to `most` messages, in the order of the queue; fewer when it has no more for us.
     ///
-    /// Its body is kept if `wanted` says so.
-    pub(crate) async fn next(
+    /// Their bodies are kept where `wanted` says so.
+    pub(crate) async fn take(
         &mut self,
+        most: u16,
         mut wanted: impl FnMut(&AMQPProperties) -> bool,
-    ) -> Result<Option<Got>> {
+    ) -> Result<Vec<Got>> {
         let context = format!("read the queue `{}`", self.queue);
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        loop {
+            let taken = self.consume(most, &mut wanted, &context).await?;
+            if !taken.is_empty() || self.ready().await? == 0 {
+                return Ok(taken);
+            }
+            if Instant::now() > deadline {
+                let text = format!(
+                    "{context}: it has messages and delivers none within {} s; other consumers may have them, or it is a stream",
+                    ANSWER_DEADLINE.as_secs()
+                );
+                return Err(Error::new(ErrorKind::TargetMismatch, text));
+            }
+        }
+    }
+
+    /// One consumer, from its beginning to its end.
+    async fn consume(
+        &mut self,
+        most: u16,
+        wanted: &mut impl FnMut(&AMQPProperties) -> bool,
+        context: &str,
+    ) -> Result<Vec<Got>> {
+        self.consumers += 1;
+        let name: ShortString = format!("mrcon-{}", self.consumers).into();
+        self.send(Basic::Qos(basic::Qos {
+            prefetch_count: most,
+            global: false,
+        }));
+        self.send(Basic::Consume(basic::Consume {
+            queue: frames::short(&self.queue, "the queue's name")?,
+            consumer_tag: name.clone(),
+            no_local: false,
+            no_ack: false,
+            exclusive: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        }));
+        let mut taken = Vec::new();
+        let mut cancelled = false;
         loop {
             while let Some(frame) = self.channel.next_frame()? {
-                if let AMQPFrame::Method(_, AMQPClass::Basic(Basic::GetEmpty(_))) = frame {
-                    self.asked = self.asked.saturating_sub(1);
-                    return Ok(None);
-                }
-                if let Some(whole) = self.on_frame(frame, &mut wanted, &context)? {
-                    self.asked = self.asked.saturating_sub(1);
-                    return Ok(Some(whole));
+                match frame {
+                    AMQPFrame::Method(
+                        _,
+                        AMQPClass::Basic(Basic::QosOk(_) | Basic::ConsumeOk(_)),
+                    ) => {}
+                    AMQPFrame::Method(_, AMQPClass::Basic(Basic::CancelOk(_))) => return Ok(taken),
+                    other => taken.extend(self.on_frame(other, wanted, context)?),
                 }
             }
-            answer(self.channel.turn(true, usize::MAX), &context).await?;
+            if !cancelled && (taken.len() >= most.into() || self.is_quiet().await?) {
+                cancelled = true;
+                self.send(Basic::Cancel(basic::Cancel {
+                    consumer_tag: name.clone(),
+                    nowait: false,
+                }));
+            }
+            if cancelled {
+                answer(self.channel.turn(true, usize::MAX), context).await?;
+            }
+        }
+    }
+
+    /// Sends, and waits for something to come; whether nothing did. Half a message is not silence.
+    async fn is_quiet(&mut self) -> Result<bool> {
+        let limit = match self.coming {
+            None => QUIET,
+            Some(_) => ANSWER_DEADLINE,
+        };
+        match timeout(limit, self.channel.turn(true, usize::MAX)).await {
+            Ok(turned) => turned.map(|()| false),
+            Err(_) => Ok(true),
         }
     }
 
@@ -174,8 +222,8 @@ impl Inbox {
         context: &str,
     ) -> Result<Option<Got>> {
         let coming = match (frame, self.coming.take()) {
-            (AMQPFrame::Method(_, AMQPClass::Basic(Basic::GetOk(got))), None) => Coming::Header {
-                tag: got.delivery_tag,
+            (AMQPFrame::Method(_, AMQPClass::Basic(Basic::Deliver(one))), None) => Coming::Header {
+                tag: one.delivery_tag,
             },
             (AMQPFrame::Header(_, header), Some(Coming::Header { tag })) => {
                 let body = wanted(&header.properties).then(Vec::new);
@@ -224,10 +272,10 @@ impl Inbox {
         }
     }
 
-    /// Puts back all that was taken and not removed, where it was as far as the queue's type allows.
-    pub(crate) fn put_back(&mut self) {
+    /// Puts back, where they were, all messages up to this one that were taken and not removed.
+    pub(crate) fn put_back(&mut self, tag: u64) {
         let nack = basic::Nack {
-            delivery_tag: 0, // all of them
+            delivery_tag: tag,
             multiple: true,
             requeue: true,
         };

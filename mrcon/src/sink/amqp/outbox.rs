@@ -11,11 +11,8 @@ use crate::sink::Outcome;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic, AMQPProperties};
 use amq_protocol::protocol::{AMQPClass, confirm};
-use futures_util::FutureExt;
 use std::collections::BTreeMap;
 
-/// Bytes that may wait for the socket before the next message is taken.
-const UNSENT_HIGH: usize = 1 << 20;
 const CONTEXT: &str = "publish";
 
 /// See the module's documentation.
@@ -97,27 +94,20 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends, and waits until so many messages at most are in flight; what was settled since the last call.
+    /// Sends, and waits until everything is settled; what was settled since the last call.
     ///
     /// # Errors
     /// When the connection is lost, or the broker closes the channel for one of the messages: with one in
     /// flight, it was that one.
-    pub(crate) async fn settle(&mut self, in_flight: usize) -> Result<Vec<(u64, Outcome)>> {
-        // Hands over what is to be sent, whether or not there is anything to wait for.
-        if let Some(turned) = self.channel.turn(true, usize::MAX).now_or_never() {
-            turned?;
-        }
-        loop {
+    pub(crate) async fn settle(&mut self) -> Result<Vec<(u64, Outcome)>> {
+        while !self.in_flight.is_empty() {
+            self.check_blocked()?;
+            answer(self.channel.turn(true, usize::MAX), "wait for a confirm").await?;
             while let Some(frame) = self.channel.next_frame()? {
                 self.on_frame(frame)?;
             }
-            let room = self.channel.unsent() < UNSENT_HIGH;
-            if self.in_flight.len() <= in_flight && room {
-                return Ok(std::mem::take(&mut self.settled));
-            }
-            self.check_blocked()?;
-            answer(self.channel.turn(room, UNSENT_HIGH), "wait for a confirm").await?;
         }
+        Ok(std::mem::take(&mut self.settled))
     }
 
     fn check_blocked(&self) -> Result<()> {
