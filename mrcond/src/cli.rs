@@ -254,12 +254,15 @@ pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
 /// What clap has to say, on one line.
 fn usage_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let first = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let mut first = first.trim_start_matches("error: ").to_owned();
+    if first.ends_with(':') {
+        // What it is about stands indented below.
+        for line in lines.take_while(|line| line.starts_with(' ')) {
+            first = format!("{first} {}", line.trim());
+        }
+    }
     let tip = text
         .lines()
         .find_map(|line| line.trim().strip_prefix("tip: "));

@@ -52,10 +52,11 @@ async fn list(letters: DeadLetters, queue: &str, limit: usize, json: bool) -> Re
         cli::say(&line)?;
     }
     if listing.others > 0 {
-        cli::say(&format!(
-            "{} more are not of mrcon, and left alone",
-            messages(listing.others)
-        ))?;
+        let told = match listing.others {
+            1 => "1 message is no dead letter, and left alone".to_owned(),
+            many => format!("{many} messages are no dead letters, and left alone"),
+        };
+        cli::say(&told)?;
     }
     let (shown, total) = (listing.letters.len(), listing.total);
     cli::say(&format!("{shown} of {total} dead letters"))
@@ -105,13 +106,6 @@ fn count(letters: u64) -> String {
     match letters {
         1 => "1 dead letter".to_owned(),
         many => format!("{many} dead letters"),
-    }
-}
-
-fn messages(number: u64) -> String {
-    match number {
-        1 => "1 message".to_owned(),
-        many => format!("{many} messages"),
     }
 }
 

@@ -15,6 +15,7 @@ mod broker;
 mod cli;
 mod custom;
 mod database;
+mod dead_letters;
 mod delivery;
 mod history;
 mod lag;

@@ -251,6 +251,20 @@ impl Broker {
         .await;
     }
 
+    /// Puts messages into a queue, in this order.
+    pub(crate) async fn put(&self, queue: &str, messages: Vec<(BasicProperties, Vec<u8>)>) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        for (properties, body) in messages {
+            let target = BasicPublishArguments::new("", queue);
+            let put = channel.basic_publish(properties, body, target).await;
+            put.unwrap_or_else(|error| panic!("put a message into {queue}: {error}"));
+        }
+        // The broker takes the close after what came before it.
+        close(connection)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Deletes a super stream of so many partitions with all that is in it.
     pub(crate) async fn delete_super_stream(&self, name: &str, partitions: usize) {
         for partition in 0..partitions {
