@@ -176,7 +176,6 @@ fn failed(problem: Problem) -> Failure {
             "see `mrcond dead-letters list`; somebody else may have taken it"
         }
         Problem::Ambiguous { .. } => "give more of the id",
-        Problem::TooLarge => "name fewer at a time, or use --all",
     };
     // What is said of a connector is not true of a command.
     let remedy = remedy.trim_end_matches("; the connector goes on by itself");

@@ -3,7 +3,7 @@
 use super::letter::{DeadLetter, header_texts, is_copyable, property_texts, replayed};
 use super::pass::Pass;
 use super::selection::Selection;
-use super::{Content, Listing, MOST_HELD_BYTES, Problem, Replay, Summary, Which};
+use super::{Content, Listing, Problem, Replay, Summary, Which};
 use crate::error::{ErrorKind, Result};
 use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{self, Got};
@@ -69,33 +69,33 @@ impl DeadLetters {
         })
     }
 
-    /// The one of this id, with its body.
+    /// The one of this id, with its body. The beginning of an id is enough if no other one has it.
     ///
     /// # Errors
     /// When there is none, or several ids begin like this; when the broker goes away.
-    pub async fn show(self, id: &str) -> Result<Content, Problem> {
-        let ids = [id.to_owned()];
-        let (mut look, held, ids) = self.take(&ids, Bodies::Needed).await?;
-        let mut shown = None;
-        let mut copies = 0;
-        for message in held {
+    pub async fn show(mut self, id: &str) -> Result<Content, Problem> {
+        let mut selection = Selection::of(&[id.to_owned()]);
+        let mut shown: Option<Content> = None;
+        let is_wanted = |properties: &AMQPProperties| {
+            let other = properties.message_id().as_ref();
+            other.is_some_and(|other| other.as_str().starts_with(id))
+        };
+        while let Some(message) = self.pass.next(is_wanted).await? {
             if let Some(letter) = DeadLetter::read(&message.properties, message.size)
-                && ids.contains(&letter.id)
+                && selection.notes(&letter.id)
             {
-                copies += 1;
-                shown.get_or_insert_with(|| Content {
-                    letter,
-                    copies: 0,
-                    properties: property_texts(&message.properties),
-                    headers: header_texts(&message.properties),
-                    body: message.body.clone().unwrap_or_default(),
-                });
+                match &mut shown {
+                    Some(shown) if shown.letter.id == letter.id => shown.copies += 1,
+                    // Of several it is told that they are several, unless one has exactly this id.
+                    Some(_) if letter.id != id => {}
+                    _ => shown = Some(content(letter, &message)),
+                }
             }
-            look.pass.keep(message)?;
+            self.pass.keep(message)?;
         }
-        let (taken, total) = (look.pass.taken(), look.total);
-        look.pass.finish().await?;
-        let shown = shown.map(|content| Content { copies, ..content });
+        let (taken, total) = (self.pass.taken(), self.total);
+        self.pass.finish().await?;
+        selection.resolve(taken, total)?;
         shown.ok_or_else(|| Problem::Unknown {
             id: id.to_owned(),
             looked_through: taken,
@@ -115,31 +115,29 @@ impl DeadLetters {
         incomplete: bool,
         mut tell: impl FnMut(&DeadLetter, &Replay),
     ) -> Result<Summary, Problem> {
+        let (mut look, chosen) = self.choose(which).await?;
         let (mut done, mut stayed) = (0, 0);
-        let mut count = |letter: &DeadLetter, replay: &Replay| {
+        let wanted = |properties: &AMQPProperties| chosen.has(properties);
+        while let Some(message) = look.pass.next(wanted).await? {
+            let letter = match DeadLetter::read(&message.properties, message.size) {
+                Some(letter) if chosen.has(&message.properties) => letter,
+                _ => {
+                    look.pass.keep(message)?;
+                    continue;
+                }
+            };
+            let replay = look.replay_one(&letter, &message, incomplete).await?;
             match replay {
-                Replay::Done => done += 1,
-                Replay::Incomplete(_) | Replay::Stays(_) => stayed += 1,
-            }
-            tell(letter, replay);
-        };
-        let mut look = self;
-        match which {
-            Which::All => {
-                while let Some(message) = look.pass.next(is_dead_letter).await? {
-                    look.replay_one(message, incomplete, &mut count).await?;
+                Replay::Done => {
+                    look.pass.remove(message.tag)?;
+                    done += 1;
+                }
+                Replay::Incomplete(_) | Replay::Stays(_) => {
+                    look.pass.keep(message)?;
+                    stayed += 1;
                 }
             }
-            Which::Ids(ids) => {
-                let (rest, held, ids) = look.take(ids, Bodies::Needed).await?;
-                look = rest;
-                for message in held {
-                    match is_one_of(&message, &ids) {
-                        true => look.replay_one(message, incomplete, &mut count).await?,
-                        false => look.pass.keep(message)?,
-                    }
-                }
-            }
+            tell(&letter, &replay);
         }
         let left = look.pass.left();
         look.pass.finish().await?;
@@ -155,36 +153,16 @@ impl DeadLetters {
         which: &Which,
         mut tell: impl FnMut(&DeadLetter),
     ) -> Result<Summary, Problem> {
+        let (mut look, chosen) = self.choose(which).await?;
         let mut done = 0;
-        let mut gone = |letter: &DeadLetter| {
-            done += 1;
-            tell(letter);
-        };
-        let mut look = self;
-        match which {
-            Which::All => {
-                while let Some(message) = look.pass.next(|_| false).await? {
-                    match DeadLetter::read(&message.properties, message.size) {
-                        Some(letter) => {
-                            look.pass.remove(message.tag)?;
-                            gone(&letter);
-                        }
-                        None => look.pass.keep(message)?,
-                    }
+        while let Some(message) = look.pass.next(|_| false).await? {
+            match DeadLetter::read(&message.properties, message.size) {
+                Some(letter) if chosen.has(&message.properties) => {
+                    look.pass.remove(message.tag)?;
+                    done += 1;
+                    tell(&letter);
                 }
-            }
-            Which::Ids(ids) => {
-                let (rest, held, ids) = look.take(ids, Bodies::NotNeeded).await?;
-                look = rest;
-                for message in held {
-                    match DeadLetter::read(&message.properties, message.size) {
-                        Some(letter) if ids.contains(&letter.id) => {
-                            look.pass.remove(message.tag)?;
-                            gone(&letter);
-                        }
-                        _ => look.pass.keep(message)?,
-                    }
-                }
+                _ => look.pass.keep(message)?,
             }
         }
         let left = look.pass.left();
@@ -196,63 +174,49 @@ impl DeadLetters {
         })
     }
 
-    /// Looks through the queue for these ids: the messages that may be meant, and the ids that are.
-    async fn take(
-        mut self,
-        ids: &[String],
-        bodies: Bodies,
-    ) -> Result<(DeadLetters, Vec<Got>, BTreeSet<String>), Problem> {
-        let (mut held, mut bytes) = (Vec::new(), 0);
-        let mut selection = Selection::of(ids);
-        let is_wanted = |properties: &AMQPProperties| {
-            let id = properties.message_id().as_ref();
-            let named = |id: &str| ids.iter().any(|one| id.starts_with(one.as_str()));
-            bodies == Bodies::Needed && id.is_some_and(|id| named(id.as_str()))
+    /// Finds out which ids are meant, before anything is done to any. That is a pass of its own: what is held
+    /// back until all is known would lose its place in the queue.
+    async fn choose(self, which: &Which) -> Result<(DeadLetters, Chosen), Problem> {
+        let DeadLetters { mut pass, total } = self;
+        let ids = match which {
+            Which::All => return Ok((DeadLetters { pass, total }, Chosen::All)),
+            Which::Ids(ids) => ids,
         };
-        while let Some(message) = self.pass.next(is_wanted).await? {
-            match DeadLetter::read(&message.properties, message.size) {
-                Some(letter) if bytes <= MOST_HELD_BYTES && selection.notes(&letter.id) => {
-                    bytes += message.body.as_ref().map_or(0, Vec::len) as u64;
-                    held.push(message);
-                }
-                _ => self.pass.keep(message)?,
+        let mut selection = Selection::of(ids);
+        while let Some(message) = pass.next(|_| false).await? {
+            if let Some(letter) = DeadLetter::read(&message.properties, message.size) {
+                selection.notes(&letter.id);
+            }
+            pass.keep(message)?;
+        }
+        match selection.resolve(pass.taken(), total) {
+            Ok(ids) => {
+                let pass = pass.again().await?;
+                let total = pass.total();
+                Ok((DeadLetters { pass, total }, Chosen::Ids(ids)))
+            }
+            Err(problem) => {
+                pass.finish().await?;
+                Err(problem)
             }
         }
-        let problem = match selection.resolve(self.pass.taken(), self.total) {
-            _ if bytes > MOST_HELD_BYTES => Problem::TooLarge,
-            Ok(ids) => return Ok((self, held, ids)),
-            Err(problem) => problem,
-        };
-        for message in held {
-            self.pass.keep(message)?;
-        }
-        self.pass.finish().await?;
-        Err(problem)
     }
 
     async fn replay_one(
         &mut self,
-        message: Got,
+        letter: &DeadLetter,
+        message: &Got,
         incomplete: bool,
-        tell: &mut impl FnMut(&DeadLetter, &Replay),
-    ) -> Result<()> {
-        let Some(letter) = DeadLetter::read(&message.properties, message.size) else {
-            return self.pass.keep(message);
-        };
-        let replay = match (incomplete, incompleteness(&letter), letter.target()) {
-            (false, Some(cause), _) => Replay::Incomplete(cause),
-            _ if !is_copyable(&message.properties) => Replay::Stays(
-                "it has the property user_id or the header CC, as no message of mrcon".to_owned(),
-            ),
-            (.., Some(target)) => self.send(target, &message).await?,
-            (.., None) => Replay::Stays("it does not say where it was to go".to_owned()),
-        };
-        match replay {
-            Replay::Done => self.pass.remove(message.tag)?,
-            Replay::Incomplete(_) | Replay::Stays(_) => self.pass.keep(message)?,
+    ) -> Result<Replay> {
+        let stays = |cause: &str| Ok(Replay::Stays(cause.to_owned()));
+        match (incomplete, incompleteness(letter), letter.target()) {
+            (false, Some(cause), _) => Ok(Replay::Incomplete(cause)),
+            _ if !is_copyable(&message.properties) => {
+                stays("it has the property user_id or the header CC, as no message of mrcon")
+            }
+            (.., Some(target)) => self.send(target, message).await,
+            (.., None) => stays("it does not say where it was to go"),
         }
-        tell(&letter, &replay);
-        Ok(())
     }
 
     async fn send(&mut self, target: (&str, &str), message: &Got) -> Result<Replay> {
@@ -284,19 +248,31 @@ impl DeadLetters {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bodies {
-    Needed,
-    NotNeeded,
+/// The dead letters that are meant.
+#[derive(Debug)]
+enum Chosen {
+    All,
+    Ids(BTreeSet<String>),
 }
 
-fn is_dead_letter(properties: &AMQPProperties) -> bool {
-    DeadLetter::read(properties, 0).is_some()
+impl Chosen {
+    fn has(&self, properties: &AMQPProperties) -> bool {
+        let id = properties.message_id().as_ref();
+        match self {
+            Chosen::All => true,
+            Chosen::Ids(ids) => id.is_some_and(|id| ids.contains(id.as_str())),
+        }
+    }
 }
 
-fn is_one_of(message: &Got, ids: &BTreeSet<String>) -> bool {
-    let id = message.properties.message_id().as_ref();
-    id.is_some_and(|id| ids.contains(id.as_str()))
+fn content(letter: DeadLetter, message: &Got) -> Content {
+    Content {
+        letter,
+        copies: 1,
+        properties: property_texts(&message.properties),
+        headers: header_texts(&message.properties),
+        body: message.body.clone().unwrap_or_default(),
+    }
 }
 
 /// Why a consumer may not know what to do with it.

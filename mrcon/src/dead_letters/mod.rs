@@ -1,11 +1,11 @@
 //! Dead letters in the hands of the operator: events that could not be delivered, in the queue to which the
 //! connectors published them instead.
 //!
-//! A [`DeadLetters`] is one look at that queue, over a connection of its own; each of its methods is one
-//! pass over the queue and ends it. What is not to be removed stays, however often it is looked at, though a
-//! quorum queue counts that (`pass.rs` says how). Looks take messages out of the queue while they last, so two
-//! at the same time see a part each. Bodies are held one at a time, except for those that are named by their
-//! ids; those, up to [`MOST_HELD_BYTES`].
+//! A [`DeadLetters`] is one look at that queue, over a connection of its own; each of its methods uses it up.
+//! What is not to be removed stays, in its order, however often it is looked at, though a quorum queue counts
+//! that (`pass.rs` says how). Looks take messages out of the queue while they last, so two at the same time see a
+//! part each, and only the first 10,000 messages are looked through that stay. Few bodies are in memory at
+//! a time.
 //!
 //! A dead letter that is sent again is removed when the broker has confirmed it at its target. A crash in
 //! between leaves it in both places: at least once, as everything over AMQP.
@@ -24,10 +24,6 @@ use std::fmt;
 
 /// The queue of dead letters, unless the configuration names another one.
 pub const DEFAULT_QUEUE: &str = "mrcon.dead_letters";
-/// Bodies of so many bytes together are held at most: those of letters that are named by their ids, until it
-/// is known that the ids are clear.
-pub const MOST_HELD_BYTES: u64 = 256 << 20;
-
 /// Where a connector's dead letters go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -84,8 +80,6 @@ pub enum Problem {
         /// Some of those it could be.
         ids: Vec<String>,
     },
-    /// The letters that were named have too many bytes to be held together.
-    TooLarge,
 }
 
 impl From<Error> for Problem {
@@ -117,11 +111,6 @@ impl fmt::Display for Problem {
                     ids.join(", ")
                 )
             }
-            Problem::TooLarge => write!(
-                f,
-                "the dead letters named have more than {} MiB together",
-                MOST_HELD_BYTES >> 20
-            ),
         }
     }
 }

@@ -167,6 +167,11 @@ impl Pass {
         Ok(())
     }
 
+    /// Messages that the queue had in the beginning.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Messages that were taken.
     pub(super) fn taken(&self) -> u64 {
         self.taken
@@ -183,6 +188,20 @@ impl Pass {
 
     /// Puts back what is to be kept, and takes leave when the queue has it.
     pub(super) async fn finish(mut self) -> Result<()> {
+        self.put_back().await?;
+        drop(self.outbox);
+        self.inbox.close().await;
+        Ok(())
+    }
+
+    /// The same once more, from the beginning.
+    pub(super) async fn again(mut self) -> Result<Pass> {
+        self.put_back().await?;
+        let total = self.inbox.ready().await?;
+        Ok(Pass::new(self.inbox, self.outbox, total))
+    }
+
+    async fn put_back(&mut self) -> Result<()> {
         self.remove_originals().await?;
         let held = std::mem::take(&mut self.held);
         let held: Vec<_> = held.into_iter().filter(|(_, held)| *held > 0).collect();
@@ -194,8 +213,6 @@ impl Pass {
             let put_back: u64 = batches.iter().map(|(_, held)| held).sum();
             self.until_ready(ready + put_back).await?;
         }
-        drop(self.outbox);
-        self.inbox.close().await;
         Ok(())
     }
 
