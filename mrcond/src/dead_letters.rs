@@ -125,6 +125,11 @@ fn queue(config: &ValidConfig, arguments: &DeadLettersArgs) -> Result<String, Fa
             only(entries)?
         }
     };
+    readable(place)
+}
+
+/// The queue of this name, unless it is an exchange that decides.
+fn readable(place: Place) -> Result<String, Failure> {
     match place.exchange.is_empty() {
         true => Ok(place.routing_key),
         false => {
@@ -184,4 +189,47 @@ fn failed(problem: Problem) -> Failure {
         _ => exit::OTHER,
     };
     Failure::new(code, table::clean(&format!("{problem}; remedy: {remedy}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(places: &[(&str, &str, &str)]) -> Result<String, Vec<String>> {
+        let entries = places.iter().map(|(name, exchange, routing_key)| {
+            let place = Place {
+                exchange: (*exchange).to_owned(),
+                routing_key: (*routing_key).to_owned(),
+            };
+            ((*name).to_owned(), place)
+        });
+        let chosen = only(entries).and_then(readable);
+        chosen.map_err(|failure| {
+            assert_eq!(failure.code, exit::USAGE);
+            failure.lines
+        })
+    }
+
+    #[test]
+    fn one_of_several_queues_is_chosen_by_chance() {
+        let same = [("shop.orders", "", "dead"), ("shop.carts", "", "dead")];
+        assert_eq!(chosen(&same), Ok("dead".to_owned()));
+        let different = [("shop.orders", "", "dead"), ("shop.carts", "dlx", "key")];
+        let lines = chosen(&different).unwrap_err();
+        assert_eq!(
+            lines,
+            [
+                "dead letters go to several places: dead (shop.orders), exchange dlx (shop.carts); choose one with --collection DATABASE.COLLECTION or --queue NAME"
+            ]
+        );
+    }
+
+    #[test]
+    fn exchange_is_taken_for_a_queue() {
+        let lines = chosen(&[("shop.orders", "dlx", "key")]).unwrap_err();
+        assert!(
+            lines[0].contains("`dlx`") && lines[0].contains("--queue NAME"),
+            "{lines:?}"
+        );
+    }
 }

@@ -258,3 +258,153 @@ fn value_text(value: &AMQPValue) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> AMQPValue {
+        AMQPValue::LongString(text.into())
+    }
+
+    fn properties(headers: &[(&str, AMQPValue)]) -> AMQPProperties {
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), value.clone());
+        }
+        AMQPProperties::default()
+            .with_content_type("application/json".into())
+            .with_message_id("8265".into())
+            .with_type("insert".into())
+            .with_delivery_mode(1)
+            .with_headers(table)
+    }
+
+    fn names(properties: &AMQPProperties) -> Vec<String> {
+        let pairs = header_texts(properties);
+        pairs.into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn header_is_read_as_something_else() {
+        let letter = properties(&[
+            (header::DB, text("shop")),
+            (header::COLL, text("orders")),
+            (header::SEQ, AMQPValue::LongLongInt(7)),
+            (header::REASON, text("unroutable")),
+            (header::CAUSE, text(&"ä".repeat(1000))),
+            (header::EXCHANGE, text("")),
+            (header::ROUTING_KEY, text("orders")),
+            (header::AT, AMQPValue::LongLongInt(1_700_000_000_123)),
+        ]);
+        let letter = DeadLetter::read(&letter, 10).unwrap();
+        assert_eq!(letter.id, "8265");
+        assert_eq!(
+            (letter.db.as_deref(), letter.coll.as_deref()),
+            (Some("shop"), Some("orders"))
+        );
+        // From the property, since there is no header.
+        assert_eq!(letter.operation.as_deref(), Some("insert"));
+        assert_eq!((letter.seq, letter.size), (Some(7), 10));
+        assert_eq!(
+            letter.at,
+            Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123))
+        );
+        assert_eq!(letter.cause.as_ref().map(String::len), Some(CAUSE_BYTES));
+        assert_eq!(letter.target(), Some(("", "orders")));
+        assert!(!letter.is_bson() && letter.stripped.is_none());
+    }
+
+    #[test]
+    fn message_of_others_is_taken_for_a_dead_letter() {
+        assert_eq!(DeadLetter::read(&AMQPProperties::default(), 0), None);
+        assert_eq!(
+            DeadLetter::read(&properties(&[(header::DB, text("shop"))]), 0),
+            None
+        );
+        // Of a wrong type, or a time that cannot be.
+        let strange = [
+            (header::REASON, text("?")),
+            (header::AT, AMQPValue::LongLongInt(i64::MIN)),
+            (header::SEQ, text("7")),
+            (header::EXCHANGE, AMQPValue::Void),
+        ];
+        let letter = DeadLetter::read(&properties(&strange), 0).unwrap();
+        assert_eq!((letter.at, letter.seq, letter.target()), (None, None, None));
+        let far = [
+            (header::REASON, text("?")),
+            (header::AT, AMQPValue::LongLongInt(i64::MAX)),
+        ];
+        DeadLetter::read(&properties(&far), 0).unwrap();
+    }
+
+    #[test]
+    fn replayed_letter_tells_of_its_death_or_forgets_more() {
+        let letter = properties(&[
+            (header::DB, text("shop")),
+            (header::REASON, text("unroutable")),
+            ("x-mrcon-dead-whatever", text("later")),
+            (header::STRIPPED, text("fullDocument")),
+            ("x-mrcon-token", text("{}")),
+            ("x-death", AMQPValue::Void),
+            ("x-first-death-queue", text("q")),
+            ("x-last-death-reason", text("maxlen")),
+            ("x-delivery-count", AMQPValue::LongLongInt(3)),
+            ("x-deathly", AMQPValue::Void),
+            ("traceparent", text("00-")),
+        ]);
+        let again = replayed(letter);
+        assert_eq!(*again.delivery_mode(), Some(2));
+        assert_eq!(again.message_id().as_ref().unwrap().as_str(), "8265");
+        let expected = [
+            "traceparent",
+            "x-mrcon-db",
+            "x-mrcon-replayed",
+            "x-mrcon-stripped",
+            "x-mrcon-token",
+        ];
+        assert_eq!(names(&again), expected);
+        // Twice is once.
+        assert_eq!(names(&replayed(again)), expected);
+        assert_eq!(
+            names(&replayed(AMQPProperties::default())),
+            ["x-mrcon-replayed"]
+        );
+    }
+
+    #[test]
+    fn copy_is_another_message_or_counts_on() {
+        let letter = properties(&[
+            (header::REASON, text("unroutable")),
+            ("x-death", AMQPValue::Void),
+            ("x-delivery-count", AMQPValue::LongLongInt(1)),
+            ("x-acquired-count", AMQPValue::LongLongInt(1)),
+        ]);
+        assert_eq!(returns(&letter), 1);
+        let copy = renewed(letter);
+        assert_eq!(names(&copy), ["x-death", header::REASON]);
+        assert_eq!((returns(&copy), *copy.delivery_mode()), (0, Some(1)));
+        assert!(is_copyable(&copy));
+        assert!(!is_copyable(&properties(&[("CC", AMQPValue::Void)])));
+        assert!(!is_copyable(&copy.with_user_id("guest".into())));
+    }
+
+    #[test]
+    fn value_of_a_header_is_told_wrong() {
+        let mut table = FieldTable::default();
+        table.insert("a".into(), AMQPValue::LongInt(-1));
+        let all = vec![
+            AMQPValue::Boolean(true),
+            AMQPValue::FieldTable(table),
+            text("ü"),
+        ];
+        assert_eq!(
+            value_text(&AMQPValue::FieldArray(all.into())),
+            "[true, {a: -1}, ü]"
+        );
+        assert_eq!(
+            value_text(&AMQPValue::ByteArray(vec![1, 2].into())),
+            "2 bytes"
+        );
+    }
+}

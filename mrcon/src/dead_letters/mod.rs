@@ -164,3 +164,35 @@ pub struct Summary {
     /// Messages that are left in the queue.
     pub left: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn dead_letters_are_looked_for_elsewhere() {
+        let place = |dead_letter| {
+            let target = RabbitMq {
+                dead_letter,
+                ..RabbitMq::default()
+            };
+            let Place {
+                exchange,
+                routing_key,
+            } = Place::of(&target);
+            (exchange, routing_key)
+        };
+        let told = |exchange: &str, routing_key: &str| {
+            Some(config::DeadLetter {
+                exchange: exchange.to_owned(),
+                routing_key: routing_key.to_owned(),
+            })
+        };
+        let expected = |exchange: &str, key: &str| (exchange.to_owned(), key.to_owned());
+        assert_eq!(place(None), expected("", DEFAULT_QUEUE));
+        assert_eq!(place(told("", "")), expected("", DEFAULT_QUEUE));
+        assert_eq!(place(told("", "lost")), expected("", "lost"));
+        assert_eq!(place(told("dead", "")), expected("dead", DEFAULT_QUEUE));
+    }
+}

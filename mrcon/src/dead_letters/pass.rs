@@ -29,8 +29,8 @@ const MOST_AT_ONCE: u64 = 25;
 const BYTES_AT_ONCE: u64 = 4 << 20;
 /// Batches put back at once.
 const BATCHES_AT_ONCE: usize = 10;
-/// How long to wait until the queue has taken back what was put back, and the pause between looks.
-const PUT_BACK_DEADLINE: Duration = Duration::from_secs(5);
+/// How long to wait until the queue has taken back all that was put back, and the pause between looks.
+const PUT_BACK_DEADLINE: Duration = Duration::from_secs(30);
 const PUT_BACK_PAUSE: Duration = Duration::from_millis(5);
 
 /// See the module's documentation. When it is dropped, the broker puts back what is not settled.
@@ -54,6 +54,8 @@ pub(super) struct Pass {
     batch: VecDeque<Got>,
     /// Each batch by the tag of its last message, with how much of it is still held.
     held: BTreeMap<u64, u64>,
+    /// How long it may take to put everything back.
+    put_back_until: Option<Instant>,
 }
 
 impl Pass {
@@ -71,6 +73,7 @@ impl Pass {
             largest: 0,
             batch: VecDeque::new(),
             held: BTreeMap::new(),
+            put_back_until: None,
         }
     }
 
@@ -205,22 +208,25 @@ impl Pass {
         self.remove_originals().await?;
         let held = std::mem::take(&mut self.held);
         let held: Vec<_> = held.into_iter().filter(|(_, held)| *held > 0).collect();
+        // After this answer the broker has what was removed.
+        let mut ready = self.inbox.ready().await?;
         for batches in held.chunks(BATCHES_AT_ONCE) {
-            let ready = self.inbox.ready().await?;
             for (last, _) in batches {
                 self.inbox.put_back(*last);
             }
-            let put_back: u64 = batches.iter().map(|(_, held)| held).sum();
-            self.until_ready(ready + put_back).await?;
+            ready += batches.iter().map(|(_, held)| held).sum::<u64>();
+            self.until_ready(ready).await?;
         }
         Ok(())
     }
 
     /// Waits until the queue has so many messages: the next command would see fewer otherwise.
     ///
-    /// Others may take some meanwhile, so it is not waited for ever.
+    /// Others may take some meanwhile, so it is not waited for ever, and then not again.
     async fn until_ready(&mut self, messages: u64) -> Result<()> {
-        let deadline = Instant::now() + PUT_BACK_DEADLINE;
+        let deadline = *self
+            .put_back_until
+            .get_or_insert_with(|| Instant::now() + PUT_BACK_DEADLINE);
         while self.inbox.ready().await? < messages && Instant::now() < deadline {
             sleep(PUT_BACK_PAUSE).await;
         }

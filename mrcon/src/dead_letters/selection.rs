@@ -80,3 +80,52 @@ impl Selection {
         Ok(ids)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THERE: [&str; 5] = ["8265AA", "8265AA", "8265AB", "82", "77"];
+
+    fn resolve(wanted: &[&str]) -> Result<Vec<String>, Problem> {
+        let wanted: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+        let mut selection = Selection::of(&wanted);
+        for id in THERE {
+            selection.notes(id);
+        }
+        let ids = selection.resolve(5, 9)?;
+        Ok(ids.into_iter().collect())
+    }
+
+    #[test]
+    fn beginning_of_an_id_means_another_one() {
+        assert_eq!(resolve(&["8265AA"]).unwrap(), ["8265AA"]);
+        assert_eq!(resolve(&["8265AB", "7"]).unwrap(), ["77", "8265AB"]);
+        assert_eq!(resolve(&["7", "77"]).unwrap(), ["77"]);
+        // One of exactly this id is meant, though others begin with it.
+        assert_eq!(resolve(&["82"]).unwrap(), ["82"]);
+    }
+
+    #[test]
+    fn unclear_id_is_taken_for_one() {
+        let told = |wanted: &[&str]| resolve(wanted).unwrap_err().to_string();
+        assert_eq!(
+            told(&["77", "8265A"]),
+            "`8265A` is the beginning of several ids: 8265AA, 8265AB"
+        );
+        assert_eq!(
+            told(&["8265AC"]),
+            "no dead letter has the id `8265AC` among the first 5 of 9 messages"
+        );
+        assert!(told(&[""]).contains("no dead letter"));
+    }
+
+    #[test]
+    fn beginning_of_very_many_ids_fills_the_memory() {
+        let mut selection = Selection::of(&["8".to_owned()]);
+        for number in 0..10_000 {
+            assert!(selection.notes(&format!("8{number}")));
+        }
+        assert_eq!(selection.wanted[0].found.len(), TOLD + 1);
+    }
+}

@@ -107,7 +107,7 @@ mod tests {
         let broken = content("application/bson", &bytes[..10]);
         assert_eq!(
             shown(&broken),
-            format!("10 bytes, the first 10:\n{}", "0f000000126e00010000")
+            format!("10 bytes, the first 10:\n{}", "10000000126e00010000")
         );
         let wrong = content("application/json", &[0xFF; 1000]);
         assert!(shown(&wrong).starts_with("1000 bytes, the first 256:\nffff"));

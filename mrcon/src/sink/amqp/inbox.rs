@@ -292,3 +292,124 @@ impl Inbox {
         let _ = timeout(CLOSE_DEADLINE, self.channel.close()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::amqp::handshake::Limits;
+    use crate::sink::amqp::protocol::Amqp;
+    use crate::sink::link::{Link, Port};
+
+    fn inbox() -> (Link<Amqp>, Inbox) {
+        let link = Link::scripted(Limits {
+            frame_max: 4096,
+            channel_max: 2,
+        });
+        let inbox = Inbox {
+            channel: Channel::on(Port::on(&link, ()).unwrap()),
+            queue: "dead".to_owned(),
+            consumers: 0,
+            coming: None,
+        };
+        (link, inbox)
+    }
+
+    fn come(link: &Link<Amqp>, method: Basic) {
+        link.arrives(&frames::method(1, AMQPClass::Basic(method)))
+            .unwrap();
+    }
+
+    fn delivered(link: &Link<Amqp>, tag: u64, parts: &[&[u8]]) {
+        come(
+            link,
+            Basic::Deliver(basic::Deliver {
+                delivery_tag: tag,
+                ..basic::Deliver::default()
+            }),
+        );
+        let size = parts.iter().map(|part| part.len() as u64).sum();
+        let id = format!("id-{tag}");
+        let properties = AMQPProperties::default().with_message_id(id.into());
+        link.arrives(&frames::header(1, properties, size)).unwrap();
+        for part in parts {
+            link.arrives(&frames::body(1, part)).unwrap();
+        }
+    }
+
+    fn cancelled(link: &Link<Amqp>) {
+        come(link, Basic::CancelOk(basic::CancelOk::default()));
+    }
+
+    /// The methods that were sent.
+    fn sent(link: &Link<Amqp>) -> Vec<Basic> {
+        let (mut bytes, mut methods) = (link.sent(), Vec::new());
+        while let Some(frame) = frames::take(&mut bytes, 4096).unwrap() {
+            match frames::parse(&frame).unwrap() {
+                AMQPFrame::Method(1, AMQPClass::Basic(method)) => methods.push(method),
+                other => panic!("{other:?}"),
+            }
+        }
+        methods
+    }
+
+    async fn take(link: &Link<Amqp>, inbox: &mut Inbox, most: u16) -> Vec<Got> {
+        let taking = inbox.take(most, |properties| {
+            properties.message_id() != &Some("id-2".into())
+        });
+        let answers = async {
+            tokio::task::yield_now().await;
+            cancelled(link);
+        };
+        let (taken, ()) = tokio::join!(taking, answers);
+        taken.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_is_mixed_up_with_another_one() {
+        let (link, mut inbox) = inbox();
+        delivered(&link, 1, &[b"ab", b"c"]);
+        delivered(&link, 2, &[b"not", b" wanted"]);
+        delivered(&link, 3, &[]);
+        let taken = take(&link, &mut inbox, 3).await;
+        let told: Vec<_> = taken
+            .iter()
+            .map(|got| (got.tag, got.size, got.body.as_deref()))
+            .collect();
+        let expected = [
+            (1, 3, Some(&b"abc"[..])),
+            (2, 10, None),
+            (3, 0, Some(&b""[..])),
+        ];
+        assert_eq!(told, expected);
+        let sent = sent(&link);
+        assert!(
+            matches!(&sent[..], [Basic::Qos(qos), Basic::Consume(consume), Basic::Cancel(cancel)]
+                if qos.prefetch_count == 3 && !consume.no_ack && consume.consumer_tag == cancel.consumer_tag),
+            "{sent:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn message_that_comes_late_is_forgotten() {
+        let (link, mut inbox) = inbox();
+        delivered(&link, 1, &[b"a"]);
+        let taking = inbox.take(5, |_| true);
+        let later = async {
+            // The queue is silent, so the consumer is cancelled; another message is on its way then.
+            tokio::time::sleep(QUIET * 2).await;
+            delivered(&link, 2, &[b"b"]);
+            cancelled(&link);
+        };
+        let (taken, ()) = tokio::join!(taking, later);
+        let tags: Vec<_> = taken.unwrap().iter().map(|got| got.tag).collect();
+        assert_eq!(tags, [1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broker_that_never_answers_is_waited_for() {
+        let (_link, mut inbox) = inbox();
+        let error = inbox.take(5, |_| true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RabbitConnection);
+        assert!(error.chain().contains("read the queue `dead`"), "{error:?}");
+    }
+}

@@ -160,3 +160,188 @@ impl Outbox {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::amqp::handshake::Limits;
+    use crate::sink::amqp::protocol::Amqp;
+    use crate::sink::link::{Link, Port};
+    use amq_protocol::protocol::channel;
+    use amq_protocol::types::{AMQPValue, FieldTable};
+    use futures_util::FutureExt;
+
+    const FRAME_MAX: usize = 4096;
+
+    fn outbox() -> (Link<Amqp>, Outbox) {
+        let link = Link::scripted(Limits {
+            frame_max: FRAME_MAX,
+            channel_max: 2,
+        });
+        let port = Port::on(&link, ()).unwrap();
+        let outbox = Outbox {
+            channel: Channel::on(port),
+            last_tag: 0,
+            in_flight: BTreeMap::new(),
+            returned: None,
+            settled: Vec::new(),
+        };
+        (link, outbox)
+    }
+
+    fn ack(tag: u64, multiple: bool) -> Basic {
+        let delivery_tag = tag;
+        Basic::Ack(basic::Ack {
+            delivery_tag,
+            multiple,
+        })
+    }
+
+    fn nack(tag: u64) -> Basic {
+        Basic::Nack(basic::Nack {
+            delivery_tag: tag,
+            multiple: false,
+            requeue: false,
+        })
+    }
+
+    fn come(link: &Link<Amqp>, method: Basic) {
+        link.arrives(&frames::method(1, AMQPClass::Basic(method)))
+            .unwrap();
+    }
+
+    fn returned(link: &Link<Amqp>) {
+        let back = basic::Return {
+            reply_code: 312,
+            reply_text: "NO_ROUTE".into(),
+            ..basic::Return::default()
+        };
+        come(link, Basic::Return(back));
+        let properties = AMQPProperties::default();
+        link.arrives(&frames::header(1, properties, 3)).unwrap();
+        link.arrives(&frames::body(1, b"abc")).unwrap();
+    }
+
+    fn put(outbox: &mut Outbox, name: u64) {
+        let properties = AMQPProperties::default();
+        outbox
+            .put(name, ("", "orders"), properties, b"abc")
+            .unwrap();
+    }
+
+    fn now(outbox: &mut Outbox) -> Option<Result<Vec<(u64, Outcome)>>> {
+        outbox.settle().now_or_never()
+    }
+
+    #[tokio::test]
+    async fn message_is_cut_wrong_or_stays_in_the_buffer() {
+        let (link, mut outbox) = outbox();
+        let properties = AMQPProperties::default().with_message_id("8265".into());
+        let body = [7; 10_000];
+        outbox.put(1, ("shop", "key"), properties, &body).unwrap();
+        assert!(now(&mut outbox).is_none());
+        let (sent, mut carried) = (link.sent(), Vec::new());
+        let mut rest = bytes::BytesMut::from(&sent[..]);
+        while let Some(frame) = frames::take(&mut rest, FRAME_MAX).unwrap() {
+            assert!(frame.len() <= FRAME_MAX);
+            match frames::parse(&frame).unwrap() {
+                AMQPFrame::Method(1, AMQPClass::Basic(Basic::Publish(publish))) => {
+                    assert!(publish.mandatory);
+                    assert_eq!(publish.exchange.as_str(), "shop");
+                    assert_eq!(publish.routing_key.as_str(), "key");
+                }
+                AMQPFrame::Header(1, header) => {
+                    assert_eq!(header.body_size, 10_000);
+                    assert_eq!(header.properties.message_id(), &Some("8265".into()));
+                }
+                AMQPFrame::Body(1, part) => carried.extend(part),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(carried, body);
+    }
+
+    #[tokio::test]
+    async fn confirm_is_taken_for_that_of_another_message() {
+        let (link, mut outbox) = outbox();
+        for name in [10, 20, 30, 40] {
+            put(&mut outbox, name);
+        }
+        come(&link, ack(2, true));
+        come(&link, nack(4));
+        assert!(now(&mut outbox).is_none(), "one is not settled");
+        come(&link, ack(3, false));
+        let settled = now(&mut outbox).unwrap().unwrap();
+        let expected = [
+            (10, Outcome::Confirmed),
+            (20, Outcome::Confirmed),
+            (40, Outcome::Nacked),
+            (30, Outcome::Confirmed),
+        ];
+        assert_eq!(settled, expected);
+        assert_eq!(now(&mut outbox).unwrap().unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn returned_message_counts_as_delivered() {
+        let (link, mut outbox) = outbox();
+        put(&mut outbox, 10);
+        returned(&link);
+        come(&link, ack(1, false));
+        let settled = now(&mut outbox).unwrap().unwrap();
+        assert_eq!(
+            settled,
+            [(10, Outcome::Returned("312 NO_ROUTE".to_owned()))]
+        );
+        // One of several is not guessed.
+        put(&mut outbox, 20);
+        put(&mut outbox, 30);
+        returned(&link);
+        come(&link, ack(3, true));
+        let error = now(&mut outbox).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unroutable);
+    }
+
+    #[tokio::test]
+    async fn closed_channel_is_no_error_or_ends_the_connection() {
+        let (link, mut outbox) = outbox();
+        put(&mut outbox, 10);
+        let close = channel::Close {
+            reply_code: 404,
+            reply_text: "NOT_FOUND - no exchange 'shop'".into(),
+            class_id: 60,
+            method_id: 40,
+        };
+        let close = AMQPClass::Channel(channel::AMQPMethod::Close(close));
+        link.arrives(&frames::method(1, close)).unwrap();
+        let error = now(&mut outbox).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TargetMissing);
+        assert!(error.chain().contains("no exchange 'shop'"));
+        assert!(link.sent().ends_with(&frames::channel_closed(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broker_that_never_answers_is_waited_for() {
+        let (_link, mut outbox) = outbox();
+        put(&mut outbox, 10);
+        let error = outbox.settle().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::RabbitConnection);
+    }
+
+    #[test]
+    fn properties_that_do_not_fit_break_the_frames() {
+        let (link, mut outbox) = outbox();
+        let mut table = FieldTable::default();
+        table.insert("key".into(), AMQPValue::LongString("x".repeat(5000).into()));
+        let properties = AMQPProperties::default().with_headers(table);
+        let error = outbox
+            .put(1, ("", "orders"), properties, b"abc")
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Encode);
+        let properties = AMQPProperties::default();
+        let long = "x".repeat(256);
+        outbox.put(1, ("", &long), properties, b"abc").unwrap_err();
+        assert!(outbox.in_flight.is_empty() && link.sent().is_empty());
+        assert!(outbox.channel.out().is_empty());
+    }
+}
