@@ -173,6 +173,9 @@ fn only(entries: impl Iterator<Item = (String, Place)>) -> Result<Place, Failure
 /// Says what went wrong, and what to do about it.
 fn failed(problem: Problem) -> Failure {
     let remedy = match &problem {
+        Problem::Broker(error) if error.kind() == ErrorKind::ConfirmTimeout => {
+            "wait until its alarm is over (memory, disk), and try again"
+        }
         Problem::Broker(error) => error.policy().remedy,
         Problem::NoQueue(_) => {
             "there are no dead letters yet, or they are elsewhere: name the queue with --queue, and check the virtual host of the RabbitMQ URI"

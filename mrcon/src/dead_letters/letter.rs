@@ -111,9 +111,9 @@ impl DeadLetter {
         self.content_type.as_deref() == Some(BSON)
     }
 
-    /// Where it was to go: exchange and routing key.
-    pub(super) fn target(&self) -> Option<(&str, &str)> {
-        Some((self.exchange.as_deref()?, self.routing_key.as_deref()?))
+    /// Whether it says where it was to go.
+    pub(super) fn has_target(&self) -> bool {
+        self.exchange.is_some() && self.routing_key.is_some()
     }
 }
 
@@ -184,7 +184,7 @@ fn header<'a>(properties: &'a AMQPProperties, name: &str) -> Option<&'a AMQPValu
     properties.headers().as_ref()?.inner().get(name)
 }
 
-fn header_text(properties: &AMQPProperties, name: &str) -> Option<String> {
+pub(super) fn header_text(properties: &AMQPProperties, name: &str) -> Option<String> {
     match header(properties, name)? {
         AMQPValue::LongString(text) => Some(text.to_string()),
         _ => None,
@@ -311,7 +311,7 @@ mod tests {
             Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123))
         );
         assert_eq!(letter.cause.as_ref().map(String::len), Some(CAUSE_BYTES));
-        assert_eq!(letter.target(), Some(("", "orders")));
+        assert!(letter.has_target());
         assert!(!letter.is_bson() && letter.stripped.is_none());
     }
 
@@ -330,7 +330,8 @@ mod tests {
             (header::EXCHANGE, AMQPValue::Void),
         ];
         let letter = DeadLetter::read(&properties(&strange), 0).unwrap();
-        assert_eq!((letter.at, letter.seq, letter.target()), (None, None, None));
+        assert_eq!((letter.at, letter.seq), (None, None));
+        assert!(!letter.has_target());
         let far = [
             (header::REASON, text("?")),
             (header::AT, AMQPValue::LongLongInt(i64::MAX)),

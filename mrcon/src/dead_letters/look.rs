@@ -1,6 +1,8 @@
 //! One look at the queue, and what is done with the dead letters that it finds.
 
-use super::letter::{DeadLetter, header_texts, is_copyable, property_texts, replayed};
+use super::letter::{
+    DeadLetter, header, header_text, header_texts, is_copyable, property_texts, replayed,
+};
 use super::pass::Pass;
 use super::selection::Selection;
 use super::{Content, Listing, Problem, Replay, Summary, Which};
@@ -9,7 +11,7 @@ use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{self, Got};
 use crate::uri::AmqpUri;
 use amq_protocol::protocol::basic::AMQPProperties;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One look at a queue of dead letters. See [the module](super).
 #[derive(Debug)]
@@ -19,16 +21,18 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Connects, and looks for the queue.
+    /// Connects, looks for the queue, and makes sure that the broker takes messages.
     ///
     /// # Errors
     /// [`Problem::NoQueue`], and [`Problem::Broker`] for everything else.
     pub async fn open(uri: AmqpUri, queue: &str) -> Result<DeadLetters, Problem> {
         let opened = inbox::open(uri, queue).await;
-        let (mut inbox, outbox) = opened.map_err(|error| match error.kind() {
+        let (mut inbox, mut outbox) = opened.map_err(|error| match error.kind() {
             ErrorKind::TargetMissing => Problem::NoQueue(queue.to_owned()),
             _ => Problem::Broker(error),
         })?;
+        // Before anything is taken that may have to be renewed.
+        outbox.probe().await?;
         let total = inbox.ready().await?;
         Ok(DeadLetters {
             pass: Pass::new(inbox, outbox, total),
@@ -48,16 +52,18 @@ impl DeadLetters {
     pub async fn list(self, limit: usize) -> Result<Listing, Problem> {
         let mut pass = self.pass.up_to(limit as u64);
         let (mut letters, mut others, mut looked_at) = (Vec::new(), 0, 0);
-        while let Some(message) = pass.next(|_| false).await? {
-            // More than were asked for come when they have to be renewed.
-            looked_at += 1;
-            if looked_at <= limit {
-                match DeadLetter::read(&message.properties, message.size) {
-                    Some(letter) => letters.push(letter),
-                    None => others += 1,
+        while let Some(batch) = pass.next(|_| false).await? {
+            for message in batch {
+                // More than were asked for come when they have to be renewed.
+                looked_at += 1;
+                if looked_at <= limit {
+                    match DeadLetter::read(&message.properties, message.size) {
+                        Some(letter) => letters.push(letter),
+                        None => others += 1,
+                    }
                 }
+                pass.keep(message)?;
             }
-            pass.keep(message)?;
         }
         pass.finish().await?;
         // As they are in the queue, but for those that a look has renewed meanwhile.
@@ -80,18 +86,20 @@ impl DeadLetters {
             let other = properties.message_id().as_ref();
             other.is_some_and(|other| other.as_str().starts_with(id))
         };
-        while let Some(message) = self.pass.next(is_wanted).await? {
-            if let Some(letter) = DeadLetter::read(&message.properties, message.size)
-                && selection.notes(&letter.id)
-            {
-                match &mut shown {
-                    Some(shown) if shown.letter.id == letter.id => shown.copies += 1,
-                    // Of several it is told that they are several, unless one has exactly this id.
-                    Some(_) if letter.id != id => {}
-                    _ => shown = Some(content(letter, &message)),
+        while let Some(batch) = self.pass.next(is_wanted).await? {
+            for message in batch {
+                if let Some(letter) = DeadLetter::read(&message.properties, message.size)
+                    && selection.notes(&letter.id)
+                {
+                    match &mut shown {
+                        Some(shown) if shown.letter.id == letter.id => shown.copies += 1,
+                        // Of several it is told that they are several, unless one has exactly this id.
+                        Some(_) if letter.id != id => {}
+                        _ => shown = Some(content(letter, &message)),
+                    }
                 }
+                self.pass.keep(message)?;
             }
-            self.pass.keep(message)?;
         }
         let (taken, total) = (self.pass.taken(), self.total);
         self.pass.finish().await?;
@@ -118,26 +126,25 @@ impl DeadLetters {
         let (mut look, chosen) = self.choose(which).await?;
         let (mut done, mut stayed) = (0, 0);
         let wanted = |properties: &AMQPProperties| chosen.has(properties);
-        while let Some(message) = look.pass.next(wanted).await? {
-            let letter = match DeadLetter::read(&message.properties, message.size) {
-                Some(letter) if chosen.has(&message.properties) => letter,
-                _ => {
+        while let Some(batch) = look.pass.next(wanted).await? {
+            let mut replays = look.replay_batch(&batch, &chosen, incomplete).await?;
+            for message in batch {
+                let Some((letter, replay)) = replays.remove(&message.tag) else {
                     look.pass.keep(message)?;
                     continue;
+                };
+                match replay {
+                    Replay::Done => {
+                        look.pass.remove(message.tag)?;
+                        done += 1;
+                    }
+                    Replay::Incomplete(_) | Replay::Stays(_) => {
+                        look.pass.keep(message)?;
+                        stayed += 1;
+                    }
                 }
-            };
-            let replay = look.replay_one(&letter, &message, incomplete).await?;
-            match replay {
-                Replay::Done => {
-                    look.pass.remove(message.tag)?;
-                    done += 1;
-                }
-                Replay::Incomplete(_) | Replay::Stays(_) => {
-                    look.pass.keep(message)?;
-                    stayed += 1;
-                }
+                tell(&letter, &replay);
             }
-            tell(&letter, &replay);
         }
         let left = look.pass.left();
         look.pass.finish().await?;
@@ -155,14 +162,16 @@ impl DeadLetters {
     ) -> Result<Summary, Problem> {
         let (mut look, chosen) = self.choose(which).await?;
         let mut done = 0;
-        while let Some(message) = look.pass.next(|_| false).await? {
-            match DeadLetter::read(&message.properties, message.size) {
-                Some(letter) if chosen.has(&message.properties) => {
-                    look.pass.remove(message.tag)?;
-                    done += 1;
-                    tell(&letter);
+        while let Some(batch) = look.pass.next(|_| false).await? {
+            for message in batch {
+                match chosen.letter(&message) {
+                    Some(letter) => {
+                        look.pass.remove(message.tag)?;
+                        done += 1;
+                        tell(&letter);
+                    }
+                    None => look.pass.keep(message)?,
                 }
-                _ => look.pass.keep(message)?,
             }
         }
         let left = look.pass.left();
@@ -183,11 +192,13 @@ impl DeadLetters {
             Which::Ids(ids) => ids,
         };
         let mut selection = Selection::of(ids);
-        while let Some(message) = pass.next(|_| false).await? {
-            if let Some(letter) = DeadLetter::read(&message.properties, message.size) {
-                selection.notes(&letter.id);
+        while let Some(batch) = pass.next(|_| false).await? {
+            for message in batch {
+                if let Some(letter) = DeadLetter::read(&message.properties, message.size) {
+                    selection.notes(&letter.id);
+                }
+                pass.keep(message)?;
             }
-            pass.keep(message)?;
         }
         match selection.resolve(pass.taken(), total) {
             Ok(ids) => {
@@ -202,49 +213,107 @@ impl DeadLetters {
         }
     }
 
-    async fn replay_one(
+    /// Sends those of a batch that are meant, and waits for what becomes of each; by their tags.
+    async fn replay_batch(
         &mut self,
-        letter: &DeadLetter,
-        message: &Got,
+        batch: &[Got],
+        chosen: &Chosen,
         incomplete: bool,
-    ) -> Result<Replay> {
-        let stays = |cause: &str| Ok(Replay::Stays(cause.to_owned()));
-        match (incomplete, incompleteness(letter), letter.target()) {
-            (false, Some(cause), _) => Ok(Replay::Incomplete(cause)),
-            _ if !is_copyable(&message.properties) => {
-                stays("it has the property user_id or the header CC, as no message of mrcon")
+    ) -> Result<BTreeMap<u64, (DeadLetter, Replay)>> {
+        let (mut letters, mut replays) = (BTreeMap::new(), BTreeMap::new());
+        let mut sent = Vec::new();
+        for message in batch {
+            let Some(letter) = chosen.letter(message) else {
+                continue;
+            };
+            let obstacle = match obstacle(&letter, message, incomplete) {
+                Some(replay) => Some(replay),
+                None => self.put(message)?,
+            };
+            match obstacle {
+                Some(replay) => drop(replays.insert(message.tag, replay)),
+                None => sent.push(message),
             }
-            (.., Some(target)) => self.send(target, message).await,
-            (.., None) => stays("it does not say where it was to go"),
+            letters.insert(message.tag, letter);
         }
+        replays.extend(self.sent().await?);
+        // The broker closes the channel over a message that is too large, or an exchange that is not there. It
+        // does not say which message that was, so they go one by one.
+        for message in sent {
+            if !replays.contains_key(&message.tag) {
+                let replay = self.send_alone(message).await?;
+                replays.insert(message.tag, replay);
+            }
+        }
+        let told = letters.into_iter();
+        let told = told.filter_map(|(tag, letter)| Some((tag, (letter, replays.remove(&tag)?))));
+        Ok(told.collect())
     }
 
-    async fn send(&mut self, target: (&str, &str), message: &Got) -> Result<Replay> {
-        // So that it is alone: what the broker says is said of it.
-        self.pass.remove_originals().await?;
+    /// Sends what was put; what became of those of which it is known.
+    async fn sent(&mut self) -> Result<Vec<(u64, Replay)>> {
         let outbox = &mut self.pass.outbox;
-        let properties = replayed(message.properties.clone());
-        let body = message.body.as_deref().unwrap_or_default();
-        let sent = match outbox.put(message.tag, target, properties, body) {
-            Ok(()) => outbox.settle().await,
-            Err(error) => Err(error),
-        };
-        match sent {
-            Ok(outcomes) => Ok(match outcomes.into_iter().next() {
-                Some((_, Outcome::Confirmed)) => Replay::Done,
-                Some((_, Outcome::Nacked)) => Replay::Stays("the queue refuses it".to_owned()),
-                Some((_, Outcome::Returned(words))) => {
-                    Replay::Stays(format!("no queue takes it: {words}"))
-                }
-                None => Replay::Stays("it was not answered".to_owned()),
-            }),
-            Err(error) if error.kind().means_no_rabbitmq() => Err(error),
-            // The broker closes the channel over a message that is too large, or an exchange that is not there.
-            Err(error) => {
+        let settled = match outbox.settle().await {
+            Err(error) if !error.kind().means_no_rabbitmq() => {
                 outbox.reopen().await?;
+                outbox.settle().await?
+            }
+            settled => settled?,
+        };
+        let told = settled.into_iter();
+        Ok(told.map(|(tag, outcome)| (tag, of(outcome))).collect())
+    }
+
+    async fn send_alone(&mut self, message: &Got) -> Result<Replay> {
+        if let Some(obstacle) = self.put(message)? {
+            return Ok(obstacle);
+        }
+        match self.pass.outbox.settle().await {
+            Ok(settled) => {
+                let outcome = settled.into_iter().next().map(|(_, outcome)| of(outcome));
+                Ok(outcome.unwrap_or_else(|| Replay::Stays("it was not answered".to_owned())))
+            }
+            Err(error) if error.kind().means_no_rabbitmq() => Err(error),
+            Err(error) => {
+                self.pass.outbox.reopen().await?;
                 Ok(Replay::Stays(error.chain()))
             }
         }
+    }
+
+    /// Has it sent with the next ones; why it cannot be, if it does not fit into the protocol.
+    fn put(&mut self, message: &Got) -> Result<Option<Replay>> {
+        let target = |name| header_text(&message.properties, name).unwrap_or_default();
+        let (exchange, routing_key) = (target(header::EXCHANGE), target(header::ROUTING_KEY));
+        let properties = replayed(message.properties.clone());
+        let body = message.body.as_deref().unwrap_or_default();
+        let target = (&*exchange, &*routing_key);
+        match self.pass.outbox.put(message.tag, target, properties, body) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind().means_no_rabbitmq() => Err(error),
+            Err(error) => Ok(Some(Replay::Stays(error.chain()))),
+        }
+    }
+}
+
+/// Why a letter cannot be sent, before the broker is asked.
+fn obstacle(letter: &DeadLetter, message: &Got, incomplete: bool) -> Option<Replay> {
+    let stays = |cause: &str| Some(Replay::Stays(cause.to_owned()));
+    match (incomplete, incompleteness(letter)) {
+        (false, Some(cause)) => Some(Replay::Incomplete(cause)),
+        _ if !is_copyable(&message.properties) => {
+            stays("it has the property user_id or the header CC, as no message of mrcon")
+        }
+        _ if !letter.has_target() => stays("it does not say where it was to go"),
+        _ => None,
+    }
+}
+
+fn of(outcome: Outcome) -> Replay {
+    match outcome {
+        Outcome::Confirmed => Replay::Done,
+        Outcome::Nacked => Replay::Stays("the queue refuses it".to_owned()),
+        Outcome::Returned(words) => Replay::Stays(format!("no queue takes it: {words}")),
     }
 }
 
@@ -262,6 +331,12 @@ impl Chosen {
             Chosen::All => true,
             Chosen::Ids(ids) => id.is_some_and(|id| ids.contains(id.as_str())),
         }
+    }
+
+    /// What the message says, if it is a dead letter and meant.
+    fn letter(&self, message: &Got) -> Option<DeadLetter> {
+        let letter = DeadLetter::read(&message.properties, message.size)?;
+        self.has(&message.properties).then_some(letter)
     }
 }
 

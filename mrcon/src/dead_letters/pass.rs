@@ -1,4 +1,4 @@
-//! One pass over the queue: every message is taken, and removed, sent elsewhere, or kept.
+//! One pass over the queue: every message is taken, and removed or kept.
 //!
 //! **Nothing is worn out.** RabbitMQ has no way of reading a queue without taking messages, and a quorum queue
 //! counts how often it takes one back: by `basic.nack`, by `basic.reject`, by the end of the channel or of
@@ -15,7 +15,7 @@ use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{Got, Inbox};
 use crate::sink::amqp::outbox::Outbox;
 use amq_protocol::protocol::basic::AMQPProperties;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -46,12 +46,8 @@ pub(super) struct Pass {
     /// Those that were removed, without those that were renewed.
     removed: u64,
     renewing: bool,
-    /// The queue had nothing more.
-    ended: bool,
     /// Length of the largest body so far.
     largest: u64,
-    /// Messages of the last batch that were not told of.
-    batch: VecDeque<Got>,
     /// Each batch by the tag of its last message, with how much of it is still held.
     held: BTreeMap<u64, u64>,
     /// How long it may take to put everything back.
@@ -69,9 +65,7 @@ impl Pass {
             taken: 0,
             removed: 0,
             renewing: false,
-            ended: false,
             largest: 0,
-            batch: VecDeque::new(),
             held: BTreeMap::new(),
             put_back_until: None,
         }
@@ -83,18 +77,11 @@ impl Pass {
         self
     }
 
-    /// The next message, with its body if it is `wanted` (or has to be renewed); `None` at the end.
+    /// The next messages, with their bodies if they are `wanted` (or have to be renewed); `None` at the end.
     pub(super) async fn next(
         &mut self,
         wanted: impl Fn(&AMQPProperties) -> bool,
-    ) -> Result<Option<Got>> {
-        if self.batch.is_empty() && !self.ended {
-            self.take(wanted).await?;
-        }
-        Ok(self.batch.pop_front())
-    }
-
-    async fn take(&mut self, wanted: impl Fn(&AMQPProperties) -> bool) -> Result<()> {
+    ) -> Result<Option<Vec<Got>>> {
         // The copies of the last batch are in the queue before the next one is taken.
         self.remove_originals().await?;
         let room = MOST_HELD.saturating_sub(self.held());
@@ -103,8 +90,7 @@ impl Pass {
         let most = at_once.clamp(1, MOST_AT_ONCE).min(room);
         let most = most.min(self.most - self.taken);
         if most == 0 {
-            self.ended = true;
-            return Ok(());
+            return Ok(None);
         }
         let (renewing, goal, total) = (&mut self.renewing, &mut self.most, self.total);
         let taken = self.inbox.take(most as u16, |properties| {
@@ -118,13 +104,12 @@ impl Pass {
         self.taken += taken.len() as u64;
         let largest = taken.iter().map(|message| message.size).max();
         self.largest = self.largest.max(largest.unwrap_or(0));
-        // Somebody else takes messages, too: there are fewer than there were.
-        self.ended = taken.is_empty();
-        if let Some(last) = taken.last() {
-            self.held.insert(last.tag, taken.len() as u64);
-        }
-        self.batch.extend(taken);
-        Ok(())
+        // If it is empty, somebody else has taken some, too: there are fewer than there were.
+        let last = taken.last().map(|message| message.tag);
+        Ok(last.map(|tag| {
+            self.held.insert(tag, taken.len() as u64);
+            taken
+        }))
     }
 
     /// Removes a message from the queue.
@@ -154,7 +139,12 @@ impl Pass {
         if self.renewing && is_copyable(&properties) {
             let queue = self.inbox.queue().to_owned();
             let copy = renewed(properties);
-            self.outbox.put(tag, ("", &queue), copy, &body)?;
+            let copied = self.outbox.put(tag, ("", &queue), copy, &body);
+            // What does not fit into the protocol any more is put back.
+            return copied.or_else(|error| match error.kind().means_no_rabbitmq() {
+                true => Err(error),
+                false => Ok(()),
+            });
         }
         Ok(())
     }

@@ -383,11 +383,12 @@ async fn letter_that_cannot_be_replayed_is_lost_or_stops_the_others() {
         Letter::new(3, &full),
         homeless,
         Letter::new(5, &good),
+        Letter::new(6, &"x".repeat(300)),
     ];
     let desk = desk.with(&all).await;
     for round in 0..3 {
         let said = desk.run(&["replay", "--all"]).await;
-        let said = said.bad(1, &["4 dead letters could not be replayed"]);
+        let said = said.bad(1, &["5 dead letters could not be replayed"]);
         let told = |number: i64, words: &[&str]| {
             let lines = said
                 .out
@@ -405,26 +406,27 @@ async fn letter_that_cannot_be_replayed_is_lost_or_stops_the_others() {
         told(2, &[&format!("{missing}/key"), "stays", "404"]);
         told(3, &[&full, "stays", "refuses"]);
         told(4, &["stays", "where it was to go"]);
+        told(6, &["stays", "300 bytes"]);
         match round {
             0 => {
                 told(0, &["replayed"]);
                 told(5, &["replayed"]);
-                assert_eq!(said.last(), "2 replayed, 4 left");
+                assert_eq!(said.last(), "2 replayed, 5 left");
             }
-            _ => assert_eq!(said.last(), "0 replayed, 4 left"),
+            _ => assert_eq!(said.last(), "0 replayed, 5 left"),
         }
     }
     // Those that are named go the same way.
     let said = desk.run(&["replay", &id(1), &id(2)]).await;
     assert_eq!(
         said.bad(1, &["2 dead letters"]).last(),
-        "0 replayed, 4 left"
+        "0 replayed, 5 left"
     );
-    assert_eq!(
-        ids(&Collector::drain(&desk.broker, &good).await),
-        [id(0), id(5)]
-    );
-    assert_eq!(ids(&desk.left().await), [id(1), id(2), id(3), id(4)]);
+    // The broker does not say over which one it closes the channel: those of its batch may come twice.
+    let arrived = Collector::drain(&desk.broker, &good).await;
+    let arrived: BTreeSet<_> = ids(&arrived).into_iter().map(str::to_owned).collect();
+    assert_eq!(arrived, BTreeSet::from([id(0), id(5)]));
+    assert_eq!(ids(&desk.left().await), [1, 2, 3, 4, 6].map(id));
     desk.clean(&[&good, &full]).await;
 }
 
@@ -727,18 +729,21 @@ async fn default_queue_is_another_one_or_an_alarm_is_waited_for() {
     let list = run(&desk.config, &broker.uri, &["list"]).await.good();
     assert_eq!(list.last(), "5 of 5 dead letters");
     broker.block().await;
-    let said = run(&desk.config, &broker.uri, &["replay", "--all"]).await;
-    said.bad(1, &["RabbitMQ takes no messages", "remedy: "]);
+    for arguments in [&["list"][..], &["show", &id(1)], &["replay", "--all"]] {
+        let said = run(&desk.config, &broker.uri, arguments).await;
+        said.bad(1, &["RabbitMQ takes no messages", "remedy: wait"]);
+    }
     broker.unblock().await;
-    // What was on its way to the target may arrive there: that is at least once.
-    desk.holds(5).await;
     let said = run(&desk.config, &broker.uri, &["replay", "--all"])
         .await
         .good();
     assert_eq!(said.last(), "5 replayed, 0 left");
     let arrived = Collector::drain(&broker, &target).await;
-    let arrived: BTreeSet<_> = ids(&arrived).into_iter().collect();
-    assert_eq!(arrived.len(), 5);
+    assert_eq!(
+        ids(&arrived),
+        [0, 1, 2, 3, 4].map(id),
+        "lost, or sent twice"
+    );
     desk.clean(&[&target]).await;
 }
 

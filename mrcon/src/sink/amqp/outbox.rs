@@ -1,7 +1,7 @@
 //! Messages published one by one, each to where it belongs, with their properties as they are.
 //!
-//! [`super::AmqpSink`] is for the many of a connector, which all go one way; this is for the few of an
-//! operator.
+//! [`super::AmqpSink`] is for the many of a connector, which all go one way; this is for those that an operator
+//! has in his hands.
 
 use super::channel::Channel;
 use super::frames;
@@ -11,6 +11,7 @@ use crate::sink::Outcome;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic, AMQPProperties};
 use amq_protocol::protocol::{AMQPClass, confirm};
+use amq_protocol::types::ShortString;
 use std::collections::BTreeMap;
 
 const CONTEXT: &str = "publish";
@@ -21,12 +22,23 @@ pub(crate) struct Outbox {
     channel: Channel,
     /// The delivery tag of the last message on this channel.
     last_tag: u64,
-    /// The caller's names of what is not settled, by delivery tag.
-    in_flight: BTreeMap<u64, u64>,
-    /// The words of a `basic.return`, until its confirm comes.
-    returned: Option<String>,
+    /// What is not settled, by delivery tag.
+    in_flight: BTreeMap<u64, InFlight>,
+    /// A `basic.return` whose message is still coming.
+    returning: Option<basic::Return>,
     /// Settled and not told yet.
     settled: Vec<(u64, Outcome)>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    /// The caller's name of it.
+    name: u64,
+    exchange: ShortString,
+    routing_key: ShortString,
+    message_id: Option<ShortString>,
+    /// The words of its `basic.return`, which comes before its confirm.
+    returned: Option<String>,
 }
 
 impl Outbox {
@@ -35,14 +47,15 @@ impl Outbox {
             channel,
             last_tag: 0,
             in_flight: BTreeMap::new(),
-            returned: None,
+            returning: None,
             settled: Vec::new(),
         };
         outbox.reopen().await?;
         Ok(outbox)
     }
 
-    /// Opens the channel, again if the broker has closed it. What was in flight is forgotten.
+    /// Opens the channel, again if the broker has closed it. What was in flight is forgotten, what was settled
+    /// is not.
     pub(crate) async fn reopen(&mut self) -> Result<()> {
         answer(self.channel.open(), "open a channel").await?;
         let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
@@ -51,8 +64,16 @@ impl Outbox {
         answer(call, context).await?;
         self.last_tag = 0;
         self.in_flight.clear();
-        self.returned = None;
+        self.returning = None;
         Ok(())
+    }
+
+    /// Makes sure that the broker takes messages, with one that no queue gets: during an alarm it says so only when
+    /// something is published, and then keeps what it has got for when the alarm is over.
+    pub(crate) async fn probe(&mut self) -> Result<()> {
+        let nobody = format!("mrcon.nobody.{}", std::process::id());
+        self.put(0, ("", &nobody), AMQPProperties::default(), b"")?;
+        self.settle().await.map(drop)
     }
 
     /// Publishes a message, mandatory; `name` is what [`Outbox::settle`] calls it.
@@ -67,9 +88,16 @@ impl Outbox {
         body: &[u8],
     ) -> Result<()> {
         self.check_blocked()?;
-        let publish = basic::Publish {
+        let message = InFlight {
+            name,
             exchange: frames::short(exchange, "the exchange's name")?,
             routing_key: frames::short(routing_key, "the routing key")?,
+            message_id: properties.message_id().clone(),
+            returned: None,
+        };
+        let publish = basic::Publish {
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
             mandatory: true,
             immediate: false,
         };
@@ -90,15 +118,15 @@ impl Outbox {
             out.extend(frames::body(channel, part));
         }
         self.last_tag += 1;
-        self.in_flight.insert(self.last_tag, name);
+        self.in_flight.insert(self.last_tag, message);
         Ok(())
     }
 
     /// Sends, and waits until everything is settled; what was settled since the last call.
     ///
     /// # Errors
-    /// When the connection is lost, or the broker closes the channel for one of the messages: with one in
-    /// flight, it was that one.
+    /// When the connection is lost, or the broker closes the channel over one of the messages. What became of
+    /// those in flight is not known then; after [`Outbox::reopen`] this tells of the others.
     pub(crate) async fn settle(&mut self) -> Result<Vec<(u64, Outcome)>> {
         while !self.in_flight.is_empty() {
             self.check_blocked()?;
@@ -123,41 +151,51 @@ impl Outbox {
     fn on_frame(&mut self, frame: AMQPFrame) -> Result<()> {
         match frame {
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Ack(ack))) => {
-                self.on_settled(ack.delivery_tag, ack.multiple, Outcome::Confirmed)
+                self.on_settled(ack.delivery_tag, ack.multiple, Outcome::Confirmed);
             }
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Nack(nack))) => {
-                self.on_settled(nack.delivery_tag, nack.multiple, Outcome::Nacked)
+                self.on_settled(nack.delivery_tag, nack.multiple, Outcome::Nacked);
             }
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Return(back))) => {
-                self.returned = Some(format!("{} {}", back.reply_code, back.reply_text));
-                Ok(())
+                self.returning = Some(back);
             }
-            // The returned message itself, which is still in the queue.
-            AMQPFrame::Header(..) | AMQPFrame::Body(..) => Ok(()),
-            other => self.channel.on_other_frame(other, CONTEXT),
+            AMQPFrame::Header(_, header) => self.on_returned(&header.properties),
+            // The body of a returned message, which is still in the queue.
+            AMQPFrame::Body(..) => {}
+            other => self.channel.on_other_frame(other, CONTEXT)?,
+        }
+        Ok(())
+    }
+
+    /// Finds the message that came back. Several that are alike come back in their order.
+    fn on_returned(&mut self, properties: &AMQPProperties) {
+        let Some(back) = self.returning.take() else {
+            return;
+        };
+        let found = self.in_flight.values_mut().find(|message| {
+            message.returned.is_none()
+                && message.exchange == back.exchange
+                && message.routing_key == back.routing_key
+                && message.message_id == *properties.message_id()
+        });
+        if let Some(message) = found {
+            message.returned = Some(format!("{} {}", back.reply_code, back.reply_text));
         }
     }
 
-    fn on_settled(&mut self, tag: u64, multiple: bool, outcome: Outcome) -> Result<()> {
-        let outcome = match self.returned.take() {
-            None => outcome,
-            Some(words) if self.in_flight.len() == 1 => Outcome::Returned(words),
-            // It could be any of them; nobody sends several where they may be returned.
-            Some(words) => {
-                let text = format!("{CONTEXT}: the broker returned a message ({words})");
-                return Err(Error::new(ErrorKind::Unroutable, text));
-            }
-        };
+    fn on_settled(&mut self, tag: u64, multiple: bool, outcome: Outcome) {
         let from = if multiple { 0 } else { tag };
         let tags: Vec<u64> = self
             .in_flight
             .range(from..=tag)
             .map(|(tag, _)| *tag)
             .collect();
-        let names = tags.iter().filter_map(|tag| self.in_flight.remove(tag));
-        let told = names.map(|name| (name, outcome.clone()));
+        let messages = tags.iter().filter_map(|tag| self.in_flight.remove(tag));
+        let told = messages.map(|message| match message.returned {
+            Some(words) => (message.name, Outcome::Returned(words)),
+            None => (message.name, outcome.clone()),
+        });
         self.settled.extend(told);
-        Ok(())
     }
 }
 
@@ -183,7 +221,7 @@ mod tests {
             channel: Channel::on(port),
             last_tag: 0,
             in_flight: BTreeMap::new(),
-            returned: None,
+            returning: None,
             settled: Vec::new(),
         };
         (link, outbox)
@@ -210,23 +248,24 @@ mod tests {
             .unwrap();
     }
 
-    fn returned(link: &Link<Amqp>) {
+    fn id(name: u64) -> AMQPProperties {
+        AMQPProperties::default().with_message_id(format!("id-{name}").into())
+    }
+
+    fn returned(link: &Link<Amqp>, name: u64) {
         let back = basic::Return {
             reply_code: 312,
             reply_text: "NO_ROUTE".into(),
-            ..basic::Return::default()
+            exchange: "".into(),
+            routing_key: "orders".into(),
         };
         come(link, Basic::Return(back));
-        let properties = AMQPProperties::default();
-        link.arrives(&frames::header(1, properties, 3)).unwrap();
+        link.arrives(&frames::header(1, id(name), 3)).unwrap();
         link.arrives(&frames::body(1, b"abc")).unwrap();
     }
 
     fn put(outbox: &mut Outbox, name: u64) {
-        let properties = AMQPProperties::default();
-        outbox
-            .put(name, ("", "orders"), properties, b"abc")
-            .unwrap();
+        outbox.put(name, ("", "orders"), id(name), b"abc").unwrap();
     }
 
     fn now(outbox: &mut Outbox) -> Option<Result<Vec<(u64, Outcome)>>> {
@@ -285,27 +324,32 @@ mod tests {
     #[tokio::test]
     async fn returned_message_counts_as_delivered() {
         let (link, mut outbox) = outbox();
-        put(&mut outbox, 10);
-        returned(&link);
-        come(&link, ack(1, false));
+        let no_route = || Outcome::Returned("312 NO_ROUTE".to_owned());
+        for name in [10, 20, 30, 20] {
+            put(&mut outbox, name);
+        }
+        outbox.put(50, ("", "carts"), id(20), b"abc").unwrap();
+        // The same once more is behind it, and the same to another queue.
+        returned(&link, 20);
+        come(&link, ack(5, true));
         let settled = now(&mut outbox).unwrap().unwrap();
-        assert_eq!(
-            settled,
-            [(10, Outcome::Returned("312 NO_ROUTE".to_owned()))]
-        );
-        // One of several is not guessed.
-        put(&mut outbox, 20);
-        put(&mut outbox, 30);
-        returned(&link);
-        come(&link, ack(3, true));
-        let error = now(&mut outbox).unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unroutable);
+        let confirmed = |name| (name, Outcome::Confirmed);
+        let expected = [
+            confirmed(10),
+            (20, no_route()),
+            confirmed(30),
+            confirmed(20),
+            confirmed(50),
+        ];
+        assert_eq!(settled, expected);
     }
 
     #[tokio::test]
     async fn closed_channel_is_no_error_or_ends_the_connection() {
         let (link, mut outbox) = outbox();
         put(&mut outbox, 10);
+        put(&mut outbox, 20);
+        come(&link, ack(1, false));
         let close = channel::Close {
             reply_code: 404,
             reply_text: "NOT_FOUND - no exchange 'shop'".into(),
@@ -318,6 +362,10 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TargetMissing);
         assert!(error.chain().contains("no exchange 'shop'"));
         assert!(link.sent().ends_with(&frames::channel_closed(1)));
+        // What was settled before is not forgotten.
+        outbox.in_flight.clear();
+        let settled = now(&mut outbox).unwrap().unwrap();
+        assert_eq!(settled, [(10, Outcome::Confirmed)]);
     }
 
     #[tokio::test(start_paused = true)]
