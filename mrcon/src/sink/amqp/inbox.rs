@@ -124,7 +124,8 @@ impl Inbox {
             arguments: FieldTable::default(),
         };
         let look = AMQPClass::Queue(QueueMethod::Declare(look));
-        match answer(self.channel.call(look, &context), &context).await? {
+        let found = answer(self.channel.call(look, &context), &context).await;
+        match found.or_else(|error| self.channel.check_blocked(&context).and(Err(error)))? {
             AMQPClass::Queue(QueueMethod::DeclareOk(found)) => Ok(found.message_count.into()),
             other => Err(frames::unexpected(&context, &other)),
         }
@@ -200,6 +201,7 @@ impl Inbox {
             if cancelled {
                 answer(self.channel.turn(true, usize::MAX), context).await?;
             }
+            self.channel.check_blocked(context)?;
         }
     }
 
