@@ -124,7 +124,7 @@ impl DeadLetters {
         mut tell: impl FnMut(&DeadLetter, &Replay),
     ) -> Result<Summary, Problem> {
         let (mut look, chosen) = self.choose(which).await?;
-        let (mut done, mut stayed) = (0, 0);
+        let (mut done, mut stayed, mut met) = (0, 0, BTreeSet::new());
         let wanted = |properties: &AMQPProperties| chosen.has(properties);
         while let Some(batch) = look.pass.next(wanted).await? {
             let mut replays = look.replay_batch(&batch, &chosen, incomplete).await?;
@@ -144,10 +144,10 @@ impl DeadLetters {
                     }
                 }
                 tell(&letter, &replay);
+                chosen.note(&letter, &mut met);
             }
         }
-        let left = look.pass.left();
-        look.pass.finish().await?;
+        let left = look.end(&chosen, &met).await?;
         Ok(Summary { done, stayed, left })
     }
 
@@ -161,7 +161,7 @@ impl DeadLetters {
         mut tell: impl FnMut(&DeadLetter),
     ) -> Result<Summary, Problem> {
         let (mut look, chosen) = self.choose(which).await?;
-        let mut done = 0;
+        let (mut done, mut met) = (0, BTreeSet::new());
         while let Some(batch) = look.pass.next(|_| false).await? {
             for message in batch {
                 match chosen.letter(&message) {
@@ -169,13 +169,13 @@ impl DeadLetters {
                         look.pass.remove(message.tag)?;
                         done += 1;
                         tell(&letter);
+                        chosen.note(&letter, &mut met);
                     }
                     None => look.pass.keep(message)?,
                 }
             }
         }
-        let left = look.pass.left();
-        look.pass.finish().await?;
+        let left = look.end(&chosen, &met).await?;
         Ok(Summary {
             done,
             stayed: 0,
@@ -210,6 +210,27 @@ impl DeadLetters {
                 pass.finish().await?;
                 Err(problem)
             }
+        }
+    }
+
+    /// Ends the look; what is left in the queue.
+    ///
+    /// # Errors
+    /// When one that was chosen was not met any more: somebody else has it, or it has moved behind too many others.
+    async fn end(self, chosen: &Chosen, met: &BTreeSet<String>) -> Result<u64, Problem> {
+        let (left, taken) = (self.pass.left(), self.pass.taken());
+        self.pass.finish().await?;
+        let missing = match chosen {
+            Chosen::All => None,
+            Chosen::Ids(ids) => ids.difference(met).next(),
+        };
+        match missing {
+            None => Ok(left),
+            Some(id) => Err(Problem::Unknown {
+                id: id.clone(),
+                looked_through: taken,
+                total: self.total,
+            }),
         }
     }
 
@@ -330,6 +351,13 @@ impl Chosen {
         match self {
             Chosen::All => true,
             Chosen::Ids(ids) => id.is_some_and(|id| ids.contains(id.as_str())),
+        }
+    }
+
+    /// Remembers that this one was met, where that is of interest.
+    fn note(&self, letter: &DeadLetter, met: &mut BTreeSet<String>) {
+        if matches!(self, Chosen::Ids(_)) && !met.contains(&letter.id) {
+            met.insert(letter.id.clone());
         }
     }
 

@@ -4,7 +4,7 @@
 //! A [`DeadLetters`] is one look at that queue, over a connection of its own; each of its methods uses it up.
 //! What is not to be removed stays, in its order, however often it is looked at, though a quorum queue counts
 //! that (`pass.rs` says how). Looks take messages out of the queue while they last, so two at the same time see a
-//! part each, and only the first 10,000 messages are looked through that stay. Few bodies are in memory at
+//! part each. Of those that stay, the first 100,000 are looked through. Few bodies are in memory at
 //! a time.
 //!
 //! A dead letter that is sent again is removed when the broker has confirmed it at its target. A crash in
@@ -24,6 +24,7 @@ use std::fmt;
 
 /// The queue of dead letters, unless the configuration names another one.
 pub const DEFAULT_QUEUE: &str = "mrcon.dead_letters";
+
 /// Where a connector's dead letters go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {

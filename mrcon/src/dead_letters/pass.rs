@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// So many messages are held at once at most, which is all that is looked through of a longer queue: the
-/// broker remembers each, and this process what is listed of it.
-pub(super) const MOST_HELD: u64 = 10_000;
+/// So many messages are looked through, apart from those that are removed: until the end the broker has to hold
+/// them for this process, or to write them anew, for some 20 s when they are small. The order of a longer queue is
+/// given up.
+const MOST_LOOKED_AT: u64 = 100_000;
 /// Messages taken at once, as far as they are small. RabbitMQ loses the order of what it is told, and with the
 /// channel's end some of it, when it has not yet done 32 things for a channel on a quorum queue.
 const MOST_AT_ONCE: u64 = 25;
@@ -84,7 +85,7 @@ impl Pass {
     ) -> Result<Option<Vec<Got>>> {
         // The copies of the last batch are in the queue before the next one is taken.
         self.remove_originals().await?;
-        let room = MOST_HELD.saturating_sub(self.held());
+        let room = MOST_LOOKED_AT.saturating_sub(self.taken - self.removed);
         // One in the beginning, when nobody knows how large they are, then twice as many each time.
         let at_once = (BYTES_AT_ONCE / self.largest.max(1)).min(self.taken + 1);
         let most = at_once.clamp(1, MOST_AT_ONCE).min(room);
@@ -96,7 +97,9 @@ impl Pass {
         let taken = self.inbox.take(most as u16, |properties| {
             if returns(properties) > 0 {
                 *renewing = true;
-                *goal = total;
+                if total <= MOST_LOOKED_AT {
+                    *goal = total;
+                }
             }
             *renewing || wanted(properties)
         });
@@ -173,10 +176,6 @@ impl Pass {
     /// Messages that the queue had and that were not removed from it.
     pub(super) fn left(&self) -> u64 {
         self.total.saturating_sub(self.removed)
-    }
-
-    fn held(&self) -> u64 {
-        self.held.values().sum()
     }
 
     /// Puts back what is to be kept, and takes leave when the queue has it.
