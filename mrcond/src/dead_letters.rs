@@ -180,6 +180,13 @@ fn failed(problem: Problem) -> Failure {
         Problem::NoQueue(_) => {
             "there are no dead letters yet, or they are elsewhere: name the queue with --queue, and check the virtual host of the RabbitMQ URI"
         }
+        Problem::Unknown {
+            looked_through,
+            total,
+            ..
+        } if looked_through < total => {
+            "try again, since those looked at may stand behind the others now, or use --all"
+        }
         Problem::Unknown { .. } => {
             "see `mrcond dead-letters list`; somebody else may have taken it"
         }

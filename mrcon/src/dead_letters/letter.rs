@@ -87,7 +87,11 @@ impl DeadLetter {
         let at = number(header::AT).and_then(|at| u64::try_from(at).ok());
         let mut cause = text(header::CAUSE);
         if let Some(cause) = &mut cause {
-            cause.truncate(cause.floor_char_boundary(CAUSE_BYTES));
+            let mut end = CAUSE_BYTES.min(cause.len());
+            while !cause.is_char_boundary(end) {
+                end -= 1;
+            }
+            cause.truncate(end);
         }
         Some(DeadLetter {
             id: short(properties.message_id()).unwrap_or_default(),

@@ -11,6 +11,7 @@ use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{self, Got};
 use crate::uri::AmqpUri;
 use amq_protocol::protocol::basic::AMQPProperties;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One look at a queue of dead letters. See [the module](super).
@@ -261,9 +262,8 @@ impl DeadLetters {
         // The broker closes the channel over a message that is too large, or an exchange that is not there. It
         // does not say which message that was, so they go one by one.
         for message in sent {
-            if !replays.contains_key(&message.tag) {
-                let replay = self.send_alone(message).await?;
-                replays.insert(message.tag, replay);
+            if let Entry::Vacant(unknown) = replays.entry(message.tag) {
+                unknown.insert(self.send_alone(message).await?);
             }
         }
         let told = letters.into_iter();

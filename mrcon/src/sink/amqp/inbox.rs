@@ -54,7 +54,7 @@ pub(crate) struct Inbox {
 #[derive(Debug)]
 enum Coming {
     Header { tag: u64 },
-    Body { message: Got, left: u64 },
+    Body { message: Box<Got>, left: u64 },
 }
 
 /// A channel that reads a queue and one that publishes, on a connection of their own: what goes wrong with
@@ -229,12 +229,12 @@ impl Inbox {
             },
             (AMQPFrame::Header(_, header), Some(Coming::Header { tag })) => {
                 let body = wanted(&header.properties).then(Vec::new);
-                let message = Got {
+                let message = Box::new(Got {
                     tag,
                     properties: header.properties,
                     size: header.body_size,
                     body,
-                };
+                });
                 let left = message.size;
                 Coming::Body { message, left }
             }
@@ -252,7 +252,7 @@ impl Inbox {
             }
         };
         match coming {
-            Coming::Body { message, left: 0 } => Ok(Some(message)),
+            Coming::Body { message, left: 0 } => Ok(Some(*message)),
             unfinished => {
                 self.coming = Some(unfinished);
                 Ok(None)
