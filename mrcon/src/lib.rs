@@ -34,6 +34,7 @@ pub mod budget;
 pub mod checkpoint;
 pub mod config;
 mod connector;
+pub mod dead_letters;
 mod elements;
 pub mod envelope;
 pub mod error;

@@ -2,14 +2,19 @@
 
 use crate::telemetry::LogSettings;
 use crate::{Failure, exit};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use mrcon::config::ValidConfig;
+use mrcon::dead_letters::Which;
 use mrcon::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, UriError};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+/// What is listed at once is in memory, and in the hands of RabbitMQ while it lasts.
+const MOST_LISTED: usize = 10_000;
 
 /// Largest configuration file that is read; a real one has a few KiB.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -39,6 +44,7 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
 Exit codes:
   0   finished, or stopped in order by SIGTERM or SIGINT
   64  wrong usage
+  69  dead-letters: RabbitMQ cannot be reached
   78  bad configuration
   1   anything else";
 
@@ -92,6 +98,94 @@ enum Sub {
         #[command(subcommand)]
         what: PositionSub,
     },
+    /// List, show, replay or drop the events that could not be delivered
+    DeadLetters(DeadLettersArgs),
+}
+
+/// Which queue, and what is done there.
+#[derive(Debug, Clone, Args)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct DeadLettersArgs {
+    /// The queue [default: where the configuration sends dead letters]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+    /// DATABASE.COLLECTION whose dead letters are meant, where connectors send them to different queues
+    #[arg(long, global = true, value_name = "DB.COLL")]
+    pub(crate) collection: Option<String>,
+    #[command(subcommand)]
+    pub(crate) what: DeadLettersSub,
+}
+
+/// What is done with dead letters.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DeadLettersSub {
+    /// What there is, from the oldest on; takes nothing away
+    List {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value = "100", value_parser = limit)]
+        limit: usize,
+        /// As JSON, with whole ids
+        #[arg(long)]
+        json: bool,
+    },
+    /// One with its properties, headers and body
+    Show {
+        /// Its id, or the beginning that no other one has
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
+    /// Send them to where they were to go, and take away each that is confirmed there
+    Replay {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Also those whose body is not whole, or BSON
+        #[arg(long)]
+        stripped: bool,
+    },
+    /// Take them away for good
+    Drop {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// They are to be gone
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Ids, or all.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhichArgs {
+    /// Their ids, or the beginnings that no other ones have
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    ids: Vec<String>,
+    /// All there are
+    #[arg(long)]
+    all: bool,
+}
+
+impl DeadLettersSub {
+    /// The ones that are meant, where several can be.
+    pub(crate) fn which(&self) -> Option<Which> {
+        match self {
+            DeadLettersSub::Replay { which, .. } | DeadLettersSub::Drop { which, .. } => {
+                Some(match which.all {
+                    true => Which::All,
+                    false => Which::Ids(which.ids.clone()),
+                })
+            }
+            DeadLettersSub::List { .. } | DeadLettersSub::Show { .. } => None,
+        }
+    }
+}
+
+/// How many dead letters are listed.
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = text
+        .parse()
+        .ok()
+        .filter(|limit| (1..=MOST_LISTED).contains(limit));
+    limit.ok_or_else(|| format!("must be a number from 1 to {MOST_LISTED}"))
 }
 
 /// Which documents, and whether to wait.
@@ -139,6 +233,7 @@ pub(crate) enum Command {
     Check,
     Position(PositionSub),
     Snapshot(SnapshotArgs),
+    DeadLetters(DeadLettersArgs),
 }
 
 /// What the environment says.
@@ -169,12 +264,15 @@ pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
 /// What clap has to say, on one line.
 fn usage_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let first = text
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let mut first = first.trim_start_matches("error: ").to_owned();
+    if first.ends_with(':') {
+        // What it is about stands indented below.
+        for line in lines.take_while(|line| line.starts_with(' ')) {
+            first = format!("{first} {}", line.trim());
+        }
+    }
     let tip = text
         .lines()
         .find_map(|line| line.trim().strip_prefix("tip: "));
@@ -197,6 +295,7 @@ impl Cli {
             Some(Sub::Check(_)) => Command::Check,
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
+            Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
         }
     }
 
@@ -220,17 +319,22 @@ impl Cli {
         self.uri(URIS[0], MongoUri::parse)
     }
 
+    /// Where RabbitMQ is.
+    pub(crate) fn rabbitmq(&self) -> Result<AmqpUri, Failure> {
+        self.uri(URIS[1], AmqpUri::parse)
+    }
+
     /// Reads the variables that `run` needs.
     pub(crate) fn environment(&self) -> Result<Environment, Failure> {
-        let [mongodb, rabbitmq, stream] = URIS;
+        let stream = URIS[2];
         let environment = Environment {
-            mongodb: self.uri(mongodb, MongoUri::parse)?,
-            rabbitmq: self.uri(rabbitmq, AmqpUri::parse)?,
+            mongodb: self.mongodb()?,
+            rabbitmq: self.rabbitmq()?,
             stream: self.optional_uri(stream, StreamUri::parse)?,
             log: LogSettings::from_variables(&self.prefix, |name| self.variable(name))?,
             warnings: self.readable_by_all()?,
         };
-        self.check_files(rabbitmq, &environment.rabbitmq)?;
+        self.check_files(URIS[1], &environment.rabbitmq)?;
         if let Some(broker) = &environment.stream {
             self.check_files(stream, broker)?;
         }

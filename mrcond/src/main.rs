@@ -1,6 +1,7 @@
 //! `mrcond` carries MongoDB change events to RabbitMQ. `mrcond --help` tells how.
 
 mod cli;
+mod dead_letters;
 mod http;
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -27,6 +28,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 /// Exit codes, a contract with scripts (see `--help`).
 mod exit {
     pub(crate) const USAGE: u8 = 64;
+    /// What `dead-letters` needs is not there.
+    pub(crate) const UNAVAILABLE: u8 = 69;
     pub(crate) const CONFIG: u8 = 78;
     pub(crate) const OTHER: u8 = 1;
 }
@@ -77,6 +80,10 @@ fn run() -> Result<(), Failure> {
         Command::Snapshot(arguments) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(snapshot::take(&config, &mongodb, &arguments))
+        }
+        Command::DeadLetters(arguments) => {
+            let rabbitmq = cli.rabbitmq()?;
+            runtime()?.block_on(dead_letters::handle(&config, rabbitmq, &arguments))
         }
         Command::Run => {
             let settings = cli.environment()?;

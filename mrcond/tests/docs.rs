@@ -194,12 +194,15 @@ fn metrics_md_differs_from_what_the_daemon_serves() {
 
 #[test]
 fn readme_has_another_help_than_the_daemon() {
-    let output = Command::new(MRCOND).arg("--help").output().unwrap();
-    let help = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        document("README.md").contains(&format!("```text\n{help}```")),
-        "README.md should have:\n{help}"
-    );
+    let readme = document("README.md");
+    for arguments in [&["--help"][..], &["dead-letters", "--help"]] {
+        let output = Command::new(MRCOND).args(arguments).output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            readme.contains(&format!("```text\n{help}```")),
+            "README.md should have:\n{help}"
+        );
+    }
 }
 
 #[test]

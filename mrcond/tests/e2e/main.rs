@@ -20,6 +20,7 @@ mod broker;
 mod cli;
 mod custom;
 mod database;
+mod dead_letters;
 mod delivery;
 mod deployment;
 mod history;

@@ -150,12 +150,15 @@ mod tests {
             drops_beyond(&table)
         };
         assert_eq!(drops(&[]), None);
-        assert_eq!(drops(&[limit.clone()]).as_deref(), Some("x-max-length: 10"));
+        assert_eq!(
+            drops(std::slice::from_ref(&limit)).as_deref(),
+            Some("x-max-length: 10")
+        );
         let overflow = |mode: &str| ("x-overflow", text(mode));
         assert!(drops(&[limit.clone(), overflow("drop-head")]).is_some());
         assert_eq!(drops(&[limit.clone(), overflow("reject-publish")]), None);
         let bytes = ("x-max-length-bytes", AMQPValue::LongLongInt(10));
-        assert!(drops(&[bytes.clone()]).is_some());
+        assert!(drops(std::slice::from_ref(&bytes)).is_some());
         assert_eq!(drops(&[bytes, ("x-queue-type", text("stream"))]), None);
         assert_eq!(
             drops(&[limit, ("x-dead-letter-exchange", text("dlx"))]),

@@ -2,7 +2,7 @@
 
 use super::frames;
 use super::protocol::Amqp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sink::link::Port;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, channel};
@@ -56,6 +56,17 @@ impl Channel {
     /// The broker's words, while it takes no messages.
     pub(super) fn blocked(&self) -> Option<&str> {
         self.port.blocked()
+    }
+
+    /// An error, while the broker takes no messages: it does not read anything else of the connection, either.
+    pub(super) fn check_blocked(&self, context: &str) -> Result<()> {
+        match self.blocked() {
+            Some(reason) => {
+                let text = format!("{context}: RabbitMQ takes no messages ({reason})");
+                Err(Error::new(ErrorKind::ConfirmTimeout, text))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Sends a request and returns the answer, whatever method it is.

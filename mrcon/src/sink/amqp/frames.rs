@@ -1,7 +1,8 @@
 //! AMQP 0.9.1 frames, and what a close by the broker means.
 
 use crate::error::{Error, ErrorKind, Result};
-use amq_protocol::frame::{AMQPFrame, WriteContext, gen_frame, parse_frame};
+use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
+use amq_protocol::protocol::basic::AMQPProperties;
 use amq_protocol::protocol::connection::AMQPMethod as ConnectionMethod;
 use amq_protocol::protocol::{AMQPClass, channel};
 use amq_protocol::types::ShortString;
@@ -14,6 +15,8 @@ pub(super) const HEARTBEAT: &[u8] = &[8, 0, 0, 0, 0, 0, 0, 0xCE];
 
 /// Type, channel and size.
 const HEAD: usize = 7;
+/// Type, channel and size before a frame's payload, and the end mark behind it.
+pub(super) const OVERHEAD: usize = HEAD + 1;
 /// The class and method ids of `basic.publish`, as a close names the method at fault.
 const PUBLISH: (u16, u16) = (60, 40);
 
@@ -57,10 +60,29 @@ pub(super) fn parse(frame: &[u8]) -> Result<AMQPFrame> {
 
 /// A method as the bytes of its frame.
 pub(super) fn method(channel: u16, method: AMQPClass) -> Vec<u8> {
-    gen_frame(&AMQPFrame::Method(channel, method))(WriteContext::from(Vec::new()))
+    bytes_of(&AMQPFrame::Method(channel, method))
+}
+
+fn bytes_of(frame: &AMQPFrame) -> Vec<u8> {
+    gen_frame(frame)(WriteContext::from(Vec::new()))
         .unwrap_or_else(|error| unreachable!("a frame goes into memory: {error:?}"))
         .into_inner()
         .0
+}
+
+/// A message's properties as the bytes of their frame, behind `basic.publish` and before the body.
+pub(super) fn header(channel: u16, properties: AMQPProperties, body_size: u64) -> Vec<u8> {
+    let header = AMQPContentHeader {
+        class_id: PUBLISH.0,
+        body_size,
+        properties,
+    };
+    bytes_of(&AMQPFrame::Header(channel, header))
+}
+
+/// A part of a message's body as the bytes of its frame.
+pub(super) fn body(channel: u16, part: &[u8]) -> Vec<u8> {
+    bytes_of(&AMQPFrame::Body(channel, part.to_vec()))
 }
 
 pub(super) fn close_channel(channel: u16) -> Vec<u8> {

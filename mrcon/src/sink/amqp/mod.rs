@@ -10,6 +10,8 @@ mod aside;
 mod channel;
 mod frames;
 mod handshake;
+pub(crate) mod inbox;
+pub(crate) mod outbox;
 mod protocol;
 mod publish;
 mod routes;

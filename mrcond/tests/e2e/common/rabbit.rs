@@ -263,6 +263,31 @@ impl Broker {
         .await;
     }
 
+    /// How many messages a queue has that no consumer holds.
+    pub(crate) async fn ready(&self, queue: &str) -> Result<u32, String> {
+        let (connection, channel) = self.open().await?;
+        let look = QueueDeclareArguments::new(queue).passive(true).finish();
+        let found = channel.queue_declare(look).await;
+        let found = found.map_err(|error| error.to_string())?;
+        close(connection).await?;
+        let (_, messages, _) = found.ok_or("no answer")?;
+        Ok(messages)
+    }
+
+    /// Puts messages into a queue, in this order.
+    pub(crate) async fn put(&self, queue: &str, messages: Vec<(BasicProperties, Vec<u8>)>) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        for (properties, body) in messages {
+            let target = BasicPublishArguments::new("", queue);
+            let put = channel.basic_publish(properties, body, target).await;
+            put.unwrap_or_else(|error| panic!("put a message into {queue}: {error}"));
+        }
+        // The broker takes the close after what came before it.
+        close(connection)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Deletes a super stream of so many partitions with all that is in it.
     pub(crate) async fn delete_super_stream(&self, name: &str, partitions: usize) {
         for partition in 0..partitions {

@@ -1,0 +1,245 @@
+//! `mrcond dead-letters`: what became of events that could not be delivered, and what is to become of them.
+
+mod show;
+mod table;
+
+use crate::cli::{self, DeadLettersArgs, DeadLettersSub};
+use crate::position::find;
+use crate::{Failure, exit};
+use mrcon::ErrorKind;
+use mrcon::config::ValidConfig;
+use mrcon::dead_letters::{DeadLetter, DeadLetters, Place, Problem, Replay, Which};
+use mrcon::uri::AmqpUri;
+use std::collections::BTreeMap;
+
+/// Does what was asked for.
+pub(crate) async fn handle(
+    config: &ValidConfig,
+    rabbitmq: AmqpUri,
+    arguments: &DeadLettersArgs,
+) -> Result<(), Failure> {
+    let queue = queue(config, arguments)?;
+    let which = arguments.what.which();
+    if let (DeadLettersSub::Drop { yes: false, .. }, Some(which)) = (&arguments.what, &which) {
+        return Err(not_confirmed(which, &queue));
+    }
+    let open = DeadLetters::open(rabbitmq, &queue);
+    let letters = open.await.map_err(failed)?;
+    match (&arguments.what, which) {
+        (DeadLettersSub::List { limit, json }, _) => list(letters, &queue, *limit, *json).await,
+        (DeadLettersSub::Show { id }, _) => {
+            let content = letters.show(id).await.map_err(failed)?;
+            show::print(&content);
+            Ok(())
+        }
+        (DeadLettersSub::Replay { stripped, .. }, Some(which)) => {
+            replay(letters, &which, *stripped).await
+        }
+        (DeadLettersSub::Drop { .. }, Some(which)) => remove(letters, &which).await,
+        (_, None) => unreachable!("clap wants ids or --all"),
+    }
+}
+
+async fn list(letters: DeadLetters, queue: &str, limit: usize, json: bool) -> Result<(), Failure> {
+    let listing = letters.list(limit).await.map_err(failed)?;
+    if json {
+        return cli::say(&table::json(queue, &listing));
+    }
+    if listing.total == 0 {
+        return cli::say(&format!("{queue} is empty: 0 of 0 dead letters"));
+    }
+    for line in table::lines(&listing.letters) {
+        cli::say(&line)?;
+    }
+    if listing.others > 0 {
+        let told = match listing.others {
+            1 => "1 message is no dead letter, and left alone".to_owned(),
+            many => format!("{many} messages are no dead letters, and left alone"),
+        };
+        cli::say(&told)?;
+    }
+    let (shown, total) = (listing.letters.len(), listing.total);
+    cli::say(&format!("{shown} of {total} dead letters"))
+}
+
+async fn replay(letters: DeadLetters, which: &Which, stripped: bool) -> Result<(), Failure> {
+    let told = |letter: &DeadLetter, replay: &Replay| {
+        let (id, target) = (table::id(letter), table::target(letter));
+        let _ = cli::say(&match replay {
+            Replay::Done => format!("{id} -> {target}: replayed"),
+            Replay::Incomplete(cause) => {
+                format!("{id} -> {target}: stays: {cause}; to send it all the same, add --stripped")
+            }
+            Replay::Stays(cause) => format!("{id} -> {target}: stays: {}", table::clean(cause)),
+        });
+    };
+    let summary = letters.replay(which, stripped, told).await;
+    let summary = summary.map_err(failed)?;
+    cli::say(&format!("{} replayed, {} left", summary.done, summary.left))?;
+    match summary.stayed {
+        0 => Ok(()),
+        stayed => {
+            let line = format!("{} could not be replayed, see above", count(stayed));
+            Err(Failure::new(exit::OTHER, line))
+        }
+    }
+}
+
+async fn remove(letters: DeadLetters, which: &Which) -> Result<(), Failure> {
+    let told = |letter: &DeadLetter| {
+        let _ = cli::say(&format!("{}: dropped", table::id(letter)));
+    };
+    let summary = letters.remove(which, told).await.map_err(failed)?;
+    cli::say(&format!("{} dropped, {} left", summary.done, summary.left))
+}
+
+fn not_confirmed(which: &Which, queue: &str) -> Failure {
+    let what = match which {
+        Which::All => format!("all dead letters in {queue}"),
+        Which::Ids(ids) => count(ids.len() as u64),
+    };
+    let line = format!("{what} would be gone for good; to do it, add --yes");
+    Failure::new(exit::USAGE, line)
+}
+
+fn count(letters: u64) -> String {
+    match letters {
+        1 => "1 dead letter".to_owned(),
+        many => format!("{many} dead letters"),
+    }
+}
+
+/// The queue that is meant.
+fn queue(config: &ValidConfig, arguments: &DeadLettersArgs) -> Result<String, Failure> {
+    if let Some(queue) = &arguments.queue {
+        return Ok(queue.clone());
+    }
+    let place = match &arguments.collection {
+        Some(connector) => Place::of(&find(config, connector)?.rabbitmq),
+        None => {
+            let entries = config.collections().iter().map(|entry| {
+                let watched = &entry.watched;
+                let name = format!("{}.{}", watched.db_name, watched.coll_name);
+                (name, Place::of(&entry.rabbitmq))
+            });
+            only(entries)?
+        }
+    };
+    readable(place)
+}
+
+/// The queue of this name, unless it is an exchange that decides.
+fn readable(place: Place) -> Result<String, Failure> {
+    match place.exchange.is_empty() {
+        true => Ok(place.routing_key),
+        false => {
+            let line = format!(
+                "dead letters go to the exchange `{}`, which cannot be read; name the queue bound to it with --queue NAME",
+                place.exchange
+            );
+            Err(Failure::new(exit::USAGE, line))
+        }
+    }
+}
+
+/// The place that all of these have.
+fn only(entries: impl Iterator<Item = (String, Place)>) -> Result<Place, Failure> {
+    let mut places: BTreeMap<Place, String> = BTreeMap::new();
+    for (name, place) in entries {
+        places.entry(place).or_insert(name);
+    }
+    match places.len() {
+        1 => places
+            .into_keys()
+            .next()
+            .ok_or_else(|| unreachable!("there is one")),
+        _ => {
+            let told = places
+                .into_iter()
+                .map(|(place, name)| match place.exchange.is_empty() {
+                    true => format!("{} ({name})", place.routing_key),
+                    false => format!("exchange {} ({name})", place.exchange),
+                });
+            let told: Vec<_> = told.collect();
+            let line = format!(
+                "dead letters go to several places: {}; choose one with --collection DATABASE.COLLECTION or --queue NAME",
+                told.join(", ")
+            );
+            Err(Failure::new(exit::USAGE, line))
+        }
+    }
+}
+
+/// Says what went wrong, and what to do about it.
+fn failed(problem: Problem) -> Failure {
+    let remedy = match &problem {
+        Problem::Broker(error) if error.kind() == ErrorKind::ConfirmTimeout => {
+            "wait until its alarm is over (memory, disk), and try again"
+        }
+        Problem::Broker(error) => error.policy().remedy,
+        Problem::NoQueue(_) => {
+            "there are no dead letters yet, or they are elsewhere: name the queue with --queue, and check the virtual host of the RabbitMQ URI"
+        }
+        Problem::Unknown {
+            looked_through,
+            total,
+            ..
+        } if looked_through < total => {
+            "try again, since those looked at may stand behind the others now, or use --all"
+        }
+        Problem::Unknown { .. } => {
+            "see `mrcond dead-letters list`; somebody else may have taken it"
+        }
+        Problem::Ambiguous { .. } => "give more of the id",
+    };
+    // What is said of a connector is not true of a command.
+    let remedy = remedy.trim_end_matches("; the connector goes on by itself");
+    let code = match &problem {
+        Problem::Broker(error) if error.kind() == ErrorKind::RabbitConnection => exit::UNAVAILABLE,
+        _ => exit::OTHER,
+    };
+    Failure::new(code, table::clean(&format!("{problem}; remedy: {remedy}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(places: &[(&str, &str, &str)]) -> Result<String, Vec<String>> {
+        let entries = places.iter().map(|(name, exchange, routing_key)| {
+            let place = Place {
+                exchange: (*exchange).to_owned(),
+                routing_key: (*routing_key).to_owned(),
+            };
+            ((*name).to_owned(), place)
+        });
+        let chosen = only(entries).and_then(readable);
+        chosen.map_err(|failure| {
+            assert_eq!(failure.code, exit::USAGE);
+            failure.lines
+        })
+    }
+
+    #[test]
+    fn one_of_several_queues_is_chosen_by_chance() {
+        let same = [("shop.orders", "", "dead"), ("shop.carts", "", "dead")];
+        assert_eq!(chosen(&same), Ok("dead".to_owned()));
+        let different = [("shop.orders", "", "dead"), ("shop.carts", "dlx", "key")];
+        let lines = chosen(&different).unwrap_err();
+        assert_eq!(
+            lines,
+            [
+                "dead letters go to several places: dead (shop.orders), exchange dlx (shop.carts); choose one with --collection DATABASE.COLLECTION or --queue NAME"
+            ]
+        );
+    }
+
+    #[test]
+    fn exchange_is_taken_for_a_queue() {
+        let lines = chosen(&[("shop.orders", "dlx", "key")]).unwrap_err();
+        assert!(
+            lines[0].contains("`dlx`") && lines[0].contains("--queue NAME"),
+            "{lines:?}"
+        );
+    }
+}
