@@ -321,7 +321,8 @@ fn reliability_md_has_another_scenario_than_the_tests() {
         };
         assert_eq!(cells.len(), 8, "{row}");
         assert!(!done.is_empty() && !expected.is_empty(), "{row}");
-        assert!(["0", "-"].contains(&lost), "{row}");
+        // What a queue drops that is told to drop (F32) is out of our hands.
+        assert!(["0", "-", "401 by the queue"].contains(&lost), "{row}");
         documented.insert(number.to_owned(), scenario.to_owned());
     }
     assert_eq!(documented, scenarios());

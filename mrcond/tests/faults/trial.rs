@@ -21,6 +21,7 @@ use crate::writer::{Writer, Written};
 use bson::Document;
 use mongodb::Collection;
 use serde_json::Value;
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 /// `max_unconfirmed`, as it is by default.
@@ -112,7 +113,7 @@ impl Trial {
 
     /// Starts the daemon, which may not get ready.
     pub(crate) fn spawn(&mut self) {
-        let entries = [&[self.entry.clone()], &self.others[..]].concat();
+        let entries = [from_ref(&self.entry), &self.others].concat();
         let config = (self.configure)(Config::new(entries));
         let Uris { mongo, rabbit, .. } = &self.uris;
         let mut variables = vec![
