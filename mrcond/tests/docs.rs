@@ -300,13 +300,17 @@ fn scenarios() -> BTreeMap<String, String> {
     scenarios
 }
 
-/// `f05_...`.
+/// `f05_...`, or with a letter for the kind of target `f05s_...`.
 fn is_numbered(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    name.len() > 4
-        && bytes[0] == b'f'
-        && bytes[1..3].iter().all(u8::is_ascii_digit)
-        && bytes[3] == b'_'
+    let Some((number, _)) = name.split_once('_') else {
+        return false;
+    };
+    let digits = number
+        .strip_prefix('f')
+        .map(|rest| rest.trim_end_matches(|c: char| c.is_ascii_lowercase()));
+    digits.is_some_and(|digits| {
+        digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
 }
 
 #[test]

@@ -262,7 +262,9 @@ async fn f14_event_is_too_large(case: Case) -> Figures {
     let trial = Trial::on(&case, &mongo, &broker).await;
     let mut trial = trial
         .with("watched.change_stream_pre_and_post_images", true)
-        .with("watched.split_large_events", false);
+        .with("watched.split_large_events", false)
+        .with("watched.on_too_large", "halt")
+        .with("rabbitmq.max_message_bytes", "64MiB");
     trial.start().await;
     let orders = trial.collection();
     let large = doc! {"_id": "large", "text": "x".repeat(9_000_000)};
