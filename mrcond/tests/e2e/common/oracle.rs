@@ -296,6 +296,13 @@ fn headers(event: &Event, seq: u64) -> serde_json::Map<String, Value> {
     }
     headers.insert("x-mrcon-op".to_owned(), event.operation().into());
     headers.insert("x-mrcon-seq".to_owned(), seq.into());
+    let images = ["fullDocument", "fullDocumentBeforeChange"];
+    let is_null = |name: &&str| event.document.get(name) == Some(&Bson::Null);
+    let missing: Vec<&str> = images.into_iter().filter(is_null).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(",");
+        headers.insert("x-mrcon-image-missing".to_owned(), missing.into());
+    }
     headers
 }
 
