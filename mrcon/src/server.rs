@@ -452,6 +452,11 @@ impl Supervisor<'_> {
                 status.enter(State::Stopped, None);
                 journal::stopped(status);
             }
+            // The stream had just ended by itself, with everything before that delivered and saved.
+            Err(error) if error.policy().error_type.is_none() => {
+                status.enter(State::Stopped, None);
+                journal::stopped(status);
+            }
             Err(error) => self
                 .unfinished
                 .push(format!("{}: {}", status.name, error.chain())),
