@@ -99,6 +99,9 @@ fn uri_seeds() -> BTreeMap<String, Vec<u8>> {
         ("lines", "user\n@x\nhost:5672/vhost?heartbeat=5"),
         ("lines-of-several-hosts", "user\n%\na:1,b:2/db?w=1"),
         ("lines-with-a-mark", "us#er\n?/\n[::1]:0"),
+        // Found by the fuzzer: delimiters that are escaped, so that another URI is shown.
+        ("escaped-slash-in-the-host", "amqp://0h%2fel"),
+        ("escaped-comma-in-the-host", "\n\ne%2certfile"),
     ];
     let seeds = seeds.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
     seeds.into_iter().collect()

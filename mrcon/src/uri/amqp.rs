@@ -203,6 +203,7 @@ mod tests {
             ("amqp://u:%00@h", "%00"),
             ("amqp://h%0a", "no host has"),
             ("amqp://h%2fx", "no host has"),
+            ("amqp://a%2cb", "no host has"),
             ("amqp://u%40h%3a1", "no host has"),
             ("amqp://h?heartbeat=0", "heartbeat"),
             ("amqp://h?heartbeat=5s", "heartbeat"),

@@ -266,7 +266,7 @@ fn host(parts: &Parts<'_>) -> Result<(String, Option<u16>), UriError> {
     let (host, port) = host_and_port(parts.hosts)?;
     let host = decode(host)?;
     // They would read as something else when the URI is shown; and no name of a host has them.
-    const FORBIDDEN: &str = "/?#@%:[]\\";
+    const FORBIDDEN: &str = "/?#@%:,[]\\";
     let forbidden = |c: char| c.is_whitespace() || c.is_control() || FORBIDDEN.contains(c);
     let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
     if !is_address && host.contains(forbidden) {
