@@ -7,8 +7,8 @@ use crate::cli::{self, DeadLettersArgs, DeadLettersSub};
 use crate::position::find;
 use crate::{Failure, exit};
 use mrcon::ErrorKind;
-use mrcon::config::ValidConfig;
-use mrcon::dead_letters::{DeadLetter, DeadLetters, Place, Problem, Replay, Which};
+use mrcon::config::{DeadLetter as Place, ValidConfig};
+use mrcon::dead_letters::{DeadLetter, DeadLetters, Problem, Replay, Which};
 use mrcon::uri::AmqpUri;
 use std::collections::BTreeMap;
 
@@ -115,12 +115,12 @@ fn queue(config: &ValidConfig, arguments: &DeadLettersArgs) -> Result<String, Fa
         return Ok(queue.clone());
     }
     let place = match &arguments.collection {
-        Some(connector) => Place::of(&find(config, connector)?.rabbitmq),
+        Some(connector) => find(config, connector)?.rabbitmq.dead_letter.clone(),
         None => {
             let entries = config.collections().iter().map(|entry| {
                 let watched = &entry.watched;
                 let name = format!("{}.{}", watched.db_name, watched.coll_name);
-                (name, Place::of(&entry.rabbitmq))
+                (name, entry.rabbitmq.dead_letter.clone())
             });
             only(entries)?
         }

@@ -540,7 +540,7 @@ pub enum OnPoison {
 }
 
 /// `rabbitmq.dead_letter`: where events go that cannot be delivered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadLetter {
     /// Exchange; empty is the default exchange.

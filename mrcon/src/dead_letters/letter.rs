@@ -1,47 +1,19 @@
 //! What the headers of a dead letter say, and with which it is sent again.
 
+use crate::envelope::BSON_TYPE;
+use crate::sink::headers;
 use amq_protocol::protocol::basic::AMQPProperties;
 use amq_protocol::types::{AMQPValue, FieldTable, ShortString};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Names of headers. The first ones are in every message of mrcon.
-pub mod header {
-    /// The database, a text.
-    pub const DB: &str = "x-mrcon-db";
-    /// The collection, a text.
-    pub const COLL: &str = "x-mrcon-coll";
-    /// The type of the event, a text.
-    pub const OPERATION: &str = "x-mrcon-op";
-    /// The number of the event in its connector's stream, an int64.
-    pub const SEQ: &str = "x-mrcon-seq";
-    /// Why it is a dead letter, a word. What has none is no dead letter.
-    pub const REASON: &str = "x-mrcon-dead-reason";
-    /// The cause, a line of text.
-    pub const CAUSE: &str = "x-mrcon-dead-cause";
-    /// The exchange that it was to go to, a text.
-    pub const EXCHANGE: &str = "x-mrcon-dead-exchange";
-    /// The routing key that it was to go by, a text.
-    pub const ROUTING_KEY: &str = "x-mrcon-dead-routing-key";
-    /// When it became one, an int64: milliseconds since 1970.
-    pub const AT: &str = "x-mrcon-dead-at";
-    /// What is missing in the body: names of fields, with commas. Absent if it is whole.
-    pub const STRIPPED: &str = "x-mrcon-stripped";
-    /// True in what was sent again.
-    pub const REPLAYED: &str = "x-mrcon-replayed";
+/// How often a quorum queue has taken the message back. RabbitMQ writes it, as the following.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+const ACQUIRED_COUNT: &str = "x-acquired-count";
+/// RabbitMQ's own dead-lettering: `x-death`, `x-first-death-queue`, `x-last-death-reason`, ...
+const DEATHS: [&str; 3] = ["x-death", "x-first-death-", "x-last-death-"];
+/// Further queues that a message is to go to.
+const CC: &str = "CC";
 
-    /// How the names begin of what makes a message a dead letter.
-    pub(super) const DEAD: &str = "x-mrcon-dead-";
-    /// How often a quorum queue has taken the message back. RabbitMQ writes it, as the following.
-    pub(super) const DELIVERY_COUNT: &str = "x-delivery-count";
-    pub(super) const ACQUIRED_COUNT: &str = "x-acquired-count";
-    /// RabbitMQ's own dead-lettering: `x-death`, `x-first-death-queue`, `x-last-death-reason`, ...
-    pub(super) const DEATHS: [&str; 3] = ["x-death", "x-first-death-", "x-last-death-"];
-    /// Further queues that a message is to go to.
-    pub(super) const CC: &str = "CC";
-}
-
-/// The `content_type` of a body that is no text.
-const BSON: &str = "application/bson";
 /// More of a cause is not kept in a list; `show` has the whole header.
 const CAUSE_BYTES: usize = 500;
 
@@ -84,8 +56,8 @@ impl DeadLetter {
             Some(AMQPValue::LongLongInt(number)) => Some(*number),
             _ => None,
         };
-        let at = number(header::AT).and_then(|at| u64::try_from(at).ok());
-        let mut cause = text(header::CAUSE);
+        let at = number(headers::DEAD_AT).and_then(|at| u64::try_from(at).ok());
+        let mut cause = text(headers::DEAD_CAUSE);
         if let Some(cause) = &mut cause {
             let mut end = CAUSE_BYTES.min(cause.len());
             while !cause.is_char_boundary(end) {
@@ -96,15 +68,15 @@ impl DeadLetter {
         Some(DeadLetter {
             id: short(properties.message_id()).unwrap_or_default(),
             at: at.and_then(|at| UNIX_EPOCH.checked_add(Duration::from_millis(at))),
-            db: text(header::DB),
-            coll: text(header::COLL),
-            operation: text(header::OPERATION).or_else(|| short(properties.kind())),
-            seq: number(header::SEQ),
-            reason: text(header::REASON)?,
+            db: text(headers::DB),
+            coll: text(headers::COLL),
+            operation: text(headers::OPERATION).or_else(|| short(properties.kind())),
+            seq: number(headers::SEQ),
+            reason: text(headers::DEAD_REASON)?,
             cause,
-            exchange: text(header::EXCHANGE),
-            routing_key: text(header::ROUTING_KEY),
-            stripped: text(header::STRIPPED),
+            exchange: text(headers::DEAD_EXCHANGE),
+            routing_key: text(headers::DEAD_ROUTING_KEY),
+            stripped: text(headers::STRIPPED),
             content_type: short(properties.content_type()),
             size,
         })
@@ -112,7 +84,7 @@ impl DeadLetter {
 
     /// Whether its body is the BSON of the event.
     pub fn is_bson(&self) -> bool {
-        self.content_type.as_deref() == Some(BSON)
+        self.content_type.as_deref() == Some(BSON_TYPE)
     }
 
     /// Whether it says where it was to go.
@@ -123,7 +95,7 @@ impl DeadLetter {
 
 /// How often a quorum queue has taken it back; 0 of other types.
 pub(super) fn returns(properties: &AMQPProperties) -> i64 {
-    match header(properties, header::DELIVERY_COUNT) {
+    match header(properties, DELIVERY_COUNT) {
         Some(AMQPValue::LongLongInt(count)) => *count,
         _ => 0,
     }
@@ -132,28 +104,28 @@ pub(super) fn returns(properties: &AMQPProperties) -> i64 {
 /// Whether the same message can be published once more: the broker looks at who says to have sent it, and
 /// sends copies of it elsewhere. No message of mrcon has either.
 pub(super) fn is_copyable(properties: &AMQPProperties) -> bool {
-    properties.user_id().is_none() && header(properties, header::CC).is_none()
+    properties.user_id().is_none() && header(properties, CC).is_none()
 }
 
 /// The same message as if it had just come.
 pub(super) fn renewed(properties: AMQPProperties) -> AMQPProperties {
     with_headers(properties, |headers| {
-        headers.retain(|name| name != header::DELIVERY_COUNT && name != header::ACQUIRED_COUNT);
+        headers.retain(|name| name != DELIVERY_COUNT && name != ACQUIRED_COUNT);
     })
 }
 
 /// The message as it was to be delivered, with a mark that it comes late.
 pub(super) fn replayed(properties: AMQPProperties) -> AMQPProperties {
     let is_of_death = |name: &str| {
-        name.starts_with(header::DEAD)
-            || name == header::DELIVERY_COUNT
-            || name == header::ACQUIRED_COUNT
-            || header::DEATHS.iter().any(|death| name.starts_with(death))
+        name.starts_with(headers::DEAD)
+            || name == DELIVERY_COUNT
+            || name == ACQUIRED_COUNT
+            || DEATHS.iter().any(|death| name.starts_with(death))
     };
     let persistent = properties.with_delivery_mode(2);
     with_headers(persistent, |headers| {
         headers.retain(|name| !is_of_death(name));
-        headers.add(header::REPLAYED, AMQPValue::Boolean(true));
+        headers.add(headers::REPLAYED, AMQPValue::Boolean(true));
     })
 }
 
@@ -292,14 +264,14 @@ mod tests {
     #[test]
     fn header_is_read_as_something_else() {
         let letter = properties(&[
-            (header::DB, text("shop")),
-            (header::COLL, text("orders")),
-            (header::SEQ, AMQPValue::LongLongInt(7)),
-            (header::REASON, text("unroutable")),
-            (header::CAUSE, text(&"ä".repeat(1000))),
-            (header::EXCHANGE, text("")),
-            (header::ROUTING_KEY, text("orders")),
-            (header::AT, AMQPValue::LongLongInt(1_700_000_000_123)),
+            (headers::DB, text("shop")),
+            (headers::COLL, text("orders")),
+            (headers::SEQ, AMQPValue::LongLongInt(7)),
+            (headers::DEAD_REASON, text("unroutable")),
+            (headers::DEAD_CAUSE, text(&"ä".repeat(1000))),
+            (headers::DEAD_EXCHANGE, text("")),
+            (headers::DEAD_ROUTING_KEY, text("orders")),
+            (headers::DEAD_AT, AMQPValue::LongLongInt(1_700_000_000_123)),
         ]);
         let letter = DeadLetter::read(&letter, 10).unwrap();
         assert_eq!(letter.id, "8265");
@@ -323,22 +295,22 @@ mod tests {
     fn message_of_others_is_taken_for_a_dead_letter() {
         assert_eq!(DeadLetter::read(&AMQPProperties::default(), 0), None);
         assert_eq!(
-            DeadLetter::read(&properties(&[(header::DB, text("shop"))]), 0),
+            DeadLetter::read(&properties(&[(headers::DB, text("shop"))]), 0),
             None
         );
         // Of a wrong type, or a time that cannot be.
         let strange = [
-            (header::REASON, text("?")),
-            (header::AT, AMQPValue::LongLongInt(i64::MIN)),
-            (header::SEQ, text("7")),
-            (header::EXCHANGE, AMQPValue::Void),
+            (headers::DEAD_REASON, text("?")),
+            (headers::DEAD_AT, AMQPValue::LongLongInt(i64::MIN)),
+            (headers::SEQ, text("7")),
+            (headers::DEAD_EXCHANGE, AMQPValue::Void),
         ];
         let letter = DeadLetter::read(&properties(&strange), 0).unwrap();
         assert_eq!((letter.at, letter.seq), (None, None));
         assert!(!letter.has_target());
         let far = [
-            (header::REASON, text("?")),
-            (header::AT, AMQPValue::LongLongInt(i64::MAX)),
+            (headers::DEAD_REASON, text("?")),
+            (headers::DEAD_AT, AMQPValue::LongLongInt(i64::MAX)),
         ];
         DeadLetter::read(&properties(&far), 0).unwrap();
     }
@@ -346,10 +318,10 @@ mod tests {
     #[test]
     fn replayed_letter_tells_of_its_death_or_forgets_more() {
         let letter = properties(&[
-            (header::DB, text("shop")),
-            (header::REASON, text("unroutable")),
+            (headers::DB, text("shop")),
+            (headers::DEAD_REASON, text("unroutable")),
             ("x-mrcon-dead-whatever", text("later")),
-            (header::STRIPPED, text("fullDocument")),
+            (headers::STRIPPED, text("fullDocument")),
             ("x-mrcon-token", text("{}")),
             ("x-death", AMQPValue::Void),
             ("x-first-death-queue", text("q")),
@@ -380,14 +352,14 @@ mod tests {
     #[test]
     fn copy_is_another_message_or_counts_on() {
         let letter = properties(&[
-            (header::REASON, text("unroutable")),
+            (headers::DEAD_REASON, text("unroutable")),
             ("x-death", AMQPValue::Void),
             ("x-delivery-count", AMQPValue::LongLongInt(1)),
             ("x-acquired-count", AMQPValue::LongLongInt(1)),
         ]);
         assert_eq!(returns(&letter), 1);
         let copy = renewed(letter);
-        assert_eq!(names(&copy), ["x-death", header::REASON]);
+        assert_eq!(names(&copy), ["x-death", headers::DEAD_REASON]);
         assert_eq!((returns(&copy), *copy.delivery_mode()), (0, Some(1)));
         assert!(is_copyable(&copy));
         assert!(!is_copyable(&properties(&[("CC", AMQPValue::Void)])));

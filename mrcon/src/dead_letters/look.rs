@@ -1,14 +1,13 @@
 //! One look at the queue, and what is done with the dead letters that it finds.
 
-use super::letter::{
-    DeadLetter, header, header_text, header_texts, is_copyable, property_texts, replayed,
-};
+use super::letter::{DeadLetter, header_text, header_texts, is_copyable, property_texts, replayed};
 use super::pass::Pass;
 use super::selection::Selection;
 use super::{Content, Listing, Problem, Replay, Summary, Which};
 use crate::error::{ErrorKind, Result};
 use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{self, Got};
+use crate::sink::headers;
 use crate::uri::AmqpUri;
 use amq_protocol::protocol::basic::AMQPProperties;
 use std::collections::btree_map::Entry;
@@ -305,7 +304,10 @@ impl DeadLetters {
     /// Has it sent with the next ones; why it cannot be, if it does not fit into the protocol.
     fn put(&mut self, message: &Got) -> Result<Option<Replay>> {
         let target = |name| header_text(&message.properties, name).unwrap_or_default();
-        let (exchange, routing_key) = (target(header::EXCHANGE), target(header::ROUTING_KEY));
+        let (exchange, routing_key) = (
+            target(headers::DEAD_EXCHANGE),
+            target(headers::DEAD_ROUTING_KEY),
+        );
         let properties = replayed(message.properties.clone());
         let body = message.body.as_deref().unwrap_or_default();
         let target = (&*exchange, &*routing_key);

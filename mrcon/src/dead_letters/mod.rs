@@ -15,32 +15,11 @@ mod look;
 mod pass;
 mod selection;
 
-pub use letter::{DeadLetter, header};
+pub use letter::DeadLetter;
 pub use look::DeadLetters;
 
-use crate::config::RabbitMq;
 use crate::error::Error;
 use std::fmt;
-
-/// Where a connector's dead letters go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// Empty: the default exchange.
-    pub exchange: String,
-    /// On the default exchange, the queue's name.
-    pub routing_key: String,
-}
-
-impl Place {
-    /// As the configuration says.
-    pub fn of(target: &RabbitMq) -> Place {
-        let told = target.dead_letter.clone();
-        Place {
-            exchange: told.exchange,
-            routing_key: told.routing_key,
-        }
-    }
-}
 
 /// Which dead letters are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]

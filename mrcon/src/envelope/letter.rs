@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::SystemTime;
 
+/// The `content_type` of a body that is no text.
+pub(crate) const BSON_TYPE: &str = "application/bson";
 /// Longer resume tokens are not told in a header, which has to fit into a frame.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Longer causes are cut.
@@ -159,7 +161,7 @@ impl Letter {
     pub fn of_bson(event: &ChangeEvent<'_>, body: Vec<u8>) -> Letter {
         Letter {
             body,
-            content_type: "application/bson",
+            content_type: BSON_TYPE,
             content_encoding: None,
             id: message_id(event).into_owned(),
             timestamp: event.cluster_time.map(|time| u64::from(time.time)),

@@ -21,6 +21,7 @@ mod number;
 mod reduce;
 mod text;
 
+pub(crate) use letter::BSON_TYPE;
 pub use letter::{Cause, Letter, Undelivered};
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
 

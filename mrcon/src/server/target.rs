@@ -5,7 +5,7 @@ use super::opening::Opened;
 use crate::config::{CollectionConfig, DATABASE_EVENTS, Extent, Protocol, RabbitMq, TargetName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
-use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, DeadLetterBox, QueueNames};
+use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, QueueNames};
 use crate::sink::stream::{StreamConnections, StreamLink};
 use crate::sink::{AnySink, Sink};
 use crate::snapshot::Phase;
@@ -18,21 +18,20 @@ pub(super) struct Brokers {
     amqp: Arc<AmqpConnections>,
     stream: StreamConnections,
     /// For the dead letters of all entries together, whatever protocol they speak.
-    letters: Arc<AmqpConnections>,
+    letters: AmqpConnections,
     /// For each entry: its place among those with its protocol.
     places: Vec<usize>,
 }
 
 impl Brokers {
-    /// Where the dead letters of an entry go, if it may have any.
-    fn letters_of(&self, entry: &Entry) -> Option<DeadLetterBox> {
+    /// The way to the dead letters of an entry, if it may have any.
+    async fn aside_of(&self, entry: &Entry) -> Result<Option<Aside>> {
+        if !entry.config.has_dead_letters() {
+            return Ok(None);
+        }
         let rabbitmq = &entry.config.rabbitmq;
-        entry.config.has_dead_letters().then(|| DeadLetterBox {
-            connections: Arc::clone(&self.letters),
-            connector: entry.index,
-            target: rabbitmq.dead_letter.clone(),
-            declare: rabbitmq.declare,
-        })
+        let aside = Aside::connect(&self.letters, entry.index, rabbitmq).await?;
+        Ok(Some(aside))
     }
 
     /// `sharing` is how many connectors use a connection together.
@@ -55,7 +54,7 @@ impl Brokers {
             .collect();
         let letters = AmqpConnections::new(uri.clone(), &all, Some(all.len()));
         Brokers {
-            letters: Arc::new(letters),
+            letters,
             amqp: Arc::new(AmqpConnections::new(uri, &amqp, sharing)),
             stream: StreamConnections::new(stream_uri, &stream, sharing),
             places,
@@ -82,11 +81,7 @@ enum Main {
 impl Target {
     pub(super) async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Target> {
         let main = Main::connect(entry, brokers).await?;
-        let aside = match brokers.letters_of(entry) {
-            Some(letters) => Aside::connect(&letters).await.map(Some),
-            None => Ok(None),
-        };
-        match aside {
+        match brokers.aside_of(entry).await {
             Ok(aside) => Ok(Target { main, aside }),
             Err(error) => {
                 main.close().await;

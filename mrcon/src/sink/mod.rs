@@ -7,7 +7,7 @@
 pub mod amqp;
 mod any;
 mod connections;
-mod headers;
+pub(crate) mod headers;
 mod link;
 pub mod stream;
 mod tls;
@@ -18,6 +18,7 @@ pub use any::AnySink;
 use crate::envelope::{Cause, Letter, Message};
 use crate::error::{Error, ErrorKind, Result};
 use std::future::Future;
+use std::time::Duration;
 
 /// What the broker said of a published message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,4 +111,11 @@ fn no_place(seq: u64, letter: &Letter) -> Result<()> {
     let cause = letter.cause().map_or("dead", Cause::as_str);
     let text = format!("put event {seq} aside ({cause}): there is no dead-letter target");
     Err(Error::new(ErrorKind::DeadLetterRefused, text))
+}
+
+/// The broker owes an answer for too long.
+fn late(what: &str, limit: Duration) -> Error {
+    let seconds = limit.as_secs_f32();
+    let text = format!("{what}: no answer within {seconds} s");
+    Error::new(ErrorKind::RabbitConnection, text)
 }

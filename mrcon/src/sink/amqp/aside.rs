@@ -13,24 +13,12 @@ use super::{CLOSE_DEADLINE, WRITE_BUFFER_HIGH};
 use crate::config::{DeadLetter, QueueType, RabbitMq};
 use crate::envelope::Letter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sink::{Outcome, Settlement};
+use crate::sink::{Outcome, Settlement, late};
 use amq_protocol::frame::AMQPFrame;
+use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::AMQPMethod as Basic;
-use amq_protocol::protocol::{AMQPClass, confirm};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use tokio::time::timeout;
-
-/// Where a connector's dead letters go, and over which connection.
-#[derive(Debug, Clone)]
-pub(crate) struct DeadLetterBox {
-    pub(crate) connections: Arc<AmqpConnections>,
-    /// The connector's place among the names of `connections`.
-    pub(crate) connector: usize,
-    pub(crate) target: DeadLetter,
-    /// Whether a missing queue is declared.
-    pub(crate) declare: bool,
-}
 
 /// The dead letters of one run of a connector. See the module's documentation.
 #[derive(Debug)]
@@ -46,18 +34,23 @@ pub(crate) struct Aside {
 }
 
 impl Aside {
-    /// Finds the target, or declares its queue if that is to be done.
+    /// Finds the dead-letter target of `rabbitmq`, or declares its queue if that is to be done.
+    ///
+    /// `connector` is the connector's place among the names of `connections`.
     ///
     /// # Errors
     /// No connection, no target, no rights.
-    pub(crate) async fn connect(letters: &DeadLetterBox) -> Result<Aside> {
-        let uri = letters.connections.uri();
+    pub(crate) async fn connect(
+        connections: &AmqpConnections,
+        connector: usize,
+        rabbitmq: &RabbitMq,
+    ) -> Result<Aside> {
+        let uri = connections.uri();
         let limit = uri.connection_timeout;
-        timeout(limit, open(letters)).await.unwrap_or_else(|_| {
-            let seconds = limit.as_secs_f32();
-            let text = format!("connect to {uri} for dead letters: no answer within {seconds} s");
-            Err(Error::new(ErrorKind::RabbitConnection, text))
-        })
+        let opening = async { open(connections.channel(connector).await?, rabbitmq).await };
+        timeout(limit, opening)
+            .await
+            .unwrap_or_else(|_| Err(late(&format!("connect to {uri} for dead letters"), limit)))
     }
 
     /// Queues a dead letter.
@@ -79,13 +72,13 @@ impl Aside {
             {
                 self.send(seq, &letter)?;
             }
-            let heard = self.hear();
+            let heard = self.hear().map_err(of_target);
             // What is confirmed counts, whatever comes behind it; the next turn fails too.
             if !self.answers.is_empty() {
-                self.failed = heard.map_err(of_target).err();
+                self.failed = heard.err();
                 return Ok(());
             }
-            heard.map_err(of_target)?;
+            heard?;
             let has_room = self.has_room();
             self.channel.turn(has_room, WRITE_BUFFER_HIGH).await?;
         }
@@ -141,36 +134,29 @@ impl Aside {
             AMQPFrame::Method(_, AMQPClass::Basic(Basic::Return(returned))) => Err(refused(
                 &format!("{} {}", returned.reply_code, returned.reply_text),
             )),
-            other => {
-                let taken = self.channel.on_other_frame(other, "publish a dead letter");
-                taken.map_err(of_target)
-            }
+            other => self.channel.on_other_frame(other, "publish a dead letter"),
         }
     }
 }
 
-async fn open(letters: &DeadLetterBox) -> Result<Aside> {
-    let mut channel = letters.connections.channel(letters.connector).await?;
+async fn open(mut channel: Channel, rabbitmq: &RabbitMq) -> Result<Aside> {
     channel.open().await?;
     let DeadLetter {
         exchange,
         routing_key,
-    } = &letters.target;
+    } = &rabbitmq.dead_letter;
     if exchange.is_empty() {
         let queue = RabbitMq {
             stream_name: routing_key.clone(),
             queue_type: QueueType::Quorum,
-            declare: letters.declare,
+            declare: rabbitmq.declare,
             ..RabbitMq::default()
         };
         topology::ensure_queue(&mut channel, &queue).await?;
     } else {
         topology::find_exchange(&mut channel, exchange).await?;
     }
-    let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
-    channel
-        .call(AMQPClass::Confirm(select), "turn publisher confirms on")
-        .await?;
+    channel.confirm().await?;
     let (number, frame_max) = (channel.number(), channel.frame_max());
     Ok(Aside {
         publisher: Publisher::new(number, frame_max, exchange, routing_key)?,

@@ -5,7 +5,7 @@ use super::protocol::Amqp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::link::Port;
 use amq_protocol::frame::AMQPFrame;
-use amq_protocol::protocol::{AMQPClass, channel};
+use amq_protocol::protocol::{AMQPClass, channel, confirm};
 
 /// See the module's documentation. Dropping it closes the channel.
 #[derive(Debug)]
@@ -41,6 +41,14 @@ impl Channel {
     /// The largest message that the broker takes, in bytes, unless it is configured otherwise.
     pub(super) fn max_message_bytes(&self) -> u64 {
         self.port.limits().max_message_bytes
+    }
+
+    /// Has the broker confirm what is published from here on.
+    pub(super) async fn confirm(&mut self) -> Result<()> {
+        let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
+        self.call(AMQPClass::Confirm(select), "turn publisher confirms on")
+            .await?;
+        Ok(())
     }
 
     /// The buffer of what is to be sent; [`Channel::turn`] hands it over. Whole frames only.

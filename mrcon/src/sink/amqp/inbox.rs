@@ -5,11 +5,12 @@
 //! between those. What was taken and neither removed nor put back, the broker puts back when the channel
 //! ends.
 
-use super::AmqpConnections;
 use super::channel::Channel;
 use super::frames;
 use super::outbox::Outbox;
+use super::{AmqpConnections, CLOSE_DEADLINE};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sink::late;
 use crate::uri::AmqpUri;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::AMQPClass;
@@ -25,8 +26,6 @@ use tokio::time::{Instant, timeout};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a queue may be silent before it is asked whether it has anything.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long the broker may take to say goodbye.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A message that was taken out of the queue.
 #[derive(Debug)]
@@ -70,14 +69,9 @@ pub(crate) async fn open(uri: AmqpUri, queue: &str) -> Result<(Inbox, Outbox)> {
         let outbox = Outbox::on(connections.channel(0).await?).await?;
         Ok((inbox, outbox))
     };
-    timeout(limit, opening).await.unwrap_or_else(|_| {
-        let text = format!(
-            "connect to {}: no answer within {} s",
-            connections.uri(),
-            limit.as_secs_f32()
-        );
-        Err(Error::new(ErrorKind::RabbitConnection, text))
-    })
+    timeout(limit, opening)
+        .await
+        .unwrap_or_else(|_| Err(late(&format!("connect to {}", connections.uri()), limit)))
 }
 
 /// What the broker owes, within the deadline.

@@ -18,21 +18,21 @@ mod routes;
 mod tags;
 mod topology;
 
-pub(crate) use aside::{Aside, DeadLetterBox};
+pub(crate) use aside::Aside;
 pub(crate) use publish::Publisher;
 pub(crate) use routes::{QueueNames, Routes};
 
 use super::connections::Connections;
 use super::headers::SEQ;
-use super::{Outcome, Settlement, Sink};
+use super::{Outcome, Settlement, Sink, late};
 use crate::budget::UNSENT_BYTES;
 use crate::config::RabbitMq;
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::AmqpUri;
 use amq_protocol::frame::AMQPFrame;
+use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
-use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
 use protocol::Amqp;
@@ -133,14 +133,7 @@ impl AmqpSink {
                     Targets::One(Publisher::new(number, frame_max, "", queue)?)
                 }
             };
-            channel
-                .call(
-                    AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select {
-                        nowait: false,
-                    })),
-                    "turn publisher confirms on",
-                )
-                .await?;
+            channel.confirm().await?;
             let limit = target
                 .max_message_bytes
                 .unwrap_or(channel.max_message_bytes());
@@ -152,15 +145,10 @@ impl AmqpSink {
                 returning: None,
             })
         };
-        timeout(uri.connection_timeout, opening)
+        let limit = uri.connection_timeout;
+        timeout(limit, opening)
             .await
-            .unwrap_or_else(|_| {
-                let seconds = uri.connection_timeout.as_secs_f32();
-                Err(Error::new(
-                    ErrorKind::RabbitConnection,
-                    format!("connect to {uri}: no answer within {seconds} s"),
-                ))
-            })
+            .unwrap_or_else(|_| Err(late(&format!("connect to {uri}"), limit)))
     }
 
     fn on_frame(&mut self, frame: AMQPFrame, into: &mut Vec<Settlement>) -> Result<()> {

@@ -9,8 +9,8 @@ use super::inbox::answer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::Outcome;
 use amq_protocol::frame::AMQPFrame;
+use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic, AMQPProperties};
-use amq_protocol::protocol::{AMQPClass, confirm};
 use amq_protocol::types::ShortString;
 use std::collections::BTreeMap;
 
@@ -58,10 +58,7 @@ impl Outbox {
     /// is not.
     pub(crate) async fn reopen(&mut self) -> Result<()> {
         answer(self.channel.open(), "open a channel").await?;
-        let select = confirm::AMQPMethod::Select(confirm::Select { nowait: false });
-        let context = "turn publisher confirms on";
-        let call = self.channel.call(AMQPClass::Confirm(select), context);
-        answer(call, context).await?;
+        answer(self.channel.confirm(), "turn publisher confirms on").await?;
         self.last_tag = 0;
         self.in_flight.clear();
         self.returning = None;

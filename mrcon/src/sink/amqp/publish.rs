@@ -3,6 +3,7 @@
 //! Written by hand, since this runs for every event: the codec would build a header table of owned
 //! strings for each. A test reads the frames back with the codec.
 
+use super::frames;
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::headers::{self, APP_ID, DEAD_AT, LOSSY, SEQ, TRACEPARENT};
@@ -12,8 +13,6 @@ const FRAME_METHOD: u8 = 1;
 const FRAME_HEADER: u8 = 2;
 const FRAME_BODY: u8 = 3;
 const FRAME_END: u8 = 0xCE;
-/// Type, channel and size before a frame's payload, and the end mark behind it.
-const FRAME_OVERHEAD: usize = 8;
 const CLASS_BASIC: u16 = 60;
 const METHOD_PUBLISH: u16 = 40;
 /// The broker answers with `basic.return` when no queue would get the message.
@@ -60,7 +59,7 @@ impl Publisher {
         Ok(Publisher {
             method_frame: frame,
             channel,
-            max_payload: frame_max - FRAME_OVERHEAD,
+            max_payload: frame_max - frames::OVERHEAD,
         })
     }
 
@@ -269,7 +268,7 @@ mod tests {
             .flat_map(|frame| match frame {
                 AMQPFrame::Body(1, bytes) => {
                     assert!(
-                        bytes.len() + FRAME_OVERHEAD <= 4096,
+                        bytes.len() + frames::OVERHEAD <= 4096,
                         "a frame larger than agreed"
                     );
                     bytes.clone()

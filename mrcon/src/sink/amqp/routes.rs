@@ -14,6 +14,7 @@ use crate::config::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::write_full_name;
+use crate::sink::late;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -154,11 +155,9 @@ impl Routes {
         }
         let found = match blocked {
             true => search.await,
-            false => timeout_at(self.deadline, search).await.unwrap_or_else(|_| {
-                let seconds = limit.as_secs_f32();
-                let text = format!("look for a queue: no answer within {seconds} s");
-                Err(Error::new(ErrorKind::RabbitConnection, text))
-            }),
+            false => timeout_at(self.deadline, search)
+                .await
+                .unwrap_or_else(|_| Err(late("look for a queue", limit))),
         };
         self.search = None;
         let Found {

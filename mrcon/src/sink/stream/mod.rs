@@ -20,7 +20,7 @@ mod topology;
 pub(crate) use message::write as write_message;
 
 use super::connections::Connections;
-use super::{Outcome, Settlement, Sink};
+use super::{Outcome, Settlement, Sink, late};
 use crate::budget::UNSENT_BYTES;
 use crate::config::RabbitMq;
 use crate::envelope::Message;
@@ -160,12 +160,6 @@ impl StreamLink {
     pub async fn close(self) {
         let _ = timeout(CLOSE_DEADLINE, self.seat.close()).await;
     }
-}
-
-fn late(what: &str, limit: Duration) -> Error {
-    let seconds = limit.as_secs_f32();
-    let text = format!("{what}: no answer within {seconds} s");
-    Error::new(ErrorKind::RabbitConnection, text)
 }
 
 /// Publishers to one stream or super stream. See the module's documentation.
