@@ -176,6 +176,23 @@ pub struct Images {
     pub before_change: FullDocumentBeforeChange,
 }
 
+impl Images {
+    /// The same images, of which none is required.
+    pub(crate) fn where_available(self) -> Images {
+        Images {
+            full_document: match self.full_document {
+                FullDocument::Required => FullDocument::WhenAvailable,
+                other => other,
+            },
+            before_change: match self.before_change {
+                FullDocumentBeforeChange::Required => FullDocumentBeforeChange::WhenAvailable,
+                other => other,
+            },
+            ..self
+        }
+    }
+}
+
 impl Watched {
     /// How much it is.
     pub fn extent(&self) -> Extent {

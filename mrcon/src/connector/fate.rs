@@ -10,8 +10,8 @@ use crate::config::{
     OnUnroutable, Scope, TargetName,
 };
 use crate::envelope::{
-    Cause, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Scratch, Undelivered,
-    gzip, only, without,
+    Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Scratch,
+    Undelivered, gzip, only, without,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, EventError, MissingImages};
@@ -292,52 +292,42 @@ impl Judge<'_> {
         cause: Cause,
         detail: String,
     ) -> Result<Letter> {
-        let wrong = |error: &dyn std::fmt::Display| {
-            Error::new(ErrorKind::Encode, "write a dead letter").with_source(error.to_string())
-        };
         let why = self.why(event, cause, detail)?;
         if self.fits(message.body.len()) {
             return Ok(Letter::of(message).undelivered(why));
         }
-        let (rest, names) = without(event.raw, &LARGE_FIELDS).map_err(|error| wrong(&error))?;
-        let letter = match self.smaller(message, &rest, &names) {
-            Some(letter) => letter,
-            None => {
-                let head = only(event.raw, &HEAD_FIELDS).map_err(|error| wrong(&error))?;
-                let body = self.envelope.body(&head).map_err(|error| wrong(&error))?;
-                let letter = Letter::of(&bodiless(message)).with_body(body, None);
-                letter
-                    .stripped_of(&names)
-                    .stripped_of(&["_id", "documentKey"])
-            }
-        };
-        Ok(letter.undelivered(why))
+        let reduced = self.reduced(event.raw, |rest| self.envelope.body(rest));
+        let (body, names) = reduced.map_err(unwritten)?;
+        let letter = Letter::of(&bodiless(message)).with_body(body, None);
+        Ok(letter.stripped_of(&names).undelivered(why))
     }
 
-    /// As much of the event's BSON as fits, and the names of what is left out.
-    fn bson_within(
+    /// The body of as much of an event as fits, and the names of what is left out.
+    fn reduced(
         &self,
         raw: &RawDocument,
-    ) -> Result<(Vec<u8>, Vec<&'static str>), crate::elements::Malformed> {
-        if self.fits(raw.as_bytes().len()) {
-            return Ok((raw.as_bytes().to_vec(), Vec::new()));
+        write: impl Fn(&RawDocument) -> Result<Vec<u8>, EncodeError>,
+    ) -> Result<(Vec<u8>, Vec<&'static str>), EncodeError> {
+        let (rest, mut names) = without(raw, &LARGE_FIELDS)?;
+        let body = write(&rest)?;
+        if self.fits(body.len()) {
+            return Ok((body, names));
         }
-        let (rest, names) = without(raw, &LARGE_FIELDS)?;
-        if self.fits(rest.as_bytes().len()) {
-            return Ok((rest.into_bytes(), names));
+        names.extend(["_id", "documentKey"]);
+        Ok((write(&only(raw, &HEAD_FIELDS)?)?, names))
+    }
+
+    /// The same as BSON, of an event that makes no text.
+    fn bson_within(&self, raw: &RawDocument) -> Result<(Vec<u8>, Vec<&'static str>), EncodeError> {
+        match self.fits(raw.as_bytes().len()) {
+            true => Ok((raw.as_bytes().to_vec(), Vec::new())),
+            false => self.reduced(raw, |rest| Ok(rest.as_bytes().to_vec())),
         }
-        let head = only(raw, &HEAD_FIELDS)?;
-        Ok((
-            head.into_bytes(),
-            [&names[..], &["_id", "documentKey"]].concat(),
-        ))
     }
 
     fn why(&self, event: &ChangeEvent<'_>, cause: Cause, detail: String) -> Result<Undelivered> {
         let place = self.policies.destination_of(self.scope, event);
-        Undelivered::new(cause, detail, event, place).map_err(|error| {
-            Error::new(ErrorKind::Encode, "write a dead letter").with_source(error)
-        })
+        Undelivered::new(cause, detail, event, place).map_err(unwritten)
     }
 
     fn fits(&self, bytes: usize) -> bool {
@@ -351,6 +341,10 @@ fn bodiless<'a>(message: &Message<'a>) -> Message<'a> {
         body: b"",
         ..message.clone()
     }
+}
+
+fn unwritten(error: EncodeError) -> Error {
+    Error::new(ErrorKind::Encode, "write a dead letter").with_source(error)
 }
 
 fn malformed(seq: u64, error: &dyn std::fmt::Display) -> Error {

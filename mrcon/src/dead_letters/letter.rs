@@ -59,11 +59,9 @@ impl DeadLetter {
         let at = number(headers::DEAD_AT).and_then(|at| u64::try_from(at).ok());
         let mut cause = text(headers::DEAD_CAUSE);
         if let Some(cause) = &mut cause {
-            let mut end = CAUSE_BYTES.min(cause.len());
-            while !cause.is_char_boundary(end) {
-                end -= 1;
+            while cause.len() > CAUSE_BYTES {
+                cause.pop();
             }
-            cause.truncate(end);
         }
         Some(DeadLetter {
             id: short(properties.message_id()).unwrap_or_default(),

@@ -3,9 +3,9 @@
 use super::{EncodeError, Message, key_text, message_id};
 use crate::event::ChangeEvent;
 use crate::trace::TraceContext;
+use bson::DateTime;
 use std::borrow::Cow;
 use std::fmt;
-use std::time::SystemTime;
 
 /// The `content_type` of a body that is no text.
 pub(crate) const BSON_TYPE: &str = "application/bson";
@@ -88,14 +88,13 @@ impl Undelivered {
             true => Some(key_text(event.token, &mut token)?.to_owned()),
             false => None,
         };
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Ok(Undelivered {
             cause,
             detail,
             exchange,
             routing_key,
             token,
-            at_millis: since.unwrap_or_default().as_millis() as i64,
+            at_millis: DateTime::now().timestamp_millis(),
         })
     }
 }

@@ -129,27 +129,16 @@ fn opening(extent: Extent) -> &'static str {
 
 fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
     let mut stage = Document::new();
-    let images = watched.images();
+    let mut images = watched.images();
     // What is not to stop at a missing image looks for it itself: MongoDB would end the stream there.
-    let stops = watched.on_poison == OnPoison::Halt;
-    match images.full_document {
-        FullDocument::Default => {}
-        FullDocument::Required if !stops => {
-            stage.insert("fullDocument", FullDocument::WhenAvailable.as_str());
-        }
-        other => {
-            stage.insert("fullDocument", other.as_str());
-        }
+    if watched.on_poison != OnPoison::Halt {
+        images = images.where_available();
     }
-    match images.before_change {
-        FullDocumentBeforeChange::Off => {}
-        FullDocumentBeforeChange::Required if !stops => {
-            let when_available = FullDocumentBeforeChange::WhenAvailable.as_str();
-            stage.insert("fullDocumentBeforeChange", when_available);
-        }
-        other => {
-            stage.insert("fullDocumentBeforeChange", other.as_str());
-        }
+    if images.full_document != FullDocument::Default {
+        stage.insert("fullDocument", images.full_document.as_str());
+    }
+    if images.before_change != FullDocumentBeforeChange::Off {
+        stage.insert("fullDocumentBeforeChange", images.before_change.as_str());
     }
     if watched.extent() == Extent::Deployment {
         stage.insert("allChangesForCluster", true);
