@@ -10,7 +10,7 @@ use crate::common::config::{Config, Entry};
 use crate::common::daemon::{Daemon, PROGRAM, Uris, command};
 use crate::common::mongo::Mongo;
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
-use crate::common::rabbit::{Broker, Collector};
+use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
 use crate::common::wait::SOON;
 use crate::common::{load, services};
@@ -338,10 +338,8 @@ async fn hosts_without_a_replica_set_are_refused() {
     let mut daemon = Daemon::spawn(&Config::new([entry.clone()]), &uris);
     daemon.ready().await;
     load::insert(&rig.collection(), 0, 10).await;
-    let truth = rig.truth().await;
-    daemon.confirmed(&entry.name(), truth.len()).await;
-    let deliveries = Collector::drain(&rig.broker, &rig.name).await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
+    assert_eq!(verdict, NOTHING_TWICE);
     rig.clean().await;
 }
 

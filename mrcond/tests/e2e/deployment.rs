@@ -1,7 +1,7 @@
 //! One change stream for the whole deployment.
 
 use crate::common::config::{Config, Entry};
-use crate::common::daemon::{ConfigFile, Daemon, command, confirmed};
+use crate::common::daemon::{ConfigFile, Daemon, command};
 use crate::common::load::{self, Load};
 use crate::common::mongo::{self, Mongo};
 use crate::common::rabbit::{Broker, Collector, Delivery};
@@ -47,13 +47,6 @@ async fn insert_many(rig: &Rig, db: &str, name: &str, ids: std::ops::Range<u32>)
     inserted.unwrap_or_else(|error| panic!("insert into {db}.{name}: {error}"));
 }
 
-async fn until_confirmed(daemon: &Daemon, entry: &Entry, count: u64) -> Value {
-    let what = format!("has confirmed {count} events");
-    daemon
-        .until(&entry.name(), &what, |now| confirmed(now) >= count)
-        .await
-}
-
 /// The figures of `/status` for each collection: its database, its name and events confirmed.
 fn collections(connector: &Value) -> BTreeSet<(String, String, u64)> {
     let list = connector["collections"].as_array().unwrap();
@@ -73,23 +66,11 @@ fn expected(names: &[(&str, &str, u64)]) -> BTreeSet<(String, String, u64)> {
         .collect()
 }
 
-/// Operation, with the key where there is one.
-fn told(delivery: &Delivery) -> String {
-    let kind = delivery.kind.as_deref().unwrap_or_default();
-    match delivery.headers.get("x-mrcon-key").and_then(Value::as_str) {
-        Some(key) => {
-            let key: Value = serde_json::from_str(key).unwrap();
-            format!("{kind} {}", key["_id"].as_str().unwrap_or("?"))
-        }
-        None => kind.to_owned(),
-    }
-}
-
 /// What is in a queue, which is removed.
 async fn in_queue(rig: &Rig, queue: &str) -> Vec<String> {
     let deliveries = Collector::drain(&rig.broker, queue).await;
     rig.broker.delete(queue).await;
-    deliveries.iter().map(told).collect()
+    deliveries.iter().map(Delivery::told).collect()
 }
 
 async fn clean(rig: Rig) {
@@ -129,7 +110,7 @@ async fn event_of_a_deployment_goes_to_another_queue_or_counts_for_another_datab
     orders.delete_one(doc! {"_id": "1"}).await.unwrap();
     rig.client.database(&b).drop().await.unwrap();
     // Two collections of it are watched.
-    let connector = until_confirmed(&daemon, &entry, 8).await;
+    let connector = daemon.has_confirmed(&entry.name(), 8).await;
     let counted = expected(&[
         (&a, "orders", 2),
         (&b, "orders", 3),
@@ -236,7 +217,7 @@ async fn position_in_the_watched_deployment_feeds_itself() {
     })
     .await;
     insert(&rig, &rig.name, "orders", "6").await;
-    let connector = until_confirmed(&daemon, &entry, 6).await;
+    let connector = daemon.has_confirmed(&entry.name(), 6).await;
     let counted = expected(&[(&rig.name, "orders", 6)]);
     assert_eq!(collections(&connector), counted);
     assert_eq!(connector["restarts"], 0);
@@ -260,7 +241,7 @@ async fn position_ages_while_only_what_is_left_out_is_written() {
     insert(&rig, &b, "known", "before").await;
     let daemon = rig.start(from_ref(&entry)).await;
     insert(&rig, &rig.name, "orders", "1").await;
-    until_confirmed(&daemon, &entry, 1).await;
+    daemon.has_confirmed(&entry.name(), 1).await;
     for name in ["known", "later"] {
         let load = Load::start(&collection(&rig, &b, name), 0, LOAD);
         let now = mongo::now(&rig.client).await;
@@ -276,12 +257,12 @@ async fn position_ages_while_only_what_is_left_out_is_written() {
         load.finish().await;
     }
     insert(&rig, &rig.name, "orders", "2").await;
-    until_confirmed(&daemon, &entry, 2).await;
+    daemon.has_confirmed(&entry.name(), 2).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
     // Going on from there brings what is new and nothing else.
     let daemon = rig.start(from_ref(&entry)).await;
     insert(&rig, &rig.name, "orders", "3").await;
-    let connector = until_confirmed(&daemon, &entry, 3).await;
+    let connector = daemon.has_confirmed(&entry.name(), 3).await;
     assert_eq!(connector["positions"]["received"], 3);
     let got = in_queue(&rig, &rig.name).await;
     assert_eq!(got, ["insert 1", "insert 2", "insert 3"]);
@@ -298,13 +279,13 @@ async fn restart_loses_events_or_counts_them_for_another_database() {
     for (db, name) in [(&a, "x"), (&b, "x"), (&b, "y")] {
         insert_many(&rig, db, name, 0..100).await;
     }
-    until_confirmed(&daemon, &entry, 300).await;
+    daemon.has_confirmed(&entry.name(), 300).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
     insert_many(&rig, &b, "x", 100..150).await;
     rig.client.database(&a).drop().await.unwrap();
     insert_many(&rig, &a, "x", 100..110).await;
     let daemon = rig.start(from_ref(&entry)).await;
-    let connector = until_confirmed(&daemon, &entry, 362).await;
+    let connector = daemon.has_confirmed(&entry.name(), 362).await;
     let counted = expected(&[(&a, "x", 11), (&a, "*", 1), (&b, "x", 50)]);
     assert_eq!(collections(&connector), counted);
     // Counters go on after an orderly stop, each collection's its own.
@@ -350,14 +331,16 @@ async fn sigkill_loses_or_reorders_events_of_a_deployment() {
     };
     let kills = async {
         for kill in 1..=3_u64 {
-            until_confirmed(&daemon, &entry, kill * 1500).await;
+            daemon.has_confirmed(&entry.name(), kill * 1500).await;
             daemon.kill().await;
             daemon = rig.start(from_ref(&entry)).await;
         }
         daemon
     };
     let ((), daemon) = tokio::join!(load, kills);
-    until_confirmed(&daemon, &entry, 4 * u64::from(EVENTS)).await;
+    daemon
+        .has_confirmed(&entry.name(), 4 * u64::from(EVENTS))
+        .await;
     for (db, name) in places {
         let got = in_queue(&rig, &format!("{db}.{name}")).await;
         let (mut next, mut last, mut steps_back) = (0, None, 0);
@@ -383,7 +366,7 @@ async fn sigkill_loses_repeats_or_reorders_events_of_a_deployment_in_one_stream(
         .with("watched.coll_name", "*")
         .with("watched.include", json!([format!("^{}", rig.name)]))
         .with("resume_tokens.save_interval", SELDOM);
-    let mut daemon = rig.start(from_ref(&entry)).await;
+    let daemon = rig.start(from_ref(&entry)).await;
     let written = |event: u64| (&places[event as usize % 2], format!("insert {event:05}"));
     // One after the other, so their order is known.
     let load = async {
@@ -392,22 +375,15 @@ async fn sigkill_loses_repeats_or_reorders_events_of_a_deployment_in_one_stream(
             insert(&rig, db, "x", &format!("{event:05}")).await;
         }
     };
-    let kill = async {
-        until_confirmed(&daemon, &entry, EVENTS / 3).await;
-        daemon.kill().await;
-        let saved = rig.stored().await.get_i64("seq").ok();
-        assert_eq!(saved, Some(0), "nothing comes again");
-        daemon = rig.start(from_ref(&entry)).await;
-        daemon
-    };
+    let kill = stream::killed_at(&rig, daemon, &entry, EVENTS / 3);
     let ((), daemon) = tokio::join!(load, kill);
-    let connector = until_confirmed(&daemon, &entry, EVENTS).await;
+    let connector = daemon.has_confirmed(&entry.name(), EVENTS).await;
     assert_eq!(connector["positions"]["received"], EVENTS);
     assert!(resets(&daemon).await.is_empty());
     let deliveries = stream::read(&rig.broker, &rig.name).await;
     let arrived = deliveries.iter().map(|delivery| {
         let db = delivery.headers["x-mrcon-db"].as_str().unwrap();
-        (db, told(delivery))
+        (db, delivery.told())
     });
     let expected = (0..EVENTS).map(written);
     let pairs = arrived.zip(expected.map(|(db, told)| (db.as_str(), told)));
@@ -435,7 +411,7 @@ async fn snapshot_of_a_deployment_forgets_a_database_or_takes_rows_for_repeats()
         .await;
     assert_eq!(connector["snapshot"]["documents"], 2400);
     insert(&rig, &a, "x", "later").await;
-    until_confirmed(&daemon, &entry, 2401).await;
+    daemon.has_confirmed(&entry.name(), 2401).await;
     // One more, of some documents.
     let file = ConfigFile::new(&Config::new([entry.clone()]).text("127.0.0.1:1"));
     let mut asking = command();
@@ -445,7 +421,7 @@ async fn snapshot_of_a_deployment_forgets_a_database_or_takes_rows_for_repeats()
         .env("MRCON_MONGO_URI", rig.uris().mongo);
     let output = asking.output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
-    until_confirmed(&daemon, &entry, 2403).await;
+    daemon.has_confirmed(&entry.name(), 2403).await;
     let deliveries = Collector::drain(&rig.broker, &rig.name).await;
     let ids: BTreeSet<&str> = deliveries.iter().map(|one| one.id.as_str()).collect();
     assert_eq!((deliveries.len(), ids.len()), (2403, 2403));
@@ -467,15 +443,15 @@ async fn gap_in_a_deployment_is_told_to_nobody() {
     let entry = entry(&rig, &queues).with("watched.on_history_lost", "now");
     let daemon = rig.start(from_ref(&entry)).await;
     insert(&rig, &rig.name, "x", "1").await;
-    until_confirmed(&daemon, &entry, 1).await;
+    daemon.has_confirmed(&entry.name(), 1).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
     rig.fail("aggregate", json!({"times": 1}), json!({"errorCode": 286}))
         .await;
     let daemon = rig.start(from_ref(&entry)).await;
-    let connector = until_confirmed(&daemon, &entry, 2).await;
+    let connector = daemon.has_confirmed(&entry.name(), 2).await;
     assert_eq!(connector["gaps"]["count"], 1, "{connector}");
     insert(&rig, &rig.name, "x", "2").await;
-    until_confirmed(&daemon, &entry, 3).await;
+    daemon.has_confirmed(&entry.name(), 3).await;
     let name = |db: &str, coll: &str| format!("{}.{db}.{coll}", rig.name);
     let of_all = name("$deployment", "$database");
     let deliveries = Collector::drain(&broker, &of_all).await;
@@ -526,7 +502,7 @@ async fn missing_right_on_the_deployment_is_not_named() {
     load::insert(&rig.collection(), 0, 10).await;
     load::insert(&rig.collection_named("tmp_1"), 0, 10).await;
     load::insert(&collection(&rig, &other(&rig), "x"), 0, 10).await;
-    let connector = until_confirmed(&daemon, &entry, 20).await;
+    let connector = daemon.has_confirmed(&entry.name(), 20).await;
     let counted = expected(&[(&rig.name, "orders", 10), (&other(&rig), "x", 10)]);
     assert_eq!(collections(&connector), counted);
     assert_eq!(daemon.terminate().await.code, Some(0));

@@ -38,13 +38,7 @@ async fn event_is_lost_or_comes_twice_when_daemon_and_broker_are_killed() {
     let (mut replayed, mut broken) = (0, 0);
     for kill in 1..=kills {
         let due = events * kill / (kills + 1);
-        let seen = daemon
-            .until(
-                &entry.name(),
-                &format!("confirms {due} events"),
-                |connector| confirmed(connector) >= due,
-            )
-            .await;
+        let seen = daemon.has_confirmed(&entry.name(), due).await;
         if broken < broker_kills && kill * (broker_kills + 1) / (kills + 1) > broken {
             broken += 1;
             broker.kill().await;

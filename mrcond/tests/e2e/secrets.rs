@@ -4,7 +4,6 @@ use crate::common::config::Config;
 use crate::common::daemon::{Daemon, Uris};
 use crate::common::load;
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
-use crate::common::rabbit::Collector;
 use crate::common::rig::Rig;
 use std::slice::from_ref;
 
@@ -80,10 +79,8 @@ async fn wrong_rabbitmq_password_is_not_named_or_is_shown() {
     load::insert(&rig.collection(), 0, 10).await;
     let entry = rig.entry();
     let daemon = rig.start(from_ref(&entry)).await;
-    let truth = rig.truth().await;
-    daemon.confirmed(&entry.name(), truth.len()).await;
-    let deliveries = Collector::drain(&rig.broker, &rig.name).await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
+    assert_eq!(verdict, NOTHING_TWICE);
     rig.clean().await;
 }
 

@@ -54,10 +54,6 @@ fn places(found: &[Found], by: impl Fn(&Delivery) -> String) -> BTreeMap<String,
     places
 }
 
-fn seq(delivery: &Delivery) -> u64 {
-    delivery.headers["x-mrcon-seq"].as_u64().unwrap()
-}
-
 /// Reads a super stream; what is in each partition has to be in order.
 async fn read_partitions(rig: &Rig, count: usize) -> Vec<Found> {
     let partitions: Vec<String> = (0..count)
@@ -66,7 +62,7 @@ async fn read_partitions(rig: &Rig, count: usize) -> Vec<Found> {
     let found = stream::read_all(&rig.broker, &partitions).await;
     for partition in &partitions {
         let seqs = found.iter().filter(|found| found.stream == *partition);
-        let seqs: Vec<u64> = seqs.map(|found| seq(&found.delivery)).collect();
+        let seqs: Vec<u64> = seqs.map(|found| found.delivery.seq()).collect();
         assert!(!seqs.is_empty(), "{partition} is empty");
         assert!(seqs.is_sorted(), "{partition} is out of order: {seqs:?}");
     }
@@ -93,7 +89,7 @@ async fn events_of_one_document_are_spread_over_partitions_or_get_lost_there() {
         assert_eq!(places.len(), 1, "{key} is in {places:?}");
     }
     let mut deliveries: Vec<Delivery> = found.into_iter().map(|found| found.delivery).collect();
-    deliveries.sort_by_key(seq);
+    deliveries.sort_by_key(Delivery::seq);
     judge(&rig, &truth, &deliveries);
     assert!(resets(&daemon).await.is_empty());
     // One that exists is used as it is, or the difference is said.
@@ -136,7 +132,7 @@ async fn event_is_in_another_partition_than_its_path_says() {
         assert_eq!(places.len(), 1, "{by} is in {places:?}");
     }
     let mut deliveries: Vec<Delivery> = found.into_iter().map(|found| found.delivery).collect();
-    deliveries.sort_by_key(seq);
+    deliveries.sort_by_key(Delivery::seq);
     judge(&rig, &truth, &deliveries);
     rig.broker.delete_super_stream(&rig.name, 2).await;
     rig.clean().await;

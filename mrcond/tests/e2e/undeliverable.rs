@@ -5,6 +5,7 @@ use crate::common::daemon::Daemon;
 use crate::common::load;
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector, Delivery};
+use crate::common::replica::body;
 use crate::common::rig::Rig;
 use amqprs::FieldValue;
 use bson::{Bson, doc};
@@ -34,12 +35,8 @@ fn text<'a>(delivery: &'a Delivery, header: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-fn body(delivery: &Delivery) -> Value {
-    serde_json::from_slice(&delivery.body).unwrap()
-}
-
 fn numbers(deliveries: &[Delivery]) -> Vec<i64> {
-    let number = |delivery: &Delivery| delivery.headers["x-mrcon-seq"].as_i64().unwrap();
+    let number = |delivery: &Delivery| delivery.seq() as i64;
     deliveries.iter().map(number).collect()
 }
 

@@ -87,7 +87,10 @@ async fn merged(rig: &Rig, name: &str) -> Vec<Delivery> {
         let queue = format!("{name}-{partition}");
         let deliveries = Collector::of_stream(&rig.broker, &queue).await;
         let deliveries = deliveries.finish().await;
-        assert!(deliveries.is_sorted_by_key(seq), "{queue} is out of order");
+        assert!(
+            deliveries.is_sorted_by_key(Delivery::seq),
+            "{queue} is out of order"
+        );
         for delivery in &deliveries {
             let key = delivery.headers.get("x-mrcon-key").map(Value::to_string);
             let place = *places.entry(key.unwrap_or_default()).or_insert(partition);
@@ -95,12 +98,8 @@ async fn merged(rig: &Rig, name: &str) -> Vec<Delivery> {
         }
         all.extend(deliveries);
     }
-    all.sort_by_key(seq);
+    all.sort_by_key(Delivery::seq);
     all
-}
-
-fn seq(delivery: &Delivery) -> u64 {
-    delivery.headers["x-mrcon-seq"].as_u64().unwrap()
 }
 
 /// What a message must be, besides being the next one.
@@ -172,7 +171,7 @@ async fn judge(rig: Rig, daemon: Daemon, expected: &[Expected]) {
         let deliveries = target.drain(&rig).await;
         assert_eq!(deliveries.len(), expected.len(), "{target:?}");
         for (at, (delivery, expected)) in deliveries.iter().zip(expected).enumerate() {
-            assert_eq!(seq(delivery), at as u64 + 1, "{target:?}");
+            assert_eq!(delivery.seq(), at as u64 + 1, "{target:?}");
             if let Some(fault) = fault(delivery, expected, target) {
                 panic!("{target:?}: {}: {fault}", expected.what);
             }
@@ -719,9 +718,7 @@ async fn largest_document_or_longest_id_does_not_arrive_or_takes_others_with_it(
     let daemon = rig.start(from_ref(&entry)).await;
     orders.delete_one(long).await.unwrap();
     load::insert(&orders, 20, 5).await;
-    let truth = rig.truth().await;
-    daemon.confirmed(&entry.name(), truth.len()).await;
-    let deliveries = Collector::drain(&rig.broker, &rig.name).await;
-    assert_eq!(rig.judge(&truth, &deliveries, AT_LEAST_ONCE), NOTHING_TWICE);
+    let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
+    assert_eq!(verdict, NOTHING_TWICE);
     rig.clean().await;
 }

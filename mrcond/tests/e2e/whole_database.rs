@@ -40,18 +40,7 @@ async fn in_queue(rig: &Rig, collection: &str) -> Vec<String> {
     let queue = queue(rig, collection);
     let deliveries = Collector::drain(&rig.broker, &queue).await;
     rig.broker.delete(&queue).await;
-    deliveries.iter().map(told).collect()
-}
-
-fn told(delivery: &Delivery) -> String {
-    let kind = delivery.kind.as_deref().unwrap_or_default();
-    match delivery.headers.get("x-mrcon-key").and_then(Value::as_str) {
-        Some(key) => {
-            let key: Value = serde_json::from_str(key).unwrap();
-            format!("{kind} {}", key["_id"].as_str().unwrap_or("?"))
-        }
-        None => kind.to_owned(),
-    }
+    deliveries.iter().map(Delivery::told).collect()
 }
 
 /// The figures of `/status` for each collection: name and events confirmed.
@@ -66,13 +55,6 @@ fn collections(connector: &Value) -> Vec<(String, u64)> {
         (name, one["events_confirmed"].as_u64().unwrap())
     });
     figures.collect()
-}
-
-async fn until_confirmed(daemon: &Daemon, entry: &Entry, count: u64) -> Value {
-    let what = format!("has confirmed {count} events");
-    daemon
-        .until(&entry.name(), &what, |now| confirmed(now) >= count)
-        .await
 }
 
 fn named(names: &[(&str, u64)]) -> Vec<(String, u64)> {
@@ -107,7 +89,7 @@ async fn event_of_a_database_goes_to_another_queue_or_counts_for_another_collect
     insert(&rig, "orders", "2").await;
     let orders = rig.collection_named("orders");
     orders.delete_one(doc! {"_id": "1"}).await.unwrap();
-    let connector = until_confirmed(&daemon, &entry, 5).await;
+    let connector = daemon.has_confirmed(&entry.name(), 5).await;
     let expected = named(&[("orders", 3), ("people", 1), ("later", 1)]);
     assert_eq!(collections(&connector), expected);
     assert_eq!(connector["collection"], "*");
@@ -143,7 +125,7 @@ async fn restart_loses_or_repeats_an_event_of_some_collection() {
     for collection in ["a", "b", "c"] {
         insert_many(&rig, collection, 0..300).await;
     }
-    let connector = until_confirmed(&daemon, &entry, 900).await;
+    let connector = daemon.has_confirmed(&entry.name(), 900).await;
     let expected = named(&[("a", 300), ("b", 300), ("c", 300)]);
     assert_eq!(collections(&connector), expected);
     assert_eq!(daemon.terminate().await.code, Some(0));
@@ -151,7 +133,7 @@ async fn restart_loses_or_repeats_an_event_of_some_collection() {
         insert_many(&rig, collection, 300..400).await;
     }
     let daemon = rig.start(from_ref(&entry)).await;
-    let connector = until_confirmed(&daemon, &entry, 1100).await;
+    let connector = daemon.has_confirmed(&entry.name(), 1100).await;
     assert_eq!(connector["positions"]["received"], 1100);
     assert_eq!(collections(&connector), named(&[("b", 100), ("d", 100)]));
     // Counters go on after an orderly stop, each collection's its own.
@@ -190,14 +172,16 @@ async fn sigkill_loses_or_reorders_events_of_a_database() {
     };
     let kills = async {
         for kill in 1..=4_u64 {
-            until_confirmed(&daemon, &entry, kill * 2000).await;
+            daemon.has_confirmed(&entry.name(), kill * 2000).await;
             daemon.kill().await;
             daemon = rig.start(from_ref(&entry)).await;
         }
         daemon
     };
     let ((), daemon) = tokio::join!(load, kills);
-    until_confirmed(&daemon, &entry, u64::from(COLLECTIONS * EVENTS)).await;
+    daemon
+        .has_confirmed(&entry.name(), u64::from(COLLECTIONS * EVENTS))
+        .await;
     for collection in 0..COLLECTIONS {
         let got = in_queue(&rig, &format!("c{collection}")).await;
         let (mut next, mut steps_back) = (0, 0);
@@ -221,7 +205,7 @@ async fn sigkill_loses_repeats_or_reorders_events_of_a_database_in_one_stream() 
     let entry = stream::entry(&rig)
         .with("watched.coll_name", "*")
         .with("resume_tokens.save_interval", SELDOM);
-    let mut daemon = rig.start(from_ref(&entry)).await;
+    let daemon = rig.start(from_ref(&entry)).await;
     let written = |event: u64| (format!("c{}", event % 5), format!("{event:05}"));
     // One after the other, so their order is known.
     let load = async {
@@ -229,16 +213,9 @@ async fn sigkill_loses_repeats_or_reorders_events_of_a_database_in_one_stream() 
             insert(&rig, &collection, &id).await;
         }
     };
-    let kill = async {
-        until_confirmed(&daemon, &entry, EVENTS / 3).await;
-        daemon.kill().await;
-        let saved = rig.stored().await.get_i64("seq").ok();
-        assert_eq!(saved, Some(0), "nothing comes again");
-        daemon = rig.start(from_ref(&entry)).await;
-        daemon
-    };
+    let kill = stream::killed_at(&rig, daemon, &entry, EVENTS / 3);
     let ((), daemon) = tokio::join!(load, kill);
-    let connector = until_confirmed(&daemon, &entry, EVENTS).await;
+    let connector = daemon.has_confirmed(&entry.name(), EVENTS).await;
     assert_eq!(connector["positions"]["received"], EVENTS);
     assert_eq!(collections(&connector).len(), 5);
     assert!(resets(&daemon).await.is_empty());
@@ -246,7 +223,7 @@ async fn sigkill_loses_repeats_or_reorders_events_of_a_database_in_one_stream() 
     let arrived = deliveries.iter().map(|delivery| {
         let seq = delivery.headers["x-mrcon-seq"].as_u64().unwrap();
         let collection = delivery.headers["x-mrcon-coll"].as_str().unwrap();
-        (seq, collection.to_owned(), told(delivery))
+        (seq, collection.to_owned(), delivery.told())
     });
     let expected = (0..EVENTS).map(|event| {
         let (collection, id) = written(event);
@@ -274,18 +251,18 @@ async fn drop_of_a_collection_or_of_the_database_ends_the_stream_for_good() {
     for collection in ["a", "b", "d"] {
         insert(&rig, collection, "2").await;
     }
-    let connector = until_confirmed(&daemon, &entry, 8).await;
+    let connector = daemon.has_confirmed(&entry.name(), 8).await;
     assert_eq!(connector["restarts"], 0, "{connector}");
     rig.client.database(&rig.name).drop().await.unwrap();
     // Three collections, the database, and the end of the stream.
-    until_confirmed(&daemon, &entry, 13).await;
+    daemon.has_confirmed(&entry.name(), 13).await;
     daemon
         .until(&entry.name(), "begins behind the end", |now| {
             now["restarts"] == 1 && now["state"] == "running"
         })
         .await;
     insert(&rig, "a", "3").await;
-    until_confirmed(&daemon, &entry, 14).await;
+    daemon.has_confirmed(&entry.name(), 14).await;
     let expected = ["insert 1", "drop", "insert 2", "drop", "insert 3"];
     assert_eq!(in_queue(&rig, "a").await, expected);
     assert_eq!(in_queue(&rig, "b").await, ["insert 1", "insert 2", "drop"]);
@@ -327,10 +304,10 @@ async fn position_in_the_watched_database_feeds_itself() {
     )
     .await;
     insert(&rig, "orders", "6").await;
-    let connector = until_confirmed(&daemon, &entry, 6).await;
+    let connector = daemon.has_confirmed(&entry.name(), 6).await;
     assert_eq!(collections(&connector), named(&[("orders", 6)]));
     let deliveries = Collector::drain(&rig.broker, &rig.name).await;
-    let told: Vec<String> = deliveries.iter().map(told).collect();
+    let told: Vec<String> = deliveries.iter().map(Delivery::told).collect();
     let expected: Vec<String> = (1..=6).map(|number| format!("insert {number}")).collect();
     assert_eq!(told, expected);
     rig.clean().await;
@@ -359,7 +336,7 @@ async fn missing_queue_repeats_or_loses_what_came_before_it() {
         })
         .await;
     rig.broker.declare(&missing, &[]).await;
-    until_confirmed(&daemon, &entry, 502).await;
+    daemon.has_confirmed(&entry.name(), 502).await;
     daemon.healthy().await;
     assert_eq!(in_queue(&rig, "b").await, ["insert 1"]);
     let expected = (0..500).map(|id| format!("insert {id:05}"));
@@ -387,7 +364,7 @@ async fn collection_whose_queue_cannot_be_named_is_skipped() {
     let entry = entry.with("watched.exclude", json!(["^x{160}$"]));
     rig.accept(&entry).await;
     let daemon = rig.start(from_ref(&entry)).await;
-    until_confirmed(&daemon, &entry, 2).await;
+    daemon.has_confirmed(&entry.name(), 2).await;
     assert_eq!(drained(&rig.broker, &of_a).await, ["insert 2"]);
     rig.broker.delete(&of_a).await;
     rig.clean().await;
@@ -395,5 +372,5 @@ async fn collection_whose_queue_cannot_be_named_is_skipped() {
 
 async fn drained(broker: &Broker, queue: &str) -> Vec<String> {
     let deliveries = Collector::drain(broker, queue).await;
-    deliveries.iter().map(told).collect()
+    deliveries.iter().map(Delivery::told).collect()
 }

@@ -124,11 +124,7 @@ impl Both {
         self.stop().await;
         self.rig.broker.delete(&queue).await;
         self.rig.clean().await;
-        Figures {
-            events: truth.len() + of_all.len(),
-            recovery: Some(recovery),
-            ..Figures::default()
-        }
+        Figures::exact(truth.len() + of_all.len(), recovery)
     }
 }
 
@@ -305,9 +301,5 @@ async fn f50_images_are_missing(case: Case) -> Figures {
     assert_eq!(verdict, NOTHING_TWICE);
     assert_eq!(daemon.terminate().await.code, Some(0));
     rig.clean().await;
-    Figures {
-        events: truth.len(),
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    Figures::exact(truth.len(), recovery)
 }

@@ -88,6 +88,15 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// Nothing lost, nothing twice.
+    pub(crate) fn exact(events: usize, recovery: Duration) -> Figures {
+        Figures {
+            events,
+            recovery: Some(recovery),
+            ..Figures::default()
+        }
+    }
+
     fn recovery(&self) -> String {
         let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
         self.recovery.map_or("-".to_owned(), seconds)

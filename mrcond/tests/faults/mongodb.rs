@@ -309,14 +309,9 @@ async fn f14_event_is_too_large(case: Case) -> Figures {
         assert_eq!(image("fullDocumentBeforeChange"), Some(9_000_000));
         assert_eq!(event["fullDocument"]["number"], number);
     }
-    trial.stop().await;
-    trial.rig.clean().await;
+    trial.clear().await;
     broker.remove().await;
-    Figures {
-        events: deliveries.len(),
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    Figures::exact(deliveries.len(), recovery)
 }
 
 /// Both secondaries stop to replicate: what is written is not acknowledged by the majority.

@@ -4,13 +4,13 @@ use crate::common::config::Entry;
 use crate::common::load;
 use crate::common::metrics::Metrics;
 use crate::common::mongo::{self, Mongo};
-use crate::common::rabbit::{Broker, Collector, Delivery};
+use crate::common::rabbit::{Broker, Collector};
 use crate::common::replica::{Replica, over};
 use crate::common::truth::token_time;
 use crate::common::wait::{PATIENTLY, SOON, eventually};
 use crate::harness::{Case, Figures, Scenario, scenario};
 use crate::servers::{fail, oldest, roll_over, small_oplog};
-use crate::trial::{NOTHING, Trial};
+use crate::trial::{NOTHING, Trial, seq};
 use crate::writer::{SLOW, STEADY};
 use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
@@ -66,8 +66,7 @@ async fn f16_oplog_rolls_over_while_the_connector_is_down(case: Case) -> Figures
     assert_eq!(gaps.count(), 1, "what is missing is told once");
     let replica = Replica::of(&deliveries);
     replica.must_equal(&trial.collection()).await;
-    trial.stop().await;
-    trial.rig.clean().await;
+    trial.clear().await;
     Figures {
         events: deliveries.len(),
         duplicates: replica.repeats,
@@ -127,17 +126,8 @@ async fn f17_oplog_rolls_over_beside_a_quiet_collection(case: Case) -> Figures {
     let deliveries = Collector::drain(&broker, &trial.rig.name).await;
     let numbers: Vec<u64> = deliveries.iter().filter_map(seq).collect();
     assert!(numbers.into_iter().eq(1..=written as u64 + 1));
-    trial.stop().await;
-    trial.rig.clean().await;
-    Figures {
-        events: deliveries.len(),
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
-}
-
-fn seq(delivery: &Delivery) -> Option<u64> {
-    delivery.headers.get("x-mrcon-seq").and_then(Value::as_u64)
+    trial.clear().await;
+    Figures::exact(deliveries.len(), recovery)
 }
 
 /// The resume token document is overwritten, while nobody runs and events go on.

@@ -223,11 +223,7 @@ async fn f55_streams_have_nothing_to_say(case: Case) -> Figures {
         broker.delete(queue).await;
     }
     trial.rig.clean().await;
-    Figures {
-        events: truth.len(),
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    Figures::exact(truth.len(), recovery)
 }
 
 /// The task that reads panics, the one that encodes, and the one that has the connection to RabbitMQ.

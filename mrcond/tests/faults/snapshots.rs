@@ -93,8 +93,7 @@ async fn f46_snapshot_is_killed(case: Case) -> Figures {
         "{} repeats, {bound} allowed",
         replica.repeats
     );
-    trial.stop().await;
-    trial.rig.clean().await;
+    trial.clear().await;
     Figures {
         events: deliveries.len(),
         duplicates: replica.repeats,
@@ -151,13 +150,8 @@ async fn f47_page_changes_while_it_is_read(case: Case) -> Figures {
     replica.must_equal(&orders).await;
     assert_eq!(replica.repeats, 0);
     assert_eq!(trial.restarts(None).await, 0.0);
-    trial.stop().await;
-    trial.rig.clean().await;
-    Figures {
-        events: deliveries.len(),
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    trial.clear().await;
+    Figures::exact(deliveries.len(), recovery)
 }
 
 /// Changes documents before and behind the place that is being read; how many.
@@ -274,11 +268,7 @@ async fn f48_keys_are_of_every_type(case: Case) -> Figures {
         broker.delete(&queue).await;
     }
     rig.clean().await;
-    Figures {
-        events,
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    Figures::exact(events, recovery)
 }
 
 /// While a snapshot goes through a narrow line, nothing of what was before it stays in the oplog.
@@ -317,11 +307,6 @@ async fn f49_snapshot_outlives_the_oplog(case: Case) -> Figures {
     let gaps = trial.daemon().metrics().await.sum("mrcon_gaps_total", &[]);
     assert_eq!(gaps, 3.0, "positions lost before it halts");
     fail(&client, &["getMore"], "off", doc! {}).await;
-    trial.stop().await;
-    trial.rig.clean().await;
-    Figures {
-        events: deliveries.len(),
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    trial.clear().await;
+    Figures::exact(deliveries.len(), recovery)
 }

@@ -86,9 +86,5 @@ async fn f38s_restart_after_the_first_message(case: Case) -> Figures {
     assert_eq!(verdict.repeats, 0);
     assert_eq!(daemon.terminate().await.code, Some(0));
     rig.clean().await;
-    Figures {
-        events: truth.len(),
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    Figures::exact(truth.len(), recovery)
 }

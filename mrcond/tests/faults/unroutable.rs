@@ -1,7 +1,7 @@
 //! Some of many queues are not there: F30. A return must count for its own message and no other.
 
 use crate::common::config::{Config, Entry};
-use crate::common::daemon::{Daemon, confirmed};
+use crate::common::daemon::Daemon;
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
@@ -88,12 +88,7 @@ impl Database {
     }
 
     async fn until_confirmed(&self, daemon: &Daemon, count: usize) -> Value {
-        let what = format!("confirms {count} events");
-        daemon
-            .until(&self.entry.name(), &what, |now| {
-                confirmed(now) >= count as u64
-            })
-            .await
+        daemon.has_confirmed(&self.entry.name(), count as u64).await
     }
 
     /// The queues of three collections are deleted, which were read before.
@@ -104,6 +99,18 @@ impl Database {
             self.taken.insert(number, numbers(&found));
             self.rig.broker.delete(&queue).await;
         }
+    }
+
+    /// Writes, has three queues deleted, and writes on; how long until everything is confirmed again.
+    async fn lose_some(&mut self, daemon: &Daemon) -> Duration {
+        self.write(BEFORE).await;
+        let before = COLLECTIONS * BEFORE.len();
+        self.until_confirmed(daemon, before).await;
+        self.delete_some().await;
+        let fault = Instant::now();
+        self.write(AFTER).await;
+        self.until_confirmed(daemon, ALL).await;
+        fault.elapsed()
     }
 
     /// What each collection's queue got, without what came twice, must be all its numbers in order; those
@@ -157,15 +164,7 @@ async fn f30_some_queues_are_deleted(case: Case) -> Figures {
     let mut database = Database::new(&case).await;
     let daemon = database.rig.start(from_ref(&database.entry)).await;
     let name = database.entry.name();
-    database.write(BEFORE).await;
-    database
-        .until_confirmed(&daemon, COLLECTIONS * BEFORE.len())
-        .await;
-    database.delete_some().await;
-    let fault = Instant::now();
-    database.write(AFTER).await;
-    database.until_confirmed(&daemon, ALL).await;
-    let recovery = fault.elapsed();
+    let recovery = database.lose_some(&daemon).await;
     let metrics = daemon.metrics().await;
     let reason = ("reason", "publish_unroutable");
     let restarts = metrics.sum("mrcon_task_restarts_total", &[reason]);
@@ -211,15 +210,7 @@ async fn f30d_some_queues_are_deleted(case: Case) -> Figures {
         .with("rabbitmq.dead_letter", json!({"routing_key": dead}));
     let mut daemon = Daemon::spawn(&Config::new([database.entry.clone()]), &database.rig.uris());
     daemon.ready().await;
-    database.write(BEFORE).await;
-    database
-        .until_confirmed(&daemon, COLLECTIONS * BEFORE.len())
-        .await;
-    database.delete_some().await;
-    let fault = Instant::now();
-    database.write(AFTER).await;
-    database.until_confirmed(&daemon, ALL).await;
-    let recovery = fault.elapsed();
+    let recovery = database.lose_some(&daemon).await;
     daemon.healthy().await;
     let metrics = daemon.metrics().await;
     assert_eq!(metrics.sum("mrcon_task_restarts_total", &[]), 0.0);
@@ -245,9 +236,5 @@ async fn f30d_some_queues_are_deleted(case: Case) -> Figures {
     assert_eq!(daemon.terminate().await.code, Some(0));
     database.rig.broker.delete(&dead).await;
     database.rig.clean().await;
-    Figures {
-        events: ALL,
-        recovery: Some(recovery),
-        ..Figures::default()
-    }
+    Figures::exact(ALL, recovery)
 }

@@ -211,6 +211,12 @@ impl Daemon {
             .await;
     }
 
+    /// Waits until so many events are confirmed, or more.
+    pub(crate) async fn has_confirmed(&self, name: &str, count: u64) -> Value {
+        let what = format!("has confirmed {count} events");
+        self.until(name, &what, |now| confirmed(now) >= count).await
+    }
+
     /// Waits until the event number `seq` is confirmed, and nothing beyond it is known.
     pub(crate) async fn confirmed(&self, name: &str, seq: usize) {
         let seq = seq as u64;

@@ -470,6 +470,27 @@ impl Delivery {
     }
 }
 
+impl Delivery {
+    /// `x-mrcon-seq`.
+    pub(crate) fn seq(&self) -> u64 {
+        let seq = self.headers.get("x-mrcon-seq").and_then(Value::as_u64);
+        seq.unwrap_or_else(|| panic!("a message without a number: {self:?}"))
+    }
+
+    /// Operation, with the key where there is one.
+    pub(crate) fn told(&self) -> String {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        match self.headers.get("x-mrcon-key").and_then(Value::as_str) {
+            Some(key) => {
+                let key: Value = serde_json::from_str(key)
+                    .unwrap_or_else(|error| panic!("x-mrcon-key {key}: {error}"));
+                format!("{kind} {}", key["_id"].as_str().unwrap_or("?"))
+            }
+            None => kind.to_owned(),
+        }
+    }
+}
+
 static NO_HEADERS: std::sync::LazyLock<FieldTable> = std::sync::LazyLock::new(FieldTable::new);
 
 fn plain(value: &FieldValue) -> Value {

@@ -9,6 +9,7 @@ use super::services;
 use super::truth::Event;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
@@ -29,6 +30,16 @@ pub(crate) const SELDOM: &str = "1h";
 /// An entry that publishes over the stream protocol.
 pub(crate) fn entry(rig: &Rig) -> Entry {
     rig.entry().with("rabbitmq.protocol", "stream")
+}
+
+/// Kills the daemon when it has confirmed so many events and, since positions are [`SELDOM`] saved, stored none
+/// of them; starts it anew.
+pub(crate) async fn killed_at(rig: &Rig, daemon: Daemon, entry: &Entry, count: u64) -> Daemon {
+    daemon.has_confirmed(&entry.name(), count).await;
+    daemon.kill().await;
+    let saved = rig.stored().await.get_i64("seq").ok();
+    assert_eq!(saved, Some(0), "nothing comes again");
+    rig.start(from_ref(entry)).await
 }
 
 /// What happened is what is in the stream, in order and once.
