@@ -66,6 +66,22 @@ async fn f16_oplog_rolls_over_while_the_connector_is_down(case: Case) -> Figures
     assert_eq!(gaps.count(), 1, "what is missing is told once");
     let replica = Replica::of(&deliveries);
     replica.must_equal(&trial.collection()).await;
+    // The other decision: nothing is copied, and what is missing is told.
+    trial.stop().await;
+    load::insert(&trial.collection(), 3000, 10).await;
+    roll_over(&trial.rig.client).await;
+    trial.entry = trial.entry.with("watched.on_history_lost", "now");
+    trial.start().await;
+    // Only now it is known from where it goes on.
+    trial
+        .until("goes on behind a gap", |now| now["gaps"]["count"] == 1)
+        .await;
+    load::insert(&trial.collection(), 4000, 3).await;
+    let count = written + 1 + 70 + 5 + 1 + 3;
+    trial.until("goes on", |now| at_rest(now, count)).await;
+    let later = Collector::drain(&broker, &trial.rig.name).await;
+    let kinds: Vec<_> = later.iter().filter_map(|one| one.kind.as_deref()).collect();
+    assert_eq!(kinds, ["gap", "insert", "insert", "insert"]);
     trial.clear().await;
     Figures {
         events: deliveries.len(),
