@@ -158,7 +158,7 @@ impl Probe {
             Subject::Find => {
                 let orders = Stage::orders(&servers.connect_mongodb().await?);
                 let found = Events::Read {
-                    batches: reader::spawn(reader::find(&orders).await?),
+                    batches: reader::spawn(reader::find(&orders).await?, reader::From::Collection),
                     current: None,
                 };
                 self.publish_bare(servers, found).await
@@ -255,7 +255,7 @@ impl Probe {
         let orders = Stage::orders(&servers.connect_mongodb().await?);
         let cursor = reader::open(&orders, self.position.as_deref()).await?;
         Ok(Events::Read {
-            batches: reader::spawn(cursor),
+            batches: reader::spawn(cursor, reader::From::Stream),
             current: None,
         })
     }

@@ -134,23 +134,44 @@ fn locate(reply: &RawDocument) -> bson::error::Result<Vec<Range<usize>>> {
     Ok(events)
 }
 
-/// The next reply. It may bring no event.
+/// The next reply of a change stream, which has no end. It may bring no event.
 pub(crate) async fn next(cursor: &mut RawBatchCursor) -> Result<Batch> {
-    match cursor.next().await {
-        Some(reply) => Batch::parse(reply.map_err(mongodb_failed("read the change stream"))?),
-        None => Err(Failure::new(
+    next_or_end(cursor).await?.ok_or_else(|| {
+        Failure::new(
             "MongoDB ended the change stream",
             "check MongoDB and try again",
-        )),
-    }
+        )
+    })
+}
+
+async fn next_or_end(cursor: &mut RawBatchCursor) -> Result<Option<Batch>> {
+    let Some(reply) = cursor.next().await else {
+        return Ok(None);
+    };
+    Batch::parse(reply.map_err(mongodb_failed("read from MongoDB"))?).map(Some)
+}
+
+/// What is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A change stream: its end is a failure.
+    Stream,
+    /// A collection.
+    Collection,
 }
 
 /// Reads in a task of its own, as long as somebody takes the replies.
-pub(crate) fn spawn(mut cursor: RawBatchCursor) -> mpsc::Receiver<Result<Batch>> {
+pub(crate) fn spawn(mut cursor: RawBatchCursor, from: From) -> mpsc::Receiver<Result<Batch>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         loop {
-            let batch = next(&mut cursor).await;
+            let batch = match from {
+                From::Stream => next(&mut cursor).await,
+                From::Collection => match next_or_end(&mut cursor).await.transpose() {
+                    Some(batch) => batch,
+                    None => return,
+                },
+            };
             let failed = batch.is_err();
             if sender.send(batch).await.is_err() || failed {
                 return;
