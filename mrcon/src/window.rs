@@ -137,6 +137,13 @@ impl<T> ConfirmWindow<T> {
         was_aside
     }
 
+    /// Notes that an entry makes no message, so that nobody owes an answer for it.
+    pub fn leave_out(&mut self, seq: u64) {
+        if self.put_aside(seq).is_some() {
+            self.confirm_aside(seq);
+        }
+    }
+
     /// The numbers up to `seq` that the broker owes an answer for.
     pub fn owed_up_to(&self, seq: u64) -> impl Iterator<Item = u64> {
         let count = self.index_of(seq).map_or(0, |index| index + 1);
@@ -208,6 +215,18 @@ mod tests {
         assert_eq!(frontier(&mut window), [1, 2, 3]);
         assert!(window.is_empty());
         assert_eq!(window.bytes(), 0);
+    }
+
+    #[test]
+    fn entry_without_a_message_waits_for_an_answer_or_overtakes_others() {
+        let mut window = filled(3);
+        window.leave_out(2);
+        window.leave_out(3);
+        window.leave_out(4);
+        assert_eq!(frontier(&mut window), [0_u64; 0]);
+        assert_eq!(window.owed_up_to(3).collect::<Vec<_>>(), [1]);
+        window.confirm(1, false);
+        assert_eq!(frontier(&mut window), [1, 2, 3]);
     }
 
     #[test]

@@ -119,6 +119,9 @@ pub const DEFAULT_MAX_UNCONFIRMED: u32 = 1000;
 /// what bounds the memory of a connector when documents are large.
 pub const DEFAULT_MAX_UNCONFIRMED_BYTES: u64 = 32 * 1024 * 1024;
 
+/// `rabbitmq.deduplication_header`: false. It is for a plugin of RabbitMQ that few have.
+pub const DEFAULT_DEDUPLICATION_HEADER: bool = false;
+
 /// `rabbitmq.on_unroutable`: halt, because nobody receives a message that cannot be routed, and
 /// going on would lose it.
 pub const DEFAULT_ON_UNROUTABLE: OnUnroutable = OnUnroutable::Halt;

@@ -393,6 +393,8 @@ pub struct RabbitMq {
     /// Template of the routing key. Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing_key: Option<String>,
+    /// Whether messages have the header `x-deduplication-header` with their id.
+    pub deduplication_header: bool,
     /// Most messages sent and not yet confirmed.
     pub max_unconfirmed: u32,
     /// Most bytes of message bodies sent and not yet confirmed.
@@ -422,6 +424,7 @@ impl Default for RabbitMq {
             exchange: DEFAULT_EXCHANGE.to_owned(),
             exchange_type: None,
             routing_key: None,
+            deduplication_header: DEFAULT_DEDUPLICATION_HEADER,
             max_unconfirmed: DEFAULT_MAX_UNCONFIRMED,
             max_unconfirmed_bytes: DEFAULT_MAX_UNCONFIRMED_BYTES,
             on_unroutable: DEFAULT_ON_UNROUTABLE,

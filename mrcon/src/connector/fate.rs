@@ -106,6 +106,8 @@ pub(super) enum Fate<'a> {
     Instead(Box<Letter>),
     /// A dead letter.
     Aside(Box<Letter>),
+    /// No message: in this format the event makes none.
+    Nothing,
 }
 
 /// Decides on events of one connector.
@@ -129,6 +131,9 @@ impl Judge<'_> {
         stripped: Option<&'static str>,
         scratch: &'e mut Scratch,
     ) -> Result<Fate<'e>> {
+        if !self.envelope.takes(event) {
+            return Ok(Fate::Nothing);
+        }
         let message = match self.envelope.message(event, scratch) {
             Ok(message) => message,
             Err(error) => {
@@ -392,6 +397,7 @@ mod tests {
             Fate::Goes(message) => seen("goes", message),
             Fate::Instead(letter) => seen("instead", letter.message()),
             Fate::Aside(letter) => seen("aside", letter.message()),
+            Fate::Nothing => seen("nothing", crate::envelope::sample(b"")),
         })
     }
 

@@ -103,7 +103,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     }
 
     /// Moves the frontier over the contiguous confirmed prefix.
-    fn advance(&mut self) -> Result<()> {
+    pub(super) fn advance(&mut self) -> Result<()> {
         let (now, clock) = (Instant::now(), SystemTime::now());
         let (mut last, mut position, mut count) = (None, None, 0);
         while let Some((seq, sent)) = self.window.pop_confirmed() {

@@ -131,6 +131,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 (message.body.len(), message.trace)
             }
             Fate::Aside(letter) => (letter.body_bytes(), None),
+            Fate::Nothing => (0, None),
         };
         if self.window.is_empty() {
             self.last_progress = now;
@@ -152,15 +153,21 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             aside: None,
         };
         self.window.push(sent, bytes);
-        if let Fate::Aside(letter) = fate {
-            self.put_aside(seq, *letter)?;
+        let is_nothing = matches!(fate, Fate::Nothing);
+        match fate {
+            Fate::Aside(letter) => self.put_aside(seq, *letter)?,
+            Fate::Nothing => self.window.leave_out(seq),
+            Fate::Goes(_) | Fate::Instead(_) => {}
         }
         self.step(is_row);
         match is_row {
             true => self.row_published(seq),
             false => self.pass(time),
         }
-        Ok(())
+        match is_nothing {
+            true => self.advance(),
+            false => Ok(()),
+        }
     }
 
     /// Goes on to the next event of the batch.

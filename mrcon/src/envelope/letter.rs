@@ -1,6 +1,6 @@
 //! A message that owns its text: one that is made smaller, or put aside as a dead letter.
 
-use super::{EncodeError, Message, key_text, message_id};
+use super::{EncodeError, HeaderText, Message, Place, key_text, message_id};
 use crate::event::ChangeEvent;
 use crate::trace::TraceContext;
 use bson::DateTime;
@@ -103,7 +103,10 @@ impl Undelivered {
 #[derive(Clone)]
 pub struct Letter {
     body: Vec<u8>,
-    content_type: &'static str,
+    content_type: Cow<'static, str>,
+    /// Exchange and routing key.
+    place: Option<(String, String)>,
+    headers: HeaderText,
     content_encoding: Option<&'static str>,
     id: String,
     timestamp: Option<u64>,
@@ -139,7 +142,11 @@ impl Letter {
     pub fn of(message: &Message<'_>) -> Letter {
         Letter {
             body: message.body.to_vec(),
-            content_type: message.content_type,
+            content_type: Cow::Owned(message.content_type.to_owned()),
+            place: message
+                .place
+                .map(|place| (place.exchange.to_owned(), place.routing_key.to_owned())),
+            headers: message.headers.into(),
             content_encoding: message.content_encoding,
             id: message.id.clone().into_owned(),
             timestamp: message.timestamp,
@@ -160,7 +167,9 @@ impl Letter {
     pub fn of_bson(event: &ChangeEvent<'_>, body: Vec<u8>) -> Letter {
         Letter {
             body,
-            content_type: BSON_TYPE,
+            content_type: Cow::Borrowed(BSON_TYPE),
+            place: None,
+            headers: HeaderText::default(),
             content_encoding: None,
             id: message_id(event).into_owned(),
             timestamp: event.cluster_time.map(|time| u64::from(time.time)),
@@ -216,7 +225,12 @@ impl Letter {
     pub fn message(&self) -> Message<'_> {
         Message {
             body: &self.body,
-            content_type: self.content_type,
+            content_type: &self.content_type,
+            place: self.place.as_ref().map(|(exchange, routing_key)| Place {
+                exchange,
+                routing_key,
+            }),
+            headers: self.headers.view(),
             id: Cow::Borrowed(&self.id),
             timestamp: self.timestamp,
             operation: &self.operation,
@@ -242,7 +256,15 @@ mod tests {
 
     #[test]
     fn message_on_its_own_is_another_one() {
+        let mut headers = HeaderText::default();
+        headers.push("x-region", "eu");
+        let place = Place {
+            exchange: "events",
+            routing_key: "shop.orders",
+        };
         let message = Message {
+            place: Some(place),
+            headers: headers.view(),
             route: Some(b"r"),
             stripped: Some("fullDocument"),
             image_missing: Some("fullDocumentBeforeChange"),

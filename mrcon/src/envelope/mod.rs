@@ -16,11 +16,14 @@ use crate::trace::{Sampler, TraceContext};
 mod binary;
 mod date;
 pub mod extjson;
+mod headers;
 mod letter;
 mod number;
 mod reduce;
 mod text;
 
+pub(crate) use headers::HeaderText;
+pub use headers::Headers;
 pub(crate) use letter::BSON_TYPE;
 pub use letter::{Cause, Letter, Undelivered};
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
@@ -32,6 +35,9 @@ use extjson::{ExtJson, write_document};
 /// AMQP allows 255 bytes. MongoDB's tokens are about 100 characters, and grow with the key of the
 /// document twice as fast as it does.
 pub const MAX_ID_BYTES: usize = 200;
+
+/// The header by which the plugin rabbitmq-message-deduplication knows a message: its id.
+pub const DEDUPLICATION: &str = "x-deduplication-header";
 
 /// What a message body looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub enum Format {
 pub struct Envelope {
     format: Format,
     sampler: Option<Sampler>,
+    /// Whether the id is in a header too, for a plugin of the broker.
+    deduplicates: bool,
     /// Where the text that decides on the partition stands; `None`: the key does.
     partition_by: Option<Path>,
 }
@@ -59,6 +67,7 @@ pub struct Scratch {
     body: Vec<u8>,
     key: Vec<u8>,
     route: Vec<u8>,
+    headers: HeaderText,
 }
 
 impl Scratch {
@@ -74,7 +83,17 @@ impl Scratch {
                 false => text.clear(),
             }
         }
+        self.headers.clear(Self::KEPT_BYTES);
     }
+}
+
+/// Where a message goes, if its event decides that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// Name of the exchange; empty is the default exchange.
+    pub exchange: &'a str,
+    /// At most 255 bytes.
+    pub routing_key: &'a str,
 }
 
 /// A change event, ready to publish.
@@ -82,10 +101,14 @@ impl Scratch {
 /// The same event makes the same message, in whichever run it is made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The body, one JSON object.
+    /// The body: one JSON object, or what the format says.
     pub body: &'a [u8],
     /// The body's media type.
-    pub content_type: &'static str,
+    pub content_type: &'a str,
+    /// Where it goes; `None`: where every message of its connector goes, or of its collection.
+    pub place: Option<Place<'a>>,
+    /// Further headers, besides those of every message.
+    pub headers: Headers<'a>,
     /// Tells this event from all others of its stream: the resume token's `_data`. Where that is
     /// longer than [`MAX_ID_BYTES`], its SHA-256, and where it is not a string, the SHA-256 of the
     /// token's BSON, as 64 lower-case hex digits.
@@ -138,6 +161,7 @@ impl Envelope {
         Self {
             format,
             sampler: None,
+            deduplicates: false,
             partition_by: None,
         }
     }
@@ -146,6 +170,14 @@ impl Envelope {
     pub fn routed_by(self, path: &str) -> Self {
         Self {
             partition_by: Some(Path::new(path)),
+            ..self
+        }
+    }
+
+    /// The same, with the header [`DEDUPLICATION`] on every message.
+    pub fn deduplicated(self) -> Self {
+        Self {
+            deduplicates: true,
             ..self
         }
     }
@@ -164,9 +196,16 @@ impl Envelope {
     ///
     /// As [`Envelope::message`].
     pub fn body(&self, event: &bson::RawDocument) -> Result<Vec<u8>, EncodeError> {
-        let mut body = Vec::with_capacity(self.format.text_capacity(event.as_bytes().len()));
-        let _written = write_document(&mut body, event, self.format.ext_json())?;
+        let mut body = Vec::new();
+        let _written = self.format.write(event, &mut body)?;
         Ok(body)
+    }
+
+    /// Whether the event makes a message at all.
+    ///
+    /// One that makes none counts as delivered at once.
+    pub fn takes(&self, _event: &ChangeEvent<'_>) -> bool {
+        true
     }
 
     /// Dresses one event, with its text in `scratch`.
@@ -181,10 +220,17 @@ impl Envelope {
         scratch: &'a mut Scratch,
     ) -> Result<Message<'a>, EncodeError> {
         scratch.clear();
-        let Scratch { body, key, route } = scratch;
-        body.reserve(self.format.text_capacity(event.raw.as_bytes().len()));
-        let written = write_document(body, event.raw, self.format.ext_json())?;
+        let Scratch {
+            body,
+            key,
+            route,
+            headers,
+        } = scratch;
+        let written = self.format.write(event.raw, body)?;
         let id = message_id(event);
+        if self.deduplicates {
+            headers.push(DEDUPLICATION, &id);
+        }
         let key = match event.document_key {
             Some(document) => Some(key_text(document, key)?),
             None => None,
@@ -195,7 +241,9 @@ impl Envelope {
         };
         Ok(Message {
             body,
-            content_type: "application/json",
+            content_type: written.content_type,
+            place: None,
+            headers: headers.view(),
             trace: self.sampler.map(|sampler| sampler.context(&id)),
             id,
             timestamp: event.cluster_time.map(|time| u64::from(time.time)),
@@ -204,7 +252,7 @@ impl Envelope {
             coll: event.coll,
             key,
             route: at_path.or(key.map(str::as_bytes)),
-            lossy: written.replaced_text,
+            lossy: written.lossy,
             content_encoding: None,
             stripped: None,
             image_missing: event.missing_images.names(),
@@ -213,7 +261,24 @@ impl Envelope {
     }
 }
 
+/// How a body was written.
+struct Written {
+    content_type: &'static str,
+    /// Text was not UTF-8.
+    lossy: bool,
+}
+
 impl Format {
+    /// Appends the body of an event, or of a part of one.
+    fn write(self, event: &bson::RawDocument, body: &mut Vec<u8>) -> Result<Written, EncodeError> {
+        body.reserve(self.text_capacity(event.as_bytes().len()));
+        let written = write_document(body, event, self.ext_json())?;
+        Ok(Written {
+            content_type: "application/json",
+            lossy: written.replaced_text,
+        })
+    }
+
     fn ext_json(self) -> ExtJson {
         match self {
             Self::Relaxed => ExtJson::Relaxed,
@@ -319,6 +384,8 @@ pub(crate) fn sample(body: &[u8]) -> Message<'_> {
     Message {
         body,
         content_type: "application/json",
+        place: None,
+        headers: Headers::default(),
         id: Cow::Borrowed("8265"),
         timestamp: Some(1_700_000_000),
         operation: "insert",

@@ -283,7 +283,10 @@ impl Entry {
 }
 
 fn envelope(config: &CollectionConfig) -> Envelope {
-    let envelope = Envelope::new(format(config.format));
+    let mut envelope = Envelope::new(format(config.format));
+    if config.rabbitmq.deduplication_header {
+        envelope = envelope.deduplicated();
+    }
     match &config.rabbitmq.stream {
         // The key is what messages go by without a path.
         Some(stream) if stream.partition_by != DEFAULT_PARTITION_BY => {

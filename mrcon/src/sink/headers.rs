@@ -44,7 +44,7 @@ pub(crate) const REPLAYED: &str = "x-mrcon-replayed";
 pub(super) const MAX_KEY_BYTES: usize = 64 << 10;
 
 /// The headers that are texts, as far as the message has them.
-pub(super) fn texts<'a>(message: &Message<'a>) -> impl Iterator<Item = (&'static str, &'a str)> {
+pub(super) fn texts<'a>(message: &Message<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let key = message.key.filter(|key| key.len() <= MAX_KEY_BYTES);
     let all = [
         (DB, message.db),
@@ -66,4 +66,5 @@ pub(super) fn texts<'a>(message: &Message<'a>) -> impl Iterator<Item = (&'static
     all.into_iter()
         .chain(dead)
         .filter_map(|(name, text)| Some((name, text?)))
+        .chain(message.headers.iter())
 }

@@ -212,3 +212,17 @@ fn a_document_value_that_gets_into_a_log() {
         "{text}"
     );
 }
+
+#[test]
+fn plugin_that_drops_repeats_knows_another_id() {
+    let raw = raw(&insert());
+    let event = ChangeEvent::parse(&raw).unwrap();
+    let mut scratch = Scratch::default();
+    let envelope = Envelope::new(Format::Relaxed).deduplicated();
+    for _ in 0..2 {
+        let message = envelope.message(&event, &mut scratch).unwrap();
+        let id = message.id.to_string();
+        let headers: Vec<_> = message.headers.iter().collect();
+        assert_eq!(headers, [("x-deduplication-header", id.as_str())]);
+    }
+}

@@ -1,6 +1,6 @@
 //! What a bare pipe can publish with, behind one interface.
 
-use mrcon::envelope::Message;
+use mrcon::envelope::{Headers, Message};
 use mrcon::sink::{Settlement, Sink};
 use mrcon_bench::failure::Result;
 use mrcon_bench::publisher::{Publisher, lost};
@@ -38,6 +38,8 @@ impl<S: Sink> Client for Bare<S> {
         let message = Message {
             body,
             content_type: "application/json",
+            place: None,
+            headers: Headers::default(),
             id: Cow::Borrowed(TOKEN),
             timestamp: Some(1_700_000_000),
             operation: "insert",

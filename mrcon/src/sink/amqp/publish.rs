@@ -34,7 +34,7 @@ mod flags {
 /// Writes messages for one target.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    /// The `basic.publish` frame, the same for every message.
+    /// The `basic.publish` frame of every message that has no place of its own.
     method_frame: Vec<u8>,
     channel: u16,
     max_payload: usize,
@@ -48,14 +48,7 @@ impl Publisher {
         routing_key: &str,
     ) -> Result<Publisher> {
         let mut frame = Vec::new();
-        let end = begin_frame(&mut frame, FRAME_METHOD, channel);
-        frame.put_u16(CLASS_BASIC);
-        frame.put_u16(METHOD_PUBLISH);
-        frame.put_u16(0); // reserved
-        put_short_string(&mut frame, exchange)?;
-        put_short_string(&mut frame, routing_key)?;
-        frame.put_u8(MANDATORY);
-        end_frame(&mut frame, end);
+        put_method(&mut frame, channel, exchange, routing_key)?;
         Ok(Publisher {
             method_frame: frame,
             channel,
@@ -67,8 +60,10 @@ impl Publisher {
         // Room for nearly everything at once, so that a large message does not grow the buffer in steps.
         out.reserve(self.method_frame.len() + 1024 + message.body.len());
         let start = out.len();
-        out.extend_from_slice(&self.method_frame);
-        if let Err(error) = self.write_header(out, seq, message) {
+        let written = self
+            .write_method(out, message)
+            .and_then(|()| self.write_header(out, seq, message));
+        if let Err(error) = written {
             out.truncate(start);
             return Err(error);
         }
@@ -78,6 +73,19 @@ impl Publisher {
             end_frame(out, end);
         }
         Ok(())
+    }
+
+    fn write_method(&self, out: &mut Vec<u8>, message: &Message<'_>) -> Result<()> {
+        match message.place {
+            // A dead letter does not go where its message was to go.
+            Some(place) if message.undelivered.is_none() => {
+                put_method(out, self.channel, place.exchange, place.routing_key)
+            }
+            _ => {
+                out.extend_from_slice(&self.method_frame);
+                Ok(())
+            }
+        }
     }
 
     fn write_header(&self, out: &mut Vec<u8>, seq: u64, message: &Message<'_>) -> Result<()> {
@@ -110,6 +118,18 @@ impl Publisher {
         end_frame(out, begin);
         Ok(())
     }
+}
+
+fn put_method(out: &mut Vec<u8>, channel: u16, exchange: &str, routing_key: &str) -> Result<()> {
+    let begin = begin_frame(out, FRAME_METHOD, channel);
+    out.put_u16(CLASS_BASIC);
+    out.put_u16(METHOD_PUBLISH);
+    out.put_u16(0); // reserved
+    put_short_string(out, exchange)?;
+    put_short_string(out, routing_key)?;
+    out.put_u8(MANDATORY);
+    end_frame(out, begin);
+    Ok(())
 }
 
 fn flags_of(message: &Message<'_>) -> u16 {
@@ -298,6 +318,48 @@ mod tests {
         let headers = header.properties.headers().as_ref().unwrap().inner();
         assert_eq!(headers.len(), 3);
         assert_eq!(headers["x-mrcon-lossy"], AMQPValue::Boolean(true));
+    }
+
+    #[test]
+    fn message_with_a_place_goes_elsewhere_or_a_dead_letter_goes_there() {
+        let mut headers = crate::envelope::HeaderText::default();
+        headers.push("x-region", "eu");
+        let place = crate::envelope::Place {
+            exchange: "events",
+            routing_key: "shop.orders.insert",
+        };
+        let why = Undelivered {
+            cause: Cause::Unroutable,
+            detail: String::new(),
+            exchange: String::new(),
+            routing_key: String::new(),
+            token: None,
+            at_millis: 0,
+        };
+        for (undelivered, expected) in [
+            (None, ("events", "shop.orders.insert")),
+            (Some(&why), ("", "orders")),
+        ] {
+            let message = Message {
+                place: Some(place),
+                headers: headers.view(),
+                undelivered,
+                ..message(&[])
+            };
+            let frames = frames(&message, 4096);
+            let [
+                AMQPFrame::Method(1, AMQPClass::Basic(AMQPMethod::Publish(publish))),
+                AMQPFrame::Header(1, header),
+            ] = &frames[..]
+            else {
+                panic!("{frames:?}");
+            };
+            let found = (publish.exchange.as_str(), publish.routing_key.as_str());
+            assert_eq!(found, expected);
+            assert!(publish.mandatory);
+            let headers = header.properties.headers().as_ref().unwrap().inner();
+            assert_eq!(headers["x-region"], AMQPValue::LongString("eu".into()));
+        }
     }
 
     #[test]

@@ -37,7 +37,13 @@ mod code {
 
 /// How many bytes a message takes at most.
 pub(super) fn most_bytes(message: &Message<'_>) -> usize {
-    let texts: usize = headers::texts(message).map(|(_, text)| text.len()).sum();
+    let mut texts: usize = headers::texts(message).map(|(_, text)| text.len()).sum();
+    // Names of our own, and what a long value needs besides its text, are in the overhead.
+    texts += message
+        .headers
+        .iter()
+        .map(|(name, _)| name.len() + 10)
+        .sum::<usize>();
     OVERHEAD + message.body.len() + texts + message.operation.len()
 }
 
@@ -169,11 +175,16 @@ mod tests {
     fn long_or_absent_values_spoil_the_sections() {
         let body = vec![b'x'; 70_000];
         let long = "k".repeat(300);
+        let mut headers = crate::envelope::HeaderText::default();
+        for _ in 0..200 {
+            headers.push("x-region", "eu");
+        }
         let trace = crate::trace::Sampler::ratio(1.0).context("8265");
         let with_long = Message {
             key: Some(&long),
             trace: Some(trace),
             lossy: true,
+            headers: headers.view(),
             ..message(&body)
         };
         let found = written(&with_long);
@@ -181,6 +192,7 @@ mod tests {
         let key = [b"\xa1\x0bx-mrcon-key\xb1\x00\x00\x01\x2c", long.as_bytes()].concat();
         assert!(contains(&key));
         assert!(contains(b"\xa1\x0dx-mrcon-lossy\x41"));
+        assert!(contains(b"\xa1\x08x-region\xa1\x02eu"));
         assert!(contains(b"\xa1\x0btraceparent\xa1\x37"));
         assert!(found.ends_with(&[&b"\x00\x53\x75\xb0\x00\x01\x11\x70"[..], &body].concat()));
         let huge = "k".repeat(MAX_KEY_BYTES + 1);
