@@ -40,7 +40,7 @@ pub enum ErrorKind {
     HistoryLost,
     /// MongoDB does not accept the saved resume token (codes 260, 9, 15, 40647, 50811 at open).
     ResumeTokenRefused,
-    /// An event is larger than a BSON document may be (code 10334).
+    /// An event is larger than a BSON document may be (code 10334), or cannot be split (7182500).
     EventTooLarge,
     /// A required pre- or post-image does not exist (code 47).
     ImageMissing,

@@ -52,7 +52,8 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (Phase::Resume | Phase::FirstRead | Phase::Read, Some(280 | 286 | 136 | 464)) => {
             ErrorKind::HistoryLost
         }
-        (Phase::FirstRead | Phase::Read, Some(10334)) => ErrorKind::EventTooLarge,
+        // 7182500: not even in fragments, because the key or the token alone takes too much of one.
+        (Phase::FirstRead | Phase::Read, Some(10334 | 7_182_500)) => ErrorKind::EventTooLarge,
         (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
         (_, Some(40573)) => ErrorKind::NotReplicaSet,
         (Phase::Copy, Some(code)) if is_about_the_watch(code) => ErrorKind::SnapshotRefused,
@@ -231,7 +232,7 @@ mod tests {
             check(phase, &[286, 280, 136, 464], ErrorKind::HistoryLost);
         }
         for phase in [Phase::FirstRead, Phase::Read] {
-            check(phase, &[10334], ErrorKind::EventTooLarge);
+            check(phase, &[10334, 7_182_500], ErrorKind::EventTooLarge);
             check(phase, &[47], ErrorKind::ImageMissing);
         }
         for phase in [Phase::Resume, Phase::FirstRead] {
