@@ -6,9 +6,10 @@
 //! behind it. Nothing but that event is touched.
 //!
 //! There are two ways to fail: an error (10334 where MongoDB is not asked for fragments, 7182500 where its
-//! fragments are too large as well, because each has the resume token with the key in it), and a connection that MongoDB closes, because the resume token of a key of some megabytes makes the reply
-//! larger than a message can be. The latter looks like any lost connection, so it is taken for one
-//! (`suspicious`) only after several runs that brought nothing from the same position.
+//! fragments are too large as well, since each has the resume token and so the key in it), and a connection
+//! that MongoDB closes, because the token of a key of some megabytes makes the reply larger than a message
+//! can be. The latter looks like any lost connection, so it is taken for one (`suspicious`) only after
+//! several runs that brought nothing from the same position.
 
 use super::batch::EventBatch;
 use super::fragments::Fragments;
