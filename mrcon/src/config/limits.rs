@@ -6,9 +6,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::schema::{
-    CustomMetricType, Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost, OnInvalidate,
-    OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType, Snapshot, SplitLargeEvents,
-    Start,
+    Binaries, CustomMetricType, Dates, Decimals, Format, FullDocument, FullDocumentBeforeChange,
+    Int64s, OnHistoryLost, OnInvalidate, OnNack, OnOversize, OnPoison, OnUnroutable, Protocol,
+    QueueType, Snapshot, SplitLargeEvents, Start,
 };
 
 /// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port
@@ -138,6 +138,19 @@ pub const DEFAULT_DEAD_LETTER_QUEUE: &str = "mrcon.dead_letters";
 
 /// `format`: relaxed Extended JSON, the form that is easiest to read for consumers.
 pub const DEFAULT_FORMAT: Format = Format::Relaxed;
+
+/// `document.dates`: ISO-8601, which people and most readers of JSON understand.
+pub const DEFAULT_DATES: Dates = Dates::Iso;
+
+/// `document.int64`: a number, as in every other JSON.
+pub const DEFAULT_INT64: Int64s = Int64s::Number;
+
+/// `document.decimal128`: text. Whoever stores decimals wants every digit, which a number loses in most
+/// readers.
+pub const DEFAULT_DECIMAL128: Decimals = Decimals::String;
+
+/// `document.binary`: base64, the shortest and most usual.
+pub const DEFAULT_BINARY: Binaries = Binaries::Base64;
 
 /// `metrics.custom[].type`: counter. Most business metrics count documents.
 pub const DEFAULT_CUSTOM_METRIC_TYPE: CustomMetricType = CustomMetricType::Counter;

@@ -75,6 +75,9 @@ pub struct CollectionConfig {
     pub rabbitmq: RabbitMq,
     /// How an event is written as a message body.
     pub format: Format,
+    /// How plain JSON is written; only with [`Format::Document`], and where other formats use it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<PlainJson>,
     /// Fields to remove or disguise. Not supported yet: must be empty.
     pub mask: Vec<MaskRule>,
 }
@@ -111,6 +114,7 @@ impl Default for CollectionConfig {
             resume_tokens: ResumeTokens::default(),
             rabbitmq: RabbitMq::default(),
             format: DEFAULT_FORMAT,
+            document: None,
             mask: Vec::new(),
         }
     }
@@ -594,6 +598,87 @@ pub enum Format {
     Cloudevents,
     /// The transactional outbox form.
     Outbox,
+}
+
+impl CollectionConfig {
+    /// Whether bodies are made of documents, so that updates have to bring theirs.
+    pub fn needs_documents(&self) -> bool {
+        self.format == Format::Document
+    }
+
+    /// The image options in effect: those of [`Watched::images`], but updates bring their documents where
+    /// the format needs them.
+    pub(super) fn with_images_of_the_format(mut self) -> Self {
+        if self.needs_documents() && self.watched.images().full_document == FullDocument::Default {
+            self.watched.full_document = FullDocument::UpdateLookup;
+        }
+        self
+    }
+}
+
+/// `collections[].document`: how plain JSON is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlainJson {
+    /// Dates.
+    pub dates: Dates,
+    /// 64-bit integers.
+    pub int64: Int64s,
+    /// Decimal128.
+    pub decimal128: Decimals,
+    /// Binary but for UUIDs.
+    pub binary: Binaries,
+}
+
+impl Default for PlainJson {
+    fn default() -> Self {
+        Self {
+            dates: DEFAULT_DATES,
+            int64: DEFAULT_INT64,
+            decimal128: DEFAULT_DECIMAL128,
+            binary: DEFAULT_BINARY,
+        }
+    }
+}
+
+/// `document.dates`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dates {
+    /// ISO-8601 text.
+    Iso,
+    /// Milliseconds since 1970-01-01 UTC, a number.
+    Millis,
+}
+
+/// `document.int64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Int64s {
+    /// A number with all its digits.
+    Number,
+    /// Text.
+    String,
+}
+
+/// `document.decimal128`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decimals {
+    /// Text with all its digits.
+    String,
+    /// A number with all its digits.
+    Number,
+}
+
+/// `document.binary`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binaries {
+    /// Standard base64, padded.
+    Base64,
+    /// Lower-case hex digits.
+    Hex,
 }
 
 /// `collections[].mask[]`: what to do with one field.

@@ -260,7 +260,7 @@ impl Judge<'_> {
             let wrong = |error| malformed(seq, &error);
             let (rest, names) = without(event.raw, &IMAGES[..count]).map_err(wrong)?;
             if !names.is_empty()
-                && let Some(letter) = self.smaller(message, &rest, &names)
+                && let Some(letter) = self.smaller(event, message, &rest, &names)
             {
                 return Ok(Some(letter));
             }
@@ -269,8 +269,14 @@ impl Judge<'_> {
     }
 
     /// The message with the text of `rest`, if that fits.
-    fn smaller(&self, message: &Message<'_>, rest: &RawDocument, names: &[&str]) -> Option<Letter> {
-        let body = self.envelope.body(rest).ok()?;
+    fn smaller(
+        &self,
+        event: &ChangeEvent<'_>,
+        message: &Message<'_>,
+        rest: &RawDocument,
+        names: &[&str],
+    ) -> Option<Letter> {
+        let body = self.envelope.body(event, rest).ok()?;
         self.fits(body.len()).then(|| {
             Letter::of(&bodiless(message))
                 .with_body(body, None)
@@ -301,7 +307,7 @@ impl Judge<'_> {
         if self.fits(message.body.len()) {
             return Ok(Letter::of(message).undelivered(why));
         }
-        let reduced = self.reduced(event.raw, |rest| self.envelope.body(rest));
+        let reduced = self.reduced(event.raw, |rest| self.envelope.body(event, rest));
         let (body, names) = reduced.map_err(unwritten)?;
         let letter = Letter::of(&bodiless(message)).with_body(body, None);
         Ok(letter.stripped_of(&names).undelivered(why))

@@ -1,7 +1,7 @@
 //! How a change event is dressed as a message. Pure: no I/O, no clock, no state.
 //!
-//! The body is the change event as MongoDB documents it, all fields in MongoDB's order; fields and
-//! operation types that are not known here pass through unchanged.
+//! The body is the change event as MongoDB documents it, all fields in MongoDB's order, or what another
+//! [`Format`] makes of it; fields and operation types that are not known here pass through unchanged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,13 +15,18 @@ use crate::trace::{Sampler, TraceContext};
 
 mod binary;
 mod date;
+pub mod document;
 pub mod extjson;
+mod fields;
+mod format;
 mod headers;
+mod json;
 mod letter;
 mod number;
 mod reduce;
 mod text;
 
+pub use format::Format;
 pub(crate) use headers::HeaderText;
 pub use headers::Headers;
 pub(crate) use letter::BSON_TYPE;
@@ -38,16 +43,6 @@ pub const MAX_ID_BYTES: usize = 200;
 
 /// The header by which the plugin rabbitmq-message-deduplication knows a message: its id.
 pub const DEDUPLICATION: &str = "x-deduplication-header";
-
-/// What a message body looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// The change event in relaxed Extended JSON v2.
-    #[default]
-    Relaxed,
-    /// The change event in canonical Extended JSON v2.
-    Canonical,
-}
 
 /// Dresses change events as messages of one format.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +96,7 @@ pub struct Place<'a> {
 /// The same event makes the same message, in whichever run it is made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The body: one JSON object, or what the format says.
+    /// The body: one JSON value, or what the format says.
     pub body: &'a [u8],
     /// The body's media type.
     pub content_type: &'a str,
@@ -190,22 +185,26 @@ impl Envelope {
         }
     }
 
-    /// The body alone, of an event or of a part of one.
+    /// The body alone, of an event of which `part` has all or some of the fields.
     ///
     /// # Errors
     ///
     /// As [`Envelope::message`].
-    pub fn body(&self, event: &bson::RawDocument) -> Result<Vec<u8>, EncodeError> {
+    pub fn body(
+        &self,
+        event: &ChangeEvent<'_>,
+        part: &bson::RawDocument,
+    ) -> Result<Vec<u8>, EncodeError> {
         let mut body = Vec::new();
-        let _written = self.format.write(event, &mut body)?;
+        let _written = self.format.write(event, part, &mut body)?;
         Ok(body)
     }
 
     /// Whether the event makes a message at all.
     ///
     /// One that makes none counts as delivered at once.
-    pub fn takes(&self, _event: &ChangeEvent<'_>) -> bool {
-        true
+    pub fn takes(&self, event: &ChangeEvent<'_>) -> bool {
+        self.format.takes(event)
     }
 
     /// Dresses one event, with its text in `scratch`.
@@ -226,7 +225,7 @@ impl Envelope {
             route,
             headers,
         } = scratch;
-        let written = self.format.write(event.raw, body)?;
+        let written = self.format.write(event, event.raw, body)?;
         let id = message_id(event);
         if self.deduplicates {
             headers.push(DEDUPLICATION, &id);
@@ -258,46 +257,6 @@ impl Envelope {
             image_missing: event.missing_images.names(),
             undelivered: None,
         })
-    }
-}
-
-/// How a body was written.
-struct Written {
-    content_type: &'static str,
-    /// Text was not UTF-8.
-    lossy: bool,
-}
-
-impl Format {
-    /// Appends the body of an event, or of a part of one.
-    fn write(self, event: &bson::RawDocument, body: &mut Vec<u8>) -> Result<Written, EncodeError> {
-        body.reserve(self.text_capacity(event.as_bytes().len()));
-        let written = write_document(body, event, self.ext_json())?;
-        Ok(Written {
-            content_type: "application/json",
-            lossy: written.replaced_text,
-        })
-    }
-
-    fn ext_json(self) -> ExtJson {
-        match self {
-            Self::Relaxed => ExtJson::Relaxed,
-            Self::Canonical => ExtJson::Canonical,
-        }
-    }
-
-    /// How much to allocate for the text of a document of `bson_bytes`, so that it need not grow.
-    ///
-    /// Relaxed text of ordinary documents is 1.0 to 1.5 times as long as their BSON, canonical text
-    /// 1.3 to 1.7 times. It can be 2 to 3 times as long: an array of nothing but ids, dates or
-    /// (canonical) numbers. Such text grows once; allocating for it would hold that much more
-    /// memory for every message in flight.
-    fn text_capacity(self, bson_bytes: usize) -> usize {
-        let text_bytes = match self {
-            Self::Relaxed => bson_bytes + bson_bytes / 2,
-            Self::Canonical => bson_bytes * 2,
-        };
-        text_bytes + 64
     }
 }
 

@@ -4,6 +4,7 @@
 mod arbitrary;
 mod broken;
 mod corpus;
+mod document;
 mod event;
 mod message;
 mod normal;
