@@ -87,7 +87,7 @@ fn check_messages(raw: &RawDocument) -> bool {
         let mut text = Vec::new();
         let written = write_document(&mut text, raw, mode);
         for envelope in [
-            Envelope::new(format),
+            Envelope::new(format.clone()),
             Envelope::new(format).routed_by("fullDocument.a.b"),
         ] {
             let mut scratch = Scratch::default();

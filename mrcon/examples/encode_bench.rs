@@ -8,8 +8,11 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bson::{Bson, Decimal128, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId};
+use mrcon::envelope::cloudevents::{CloudEvents, Data, Mode};
+use mrcon::envelope::debezium::{Debezium, Json};
+use mrcon::envelope::document::Plain;
 use mrcon::envelope::extjson::{ExtJson, write_document};
-use mrcon::envelope::{Envelope, Format, Scratch};
+use mrcon::envelope::{Algorithm, Compression, Envelope, Format, Scratch};
 use mrcon::event::ChangeEvent;
 
 const ROUNDS: usize = 7;
@@ -18,24 +21,20 @@ const EVENTS_OF_ROUND: u32 = 200_000;
 fn main() {
     let doc = order_event();
     let raw = RawDocumentBuf::try_from(&doc).expect("BSON");
-    let relaxed = Envelope::new(Format::Relaxed);
-    let canonical = Envelope::new(Format::Canonical);
     let event = ChangeEvent::parse(&raw).expect("an event");
+    let envelopes = envelopes();
     println!("BSON: {} bytes", raw.as_bytes().len());
     let mut scratch = Scratch::default();
-    for envelope in [&relaxed, &canonical] {
+    for (name, envelope) in &envelopes {
         let message = envelope.message(&event, &mut scratch).expect("a message");
-        println!("{envelope:?}: {} bytes", message.body.len());
+        println!("{name}: {} bytes", message.body.len());
     }
 
     time("parse", || {
         ChangeEvent::parse(black_box(&raw)).expect("an event")
     });
-    for (name, envelope) in [
-        ("relaxed message", &relaxed),
-        ("canonical message", &canonical),
-    ] {
-        time(name, || {
+    for (name, envelope) in &envelopes {
+        time(&format!("{name} message"), || {
             let event = ChangeEvent::parse(black_box(&raw)).expect("an event");
             let message = envelope.message(&event, &mut scratch).expect("a message");
             message.body.len()
@@ -52,6 +51,47 @@ fn main() {
         let doc = Document::try_from(black_box(&*raw)).expect("BSON");
         serde_json::to_vec(&Bson::Document(doc).into_relaxed_extjson()).expect("JSON")
     });
+}
+
+/// Every format, and relaxed compressed.
+fn envelopes() -> Vec<(&'static str, Envelope)> {
+    let cloudevents = |mode, data| {
+        let source = "/mongodb/{db}/{coll}";
+        Envelope::new(Format::CloudEvents(CloudEvents::new(
+            mode, data, source, "mrcon.",
+        )))
+    };
+    let plain = Plain::default();
+    let debezium = Debezium {
+        name: "mrcon".into(),
+        json: Json::Legacy,
+        schemas: false,
+        key_header: None,
+    };
+    let packed = |algorithm, level| {
+        Envelope::new(Format::Relaxed).compressed(Compression {
+            algorithm,
+            level,
+            min_bytes: 0,
+        })
+    };
+    vec![
+        ("relaxed", Envelope::new(Format::Relaxed)),
+        ("canonical", Envelope::new(Format::Canonical)),
+        ("bson", Envelope::new(Format::Bson)),
+        ("document", Envelope::new(Format::Document(plain))),
+        ("structured", cloudevents(Mode::Structured, Data::Event)),
+        ("binary", cloudevents(Mode::Binary, Data::Event)),
+        (
+            "structured document",
+            cloudevents(Mode::Structured, Data::Document(plain)),
+        ),
+        ("debezium", Envelope::new(Format::Debezium(debezium))),
+        ("gzip 1", packed(Algorithm::Gzip, 1)),
+        ("gzip 6", packed(Algorithm::Gzip, 6)),
+        ("zstd 1", packed(Algorithm::Zstd, 1)),
+        ("zstd 3", packed(Algorithm::Zstd, 3)),
+    ]
 }
 
 /// Prints the middle round and the best one, if the command line does not ask for others.

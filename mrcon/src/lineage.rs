@@ -9,7 +9,9 @@
 //!
 //! Pure. The name is stored beside the position, and is durable before the first message goes out.
 
-use crate::config::{FullDocument, FullDocumentBeforeChange, Images, StreamOptions, Watched};
+use crate::config::{
+    CollectionConfig, FullDocument, FullDocumentBeforeChange, Images, StreamOptions, Watched,
+};
 use bson::{Bson, Document, doc, oid::ObjectId};
 
 /// Longest name of a producer in bytes; RabbitMQ refuses 256.
@@ -192,6 +194,15 @@ pub(crate) fn numbering(
     numbering
 }
 
+/// Adds what decides which events make no message. Where that is another format, an event that was left out
+/// may have a message now, with a number that the broker takes for a repeat. Otherwise a number stands for the
+/// same event in any format, and one that was delivered in the old format is not sent again in the new one.
+pub(crate) fn add_left_out(numbering: &mut Document, config: &CollectionConfig) {
+    if config.leaves_out_events() {
+        numbering.insert("format", config.format.as_str());
+    }
+}
+
 /// What decides which events a position stands for, as it is stored beside the token.
 pub(crate) fn watch_options(watched: &Watched) -> Document {
     let images = watched.images();
@@ -263,6 +274,7 @@ fn has_word(text: &str, words: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Format;
 
     fn watched(pipeline: Vec<Document>, full_document: FullDocument) -> Watched {
         Watched {
@@ -279,6 +291,21 @@ mod tests {
             name: "p".to_owned(),
             numbering: numbering.clone(),
         }
+    }
+
+    #[test]
+    fn event_that_was_left_out_is_taken_for_a_repeat() {
+        let numbering_in = |format| {
+            let mut config = CollectionConfig::new("shop", "orders", "orders");
+            config.format = format;
+            let mut numbering = numbering(&config.watched, 0, None, &[]);
+            add_left_out(&mut numbering, &config);
+            numbering
+        };
+        let relaxed = numbering_in(Format::Relaxed);
+        assert_eq!(relaxed, numbering_in(Format::Bson));
+        assert_ne!(relaxed, numbering_in(Format::Debezium));
+        assert_ne!(numbering_in(Format::Outbox), numbering_in(Format::Debezium));
     }
 
     #[test]

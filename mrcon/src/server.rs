@@ -6,6 +6,7 @@
 //! checkpoint and backoff.
 
 mod entry;
+mod envelope;
 mod journal;
 mod opening;
 mod requests;

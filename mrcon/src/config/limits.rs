@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::schema::{
-    CustomMetricType, Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost, OnInvalidate,
-    OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType, Snapshot, SplitLargeEvents,
-    Start,
+    Binaries, CloudEventsData, CloudEventsMode, CompressionAlgorithm, CustomMetricType, Dates,
+    DebeziumJson, Decimals, Format, FullDocument, FullDocumentBeforeChange, Int64s, OnHistoryLost,
+    OnInvalidate, OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType, Snapshot,
+    SplitLargeEvents, Start,
 };
 
 /// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port
@@ -138,6 +139,66 @@ pub const DEFAULT_DEAD_LETTER_QUEUE: &str = "mrcon.dead_letters";
 
 /// `format`: relaxed Extended JSON, the form that is easiest to read for consumers.
 pub const DEFAULT_FORMAT: Format = Format::Relaxed;
+
+/// `document.dates`: ISO-8601, which people and most readers of JSON understand.
+pub const DEFAULT_DATES: Dates = Dates::Iso;
+
+/// `document.int64`: a number, as in every other JSON.
+pub const DEFAULT_INT64: Int64s = Int64s::Number;
+
+/// `document.decimal128`: text. Whoever stores decimals wants every digit, which a number loses in most
+/// readers.
+pub const DEFAULT_DECIMAL128: Decimals = Decimals::String;
+
+/// `document.binary`: base64, the shortest and most usual.
+pub const DEFAULT_BINARY: Binaries = Binaries::Base64;
+
+/// `cloudevents.mode`: structured. The whole event is in the body, so it survives what forgets headers.
+pub const DEFAULT_CLOUDEVENTS_MODE: CloudEventsMode = CloudEventsMode::Structured;
+
+/// `cloudevents.data`: the event, which says what happened and not only what is there now.
+pub const DEFAULT_CLOUDEVENTS_DATA: CloudEventsData = CloudEventsData::Event;
+
+/// `cloudevents.source`: the collection.
+pub const DEFAULT_CLOUDEVENTS_SOURCE: &str = "/mongodb/{db}/{coll}";
+
+/// `cloudevents.type_prefix`: who made it; the operation follows.
+pub const DEFAULT_CLOUDEVENTS_TYPE_PREFIX: &str = "mrcon.";
+
+/// `debezium.name`: ours. Whoever replaces a Debezium connector gives its topic prefix.
+pub const DEFAULT_DEBEZIUM_NAME: &str = "mrcon";
+
+/// `debezium.json`: what Debezium writes.
+pub const DEFAULT_DEBEZIUM_JSON: DebeziumJson = DebeziumJson::Legacy;
+
+/// `debezium.schemas`: false. A schema is 2.5 KB in each message, the same in all.
+pub const DEFAULT_DEBEZIUM_SCHEMAS: bool = false;
+
+/// `compression.algorithm`: gzip, which every platform can undo without a further library.
+pub const DEFAULT_COMPRESSION_ALGORITHM: CompressionAlgorithm = CompressionAlgorithm::Gzip;
+
+/// `compression.min_bytes`: 1 KiB. What is shorter hardly gets smaller, and each body costs some
+/// microseconds.
+pub const DEFAULT_COMPRESSION_MIN_BYTES: u64 = 1 << 10;
+
+/// `compression.level` of gzip: its own default.
+pub const DEFAULT_GZIP_LEVEL: u32 = 6;
+
+/// `compression.level` of zstd: its own default.
+pub const DEFAULT_ZSTD_LEVEL: u32 = 3;
+
+/// Allowed `compression.level` of gzip.
+pub const GZIP_LEVEL_RANGE: RangeInclusive<u32> = 1..=9;
+
+/// Allowed `compression.level` of zstd. Higher ones want gigabytes of memory.
+pub const ZSTD_LEVEL_RANGE: RangeInclusive<u32> = 1..=19;
+
+/// Allowed `compression.min_bytes`: up to the largest message of RabbitMQ, which is none at all.
+pub const COMPRESSION_MIN_BYTES_RANGE: RangeInclusive<u64> = 0..=512 * 1024 * 1024;
+
+/// Longest `cloudevents.source`, `cloudevents.type_prefix` and `debezium.name`, in bytes: they are in every
+/// message.
+pub const MAX_ENVELOPE_NAME_BYTES: usize = 255;
 
 /// `metrics.custom[].type`: counter. Most business metrics count documents.
 pub const DEFAULT_CUSTOM_METRIC_TYPE: CustomMetricType = CustomMetricType::Counter;
@@ -314,6 +375,7 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         "max_unconfirmed" => numbers(&MAX_UNCONFIRMED_RANGE),
         "max_unconfirmed_bytes" => numbers(&MAX_UNCONFIRMED_BYTES_RANGE),
         "max_message_bytes" => "auto, or a size such as 16MiB, from 1KiB to 512MiB".to_owned(),
+        "min_bytes" => "a size such as 1KiB, from 0 to 512MiB".to_owned(),
         "max_series" => numbers(&MAX_SERIES_RANGE),
         "resolution" => durations(&HISTORY_RESOLUTION_RANGE),
         "retention" => "a duration with its unit, from 1h to 366days".to_owned(),

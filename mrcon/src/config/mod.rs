@@ -38,6 +38,7 @@
 
 mod database;
 mod decode;
+mod format;
 mod forms;
 mod limits;
 mod metrics;

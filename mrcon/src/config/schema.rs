@@ -75,6 +75,18 @@ pub struct CollectionConfig {
     pub rabbitmq: RabbitMq,
     /// How an event is written as a message body.
     pub format: Format,
+    /// How plain JSON is written: with [`Format::Document`], and where [`CloudEventsData`] says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<PlainJson>,
+    /// How CloudEvents are made; only with [`Format::Cloudevents`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloudevents: Option<CloudEvents>,
+    /// How Debezium's envelope is made; only with [`Format::Debezium`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debezium: Option<Debezium>,
+    /// Which bodies are compressed, and how; left out: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
     /// Fields to remove or disguise. Not supported yet: must be empty.
     pub mask: Vec<MaskRule>,
 }
@@ -111,6 +123,10 @@ impl Default for CollectionConfig {
             resume_tokens: ResumeTokens::default(),
             rabbitmq: RabbitMq::default(),
             format: DEFAULT_FORMAT,
+            document: None,
+            cloudevents: None,
+            debezium: None,
+            compression: None,
             mask: Vec::new(),
         }
     }
@@ -592,8 +608,220 @@ pub enum Format {
     Document,
     /// A CloudEvents envelope.
     Cloudevents,
+    /// The envelope of Debezium's MongoDB connector.
+    Debezium,
     /// The transactional outbox form.
     Outbox,
+}
+
+impl CollectionConfig {
+    /// Whether bodies are made of documents, so that updates have to bring theirs.
+    pub fn needs_documents(&self) -> bool {
+        match self.format {
+            Format::Document | Format::Debezium => true,
+            Format::Cloudevents => self
+                .cloudevents
+                .as_ref()
+                .is_some_and(|cloudevents| cloudevents.data == CloudEventsData::Document),
+            Format::Relaxed | Format::Canonical | Format::Bson | Format::Outbox => false,
+        }
+    }
+
+    /// Whether there are events that make no message in this format.
+    pub fn leaves_out_events(&self) -> bool {
+        matches!(self.format, Format::Debezium | Format::Outbox)
+    }
+
+    /// The image options in effect: those of [`Watched::images`], but updates bring their documents where
+    /// the format needs them.
+    pub(super) fn with_images_of_the_format(mut self) -> Self {
+        if self.needs_documents() && self.watched.images().full_document == FullDocument::Default {
+            self.watched.full_document = FullDocument::UpdateLookup;
+        }
+        self
+    }
+}
+
+/// `collections[].document`: how plain JSON is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlainJson {
+    /// Dates.
+    pub dates: Dates,
+    /// 64-bit integers.
+    pub int64: Int64s,
+    /// Decimal128.
+    pub decimal128: Decimals,
+    /// Binary but for UUIDs.
+    pub binary: Binaries,
+}
+
+impl Default for PlainJson {
+    fn default() -> Self {
+        Self {
+            dates: DEFAULT_DATES,
+            int64: DEFAULT_INT64,
+            decimal128: DEFAULT_DECIMAL128,
+            binary: DEFAULT_BINARY,
+        }
+    }
+}
+
+/// `document.dates`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dates {
+    /// ISO-8601 text.
+    Iso,
+    /// Milliseconds since 1970-01-01 UTC, a number.
+    Millis,
+}
+
+/// `document.int64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Int64s {
+    /// A number with all its digits.
+    Number,
+    /// Text.
+    String,
+}
+
+/// `document.decimal128`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decimals {
+    /// Text with all its digits.
+    String,
+    /// A number with all its digits.
+    Number,
+}
+
+/// `document.binary`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binaries {
+    /// Standard base64, padded.
+    Base64,
+    /// Lower-case hex digits.
+    Hex,
+}
+
+/// `collections[].cloudevents`: how CloudEvents are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloudEvents {
+    /// Where the attributes are.
+    pub mode: CloudEventsMode,
+    /// What the data is.
+    pub data: CloudEventsData,
+    /// The attribute `source`: a URI reference, with `{db}` and `{coll}` for the event's names.
+    pub source: String,
+    /// What stands before the operation in the attribute `type`.
+    pub type_prefix: String,
+}
+
+impl Default for CloudEvents {
+    fn default() -> Self {
+        Self {
+            mode: DEFAULT_CLOUDEVENTS_MODE,
+            data: DEFAULT_CLOUDEVENTS_DATA,
+            source: DEFAULT_CLOUDEVENTS_SOURCE.to_owned(),
+            type_prefix: DEFAULT_CLOUDEVENTS_TYPE_PREFIX.to_owned(),
+        }
+    }
+}
+
+/// `cloudevents.mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloudEventsMode {
+    /// In the body, around the data.
+    Structured,
+    /// In headers; the body is the data.
+    Binary,
+}
+
+/// `cloudevents.data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloudEventsData {
+    /// The change event in relaxed Extended JSON.
+    Event,
+    /// The document in plain JSON.
+    Document,
+}
+
+/// `collections[].debezium`: how Debezium's envelope is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Debezium {
+    /// `source.name`, which Debezium calls the topic prefix.
+    pub name: String,
+    /// How documents are written in their strings.
+    pub json: DebeziumJson,
+    /// Whether each message has its Kafka Connect schema.
+    pub schemas: bool,
+    /// The header that has what is the record's key in Kafka; left out: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_header: Option<String>,
+}
+
+impl Default for Debezium {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_DEBEZIUM_NAME.to_owned(),
+            json: DEFAULT_DEBEZIUM_JSON,
+            schemas: DEFAULT_DEBEZIUM_SCHEMAS,
+            key_header: None,
+        }
+    }
+}
+
+/// `debezium.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DebeziumJson {
+    /// Extended JSON version 1, as Debezium.
+    Legacy,
+    /// Extended JSON version 2, relaxed.
+    Relaxed,
+    /// Extended JSON version 2, canonical.
+    Canonical,
+}
+
+/// `collections[].compression`: which bodies are compressed, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compression {
+    /// The algorithm, and the `content_encoding`.
+    pub algorithm: CompressionAlgorithm,
+    /// Shorter bodies stay as they are, in bytes.
+    #[serde(deserialize_with = "bytes::required")]
+    pub min_bytes: u64,
+    /// How hard to try, on the algorithm's own scale; its default, if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<u32>,
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self {
+            algorithm: DEFAULT_COMPRESSION_ALGORITHM,
+            min_bytes: DEFAULT_COMPRESSION_MIN_BYTES,
+            level: None,
+        }
+    }
+}
+
+/// `compression.algorithm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompressionAlgorithm {
+    /// As gzip does it.
+    Gzip,
+    /// Zstandard.
+    Zstd,
 }
 
 /// `collections[].mask[]`: what to do with one field.
@@ -737,6 +965,21 @@ impl CustomMetricType {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
             Self::Histogram => "histogram",
+        }
+    }
+}
+
+impl Format {
+    /// The word in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Relaxed => "relaxed",
+            Self::Canonical => "canonical",
+            Self::Bson => "bson",
+            Self::Document => "document",
+            Self::Cloudevents => "cloudevents",
+            Self::Debezium => "debezium",
+            Self::Outbox => "outbox",
         }
     }
 }

@@ -26,6 +26,15 @@ impl ValidConfig {
         })
     }
 
+    /// Of what satisfies every rule.
+    fn of(mut config: Config) -> Self {
+        let entries = config.collections.into_iter();
+        config.collections = entries
+            .map(CollectionConfig::with_images_of_the_format)
+            .collect();
+        Self(config)
+    }
+
     /// Settings of the process.
     pub fn server(&self) -> &ServerConfig {
         &self.0.server
@@ -41,7 +50,8 @@ impl ValidConfig {
         &self.0.metrics
     }
 
-    /// The configuration as it was before the check, to change and validate again.
+    /// The configuration, to change and validate again. As checked: its image options are those in effect,
+    /// where a format needs others than the default.
     pub fn into_inner(self) -> Config {
         self.0
     }
@@ -72,7 +82,7 @@ impl Config {
     pub fn validate(self) -> Result<ValidConfig, Vec<Problem>> {
         let problems = check(&self);
         if problems.is_empty() {
-            Ok(ValidConfig(self))
+            Ok(ValidConfig::of(self))
         } else {
             Err(problems)
         }
@@ -91,7 +101,7 @@ fn read(bytes: &[u8]) -> Result<ValidConfig, Vec<Problem>> {
     let applies = |problem: &Problem| !unread.iter().any(|path| path.overlaps(problem.path()));
     problems.extend(check(&config).into_iter().filter(applies));
     if problems.is_empty() {
-        return Ok(ValidConfig(config));
+        return Ok(ValidConfig::of(config));
     }
     let located = problems
         .into_iter()

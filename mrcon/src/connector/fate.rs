@@ -10,8 +10,8 @@ use crate::config::{
     OnUnroutable, Scope, TargetName,
 };
 use crate::envelope::{
-    Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Scratch,
-    Undelivered, gzip, only, without,
+    Body, Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message,
+    Scratch, Undelivered, gzip, only, without,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, EventError, MissingImages};
@@ -224,10 +224,15 @@ impl Judge<'_> {
         let bytes = message.body.len();
         let smaller = match self.policies.on_oversize {
             OnOversize::Halt | OnOversize::DeadLetter => None,
+            // What is compressed already does not get smaller.
+            OnOversize::Compress if message.content_encoding.is_some() => None,
             OnOversize::Compress => {
-                let packed = gzip(message.body);
-                self.fits(packed.len())
-                    .then(|| Letter::of(&bodiless(message)).with_body(packed, Some("gzip")))
+                let packed = Body {
+                    bytes: gzip(message.body),
+                    content_encoding: Some("gzip"),
+                };
+                self.fits(packed.bytes.len())
+                    .then(|| Letter::of(&bodiless(message)).with_body(packed))
             }
             OnOversize::StripImages => self.without_images(seq, event, message)?,
         };
@@ -260,7 +265,7 @@ impl Judge<'_> {
             let wrong = |error| malformed(seq, &error);
             let (rest, names) = without(event.raw, &IMAGES[..count]).map_err(wrong)?;
             if !names.is_empty()
-                && let Some(letter) = self.smaller(message, &rest, &names)
+                && let Some(letter) = self.smaller(event, message, &rest, &names)
             {
                 return Ok(Some(letter));
             }
@@ -269,11 +274,17 @@ impl Judge<'_> {
     }
 
     /// The message with the text of `rest`, if that fits.
-    fn smaller(&self, message: &Message<'_>, rest: &RawDocument, names: &[&str]) -> Option<Letter> {
-        let body = self.envelope.body(rest).ok()?;
-        self.fits(body.len()).then(|| {
+    fn smaller(
+        &self,
+        event: &ChangeEvent<'_>,
+        message: &Message<'_>,
+        rest: &RawDocument,
+        names: &[&str],
+    ) -> Option<Letter> {
+        let body = self.envelope.body(event, rest).ok()?;
+        self.fits(body.bytes.len()).then(|| {
             Letter::of(&bodiless(message))
-                .with_body(body, None)
+                .with_body(body)
                 .stripped_of(names)
         })
     }
@@ -301,9 +312,9 @@ impl Judge<'_> {
         if self.fits(message.body.len()) {
             return Ok(Letter::of(message).undelivered(why));
         }
-        let reduced = self.reduced(event.raw, |rest| self.envelope.body(rest));
+        let reduced = self.reduced(event.raw, |rest| self.envelope.body(event, rest));
         let (body, names) = reduced.map_err(unwritten)?;
-        let letter = Letter::of(&bodiless(message)).with_body(body, None);
+        let letter = Letter::of(&bodiless(message)).with_body(body);
         Ok(letter.stripped_of(&names).undelivered(why))
     }
 
@@ -311,11 +322,11 @@ impl Judge<'_> {
     fn reduced(
         &self,
         raw: &RawDocument,
-        write: impl Fn(&RawDocument) -> Result<Vec<u8>, EncodeError>,
-    ) -> Result<(Vec<u8>, Vec<&'static str>), EncodeError> {
+        write: impl Fn(&RawDocument) -> Result<Body, EncodeError>,
+    ) -> Result<(Body, Vec<&'static str>), EncodeError> {
         let (rest, mut names) = without(raw, &LARGE_FIELDS)?;
         let body = write(&rest)?;
-        if self.fits(body.len()) {
+        if self.fits(body.bytes.len()) {
             return Ok((body, names));
         }
         names.extend(["_id", "documentKey"]);
@@ -326,7 +337,16 @@ impl Judge<'_> {
     fn bson_within(&self, raw: &RawDocument) -> Result<(Vec<u8>, Vec<&'static str>), EncodeError> {
         match self.fits(raw.as_bytes().len()) {
             true => Ok((raw.as_bytes().to_vec(), Vec::new())),
-            false => self.reduced(raw, |rest| Ok(rest.as_bytes().to_vec())),
+            false => {
+                let as_it_is = |rest: &RawDocument| {
+                    Ok(Body {
+                        bytes: rest.as_bytes().to_vec(),
+                        content_encoding: None,
+                    })
+                };
+                let (body, names) = self.reduced(raw, as_it_is)?;
+                Ok((body.bytes, names))
+            }
         }
     }
 

@@ -120,24 +120,24 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let read = event.raw.as_bytes().len() as u64;
         self.tally.count(which, Stage::Received, operation, read);
         faults::panic_here("encoder", event.raw.as_bytes());
-        let (bytes, trace) = match &fate {
+        let (bytes, text_bytes, trace) = match &fate {
             Fate::Goes(message) => {
                 self.parts.sink.publish(seq, message)?;
-                (message.body.len(), message.trace)
+                (message.body.len(), message.text_bytes, message.trace)
             }
             Fate::Instead(letter) => {
                 let message = letter.message();
                 self.parts.sink.publish(seq, &message)?;
-                (message.body.len(), message.trace)
+                (message.body.len(), message.text_bytes, message.trace)
             }
-            Fate::Aside(letter) => (letter.body_bytes(), None),
-            Fate::Nothing => (0, None),
+            Fate::Aside(letter) => (letter.body_bytes(), letter.body_bytes(), None),
+            Fate::Nothing => (0, 0, None),
         };
         if self.window.is_empty() {
             self.last_progress = now;
             self.parts.status.progressed();
         }
-        batch.text_takes(bytes);
+        batch.text_takes(text_bytes);
         let bytes = bytes as u64;
         self.tally.count(which, Stage::Published, operation, bytes);
         let sent = Sent {

@@ -19,3 +19,13 @@ pub(super) fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let written = STANDARD.encode_slice(bytes, &mut out[start..]);
     debug_assert_eq!(written, Ok(out.len() - start));
 }
+
+/// Appends a UUID in its usual form: 32 lower-case hex digits with four hyphens.
+pub(super) fn write_uuid(out: &mut Vec<u8>, uuid: [u8; 16]) {
+    for (index, &byte) in uuid.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            out.push(b'-');
+        }
+        out.extend_from_slice(&hex_digits(byte));
+    }
+}

@@ -35,6 +35,30 @@ pub(super) fn write_iso8601(out: &mut Vec<u8>, millis: i64) {
     }
 }
 
+/// Appends any date as ISO-8601 text: as [`write_iso8601`] does in the years 0 to 9999, and else with a sign
+/// and six digits or more for the year, as ECMAScript writes such years: `-000044-03-15T12:00:00Z`.
+pub(super) fn write_any_date(out: &mut Vec<u8>, millis: i64) {
+    if is_iso8601_date(millis) {
+        return write_iso8601(out, millis);
+    }
+    const DAY: i64 = 86_400_000;
+    const DAYS_OF_400_YEARS: i64 = 146_097;
+    // 400 years are a whole number of days, after which the calendar repeats: written as of the years 1970 to
+    // 2369, with another year before it.
+    let days = millis.div_euclid(DAY);
+    let within = days.rem_euclid(DAYS_OF_400_YEARS);
+    let (year, _, _) = civil_from_days(within as u32);
+    let year = days.div_euclid(DAYS_OF_400_YEARS) * 400 + i64::from(year);
+    let text = match year {
+        0..=9999 => format!("{year:04}"),
+        _ => format!("{year:+07}"),
+    };
+    out.extend_from_slice(text.as_bytes());
+    let start = out.len();
+    write_iso8601(out, within * DAY + millis.rem_euclid(DAY));
+    out.drain(start..start + "0000".len());
+}
+
 /// Year, month and day of the `days`th day after 1970-01-01, in the Gregorian calendar.
 ///
 /// Counts in years that begin on 1 March, so that the leap day is the last of its year, and in
@@ -92,6 +116,36 @@ mod tests {
             }
         }
         assert_eq!(i64::from(days) * 86_400_000 - 1, LAST_MILLISECOND);
+    }
+
+    #[test]
+    fn date_of_another_era_is_another() {
+        let text = |millis| {
+            let mut out = Vec::new();
+            write_any_date(&mut out, millis);
+            String::from_utf8(out).unwrap()
+        };
+        let day = 86_400_000;
+        assert_eq!(text(0), "1970-01-01T00:00:00Z");
+        assert_eq!(text(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(text(-day), "1969-12-31T00:00:00Z");
+        assert_eq!(text(-62_135_596_800_000), "0001-01-01T00:00:00Z");
+        // The leap day of the year 0, and the first day before that year.
+        assert_eq!(
+            text(-62_135_596_800_000 - 307 * day),
+            "0000-02-29T00:00:00Z"
+        );
+        assert_eq!(
+            text(-62_135_596_800_000 - 367 * day),
+            "-000001-12-31T00:00:00Z"
+        );
+        assert_eq!(text(LAST_MILLISECOND), "9999-12-31T23:59:59.999Z");
+        assert_eq!(text(LAST_MILLISECOND + 1), "+010000-01-01T00:00:00Z");
+        // As ECMAScript has its first and last moment.
+        assert_eq!(text(8_640_000_000_000_000), "+275760-09-13T00:00:00Z");
+        assert_eq!(text(-8_640_000_000_000_000), "-271821-04-20T00:00:00Z");
+        assert_eq!(text(i64::MAX), "+292278994-08-17T07:12:55.807Z");
+        assert_eq!(text(i64::MIN), "-292275055-05-16T16:47:04.192Z");
     }
 
     #[test]

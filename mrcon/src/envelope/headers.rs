@@ -47,7 +47,14 @@ impl fmt::Debug for HeaderText {
 impl HeaderText {
     /// Adds a header. A name of more than 255 bytes cannot be sent: the configuration refuses it.
     pub(crate) fn push(&mut self, name: &str, value: &str) {
-        self.text.push_str(name);
+        self.push_pieces(&[name], value);
+    }
+
+    /// The same, with a name made of several pieces.
+    pub(super) fn push_pieces(&mut self, name: &[&str], value: &str) {
+        for piece in name {
+            self.text.push_str(piece);
+        }
         let name_end = self.text.len();
         self.text.push_str(value);
         self.ends.push((name_end, self.text.len()));

@@ -1,6 +1,6 @@
 //! A message that owns its text: one that is made smaller, or put aside as a dead letter.
 
-use super::{EncodeError, HeaderText, Message, Place, key_text, message_id};
+use super::{Body, EncodeError, HeaderText, Message, Place, key_text, message_id};
 use crate::event::ChangeEvent;
 use crate::trace::TraceContext;
 use bson::DateTime;
@@ -186,11 +186,11 @@ impl Letter {
         }
     }
 
-    /// The same event with another body, compressed if that is said.
-    pub fn with_body(self, body: Vec<u8>, content_encoding: Option<&'static str>) -> Letter {
+    /// The same event with another body.
+    pub fn with_body(self, body: Body) -> Letter {
         Letter {
-            body,
-            content_encoding,
+            body: body.bytes,
+            content_encoding: body.content_encoding,
             ..self
         }
     }
@@ -225,6 +225,7 @@ impl Letter {
     pub fn message(&self) -> Message<'_> {
         Message {
             body: &self.body,
+            text_bytes: self.body.len(),
             content_type: &self.content_type,
             place: self.place.as_ref().map(|(exchange, routing_key)| Place {
                 exchange,

@@ -1,7 +1,7 @@
 //! How a change event is dressed as a message. Pure: no I/O, no clock, no state.
 //!
-//! The body is the change event as MongoDB documents it, all fields in MongoDB's order; fields and
-//! operation types that are not known here pass through unchanged.
+//! The body is the change event as MongoDB documents it, all fields in MongoDB's order, or what another
+//! [`Format`] makes of it; fields and operation types that are not known here pass through unchanged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,14 +14,24 @@ use crate::path::{Path, Value};
 use crate::trace::{Sampler, TraceContext};
 
 mod binary;
+pub mod cloudevents;
+mod compress;
 mod date;
+pub mod debezium;
+pub mod document;
 pub mod extjson;
+mod fields;
+mod format;
 mod headers;
+mod json;
+mod legacy;
 mod letter;
 mod number;
 mod reduce;
 mod text;
 
+pub use compress::{Algorithm, Compression, unpack};
+pub use format::Format;
 pub(crate) use headers::HeaderText;
 pub use headers::Headers;
 pub(crate) use letter::BSON_TYPE;
@@ -29,6 +39,7 @@ pub use letter::{Cause, Letter, Undelivered};
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
 
 use extjson::{ExtJson, write_document};
+use format::Between;
 
 /// The longest resume token text that is a message id as it stands, in bytes.
 ///
@@ -39,20 +50,11 @@ pub const MAX_ID_BYTES: usize = 200;
 /// The header by which the plugin rabbitmq-message-deduplication knows a message: its id.
 pub const DEDUPLICATION: &str = "x-deduplication-header";
 
-/// What a message body looks like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// The change event in relaxed Extended JSON v2.
-    #[default]
-    Relaxed,
-    /// The change event in canonical Extended JSON v2.
-    Canonical,
-}
-
 /// Dresses change events as messages of one format.
 #[derive(Clone, Debug, Default)]
 pub struct Envelope {
     format: Format,
+    compression: Option<Compression>,
     sampler: Option<Sampler>,
     /// Whether the id is in a header too, for a plugin of the broker.
     deduplicates: bool,
@@ -68,6 +70,8 @@ pub struct Scratch {
     key: Vec<u8>,
     route: Vec<u8>,
     headers: HeaderText,
+    between: Between,
+    packed: Vec<u8>,
 }
 
 impl Scratch {
@@ -77,7 +81,9 @@ impl Scratch {
 
     /// Forgets the text; what is larger than is kept is given back.
     pub(crate) fn clear(&mut self) {
-        for text in [&mut self.body, &mut self.key, &mut self.route] {
+        let Between { bytes, inner, .. } = &mut self.between;
+        let (body, packed) = (&mut self.body, &mut self.packed);
+        for text in [body, packed, &mut self.key, &mut self.route, bytes, inner] {
             match text.capacity() > Self::KEPT_BYTES {
                 true => *text = Vec::new(),
                 false => text.clear(),
@@ -96,13 +102,35 @@ pub struct Place<'a> {
     pub routing_key: &'a str,
 }
 
+/// A body that owns its bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// See [`Message::content_encoding`].
+    pub content_encoding: Option<&'static str>,
+}
+
+/// Shows nothing of the bytes.
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body")
+            .field("bytes", &self.bytes.len())
+            .field("content_encoding", &self.content_encoding)
+            .finish()
+    }
+}
+
 /// A change event, ready to publish.
 ///
 /// The same event makes the same message, in whichever run it is made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The body: one JSON object, or what the format says.
+    /// The body: one JSON value, or what the format says.
     pub body: &'a [u8],
+    /// How much text it took to make it, in bytes: more than the body where that is compressed, or has
+    /// documents in strings.
+    pub text_bytes: usize,
     /// The body's media type.
     pub content_type: &'a str,
     /// Where it goes; `None`: where every message of its connector goes, or of its collection.
@@ -110,7 +138,7 @@ pub struct Message<'a> {
     /// Further headers, besides those of every message.
     pub headers: Headers<'a>,
     /// Tells this event from all others of its stream: the resume token's `_data`. Where that is
-    /// longer than [`MAX_ID_BYTES`], its SHA-256, and where it is not a string, the SHA-256 of the
+    /// longer than [`MAX_ID_BYTES`], its SHA-256, and where it is no string or empty, the SHA-256 of the
     /// token's BSON, as 64 lower-case hex digits.
     pub id: Cow<'a, str>,
     /// The event's cluster time, in seconds since 1970-01-01 UTC.
@@ -129,7 +157,7 @@ pub struct Message<'a> {
     pub route: Option<&'a [u8]>,
     /// Text in the event was not UTF-8; U+FFFD stands in the body for the bytes that were not.
     pub lossy: bool,
-    /// How the body is compressed, as in HTTP: `gzip`.
+    /// How the body is compressed, as in HTTP: `gzip` or `zstd`.
     pub content_encoding: Option<&'static str>,
     /// Names of the event's fields that the body has not, with commas between them.
     pub stripped: Option<&'a str>,
@@ -160,9 +188,18 @@ impl Envelope {
     pub fn new(format: Format) -> Self {
         Self {
             format,
+            compression: None,
             sampler: None,
             deduplicates: false,
             partition_by: None,
+        }
+    }
+
+    /// The same, with bodies compressed.
+    pub fn compressed(self, compression: Compression) -> Self {
+        Self {
+            compression: Some(compression),
+            ..self
         }
     }
 
@@ -190,22 +227,47 @@ impl Envelope {
         }
     }
 
-    /// The body alone, of an event or of a part of one.
+    /// The body alone, of an event of which `part` has all or some of the fields.
     ///
     /// # Errors
     ///
     /// As [`Envelope::message`].
-    pub fn body(&self, event: &bson::RawDocument) -> Result<Vec<u8>, EncodeError> {
-        let mut body = Vec::new();
-        let _written = self.format.write(event, &mut body)?;
-        Ok(body)
+    pub fn body(
+        &self,
+        event: &ChangeEvent<'_>,
+        part: &bson::RawDocument,
+    ) -> Result<Body, EncodeError> {
+        let (mut bytes, mut key) = (Vec::new(), Vec::new());
+        let about = About {
+            event,
+            id: &message_id(event),
+            key: key_of(event, &mut key)?,
+        };
+        let _written = self
+            .format
+            .write(&about, part, &mut bytes, &mut Between::default())?;
+        let mut packed = Vec::new();
+        let content_encoding = self.pack(&bytes, &mut packed);
+        Ok(Body {
+            bytes: match content_encoding {
+                Some(_) => packed,
+                None => bytes,
+            },
+            content_encoding,
+        })
+    }
+
+    /// Compresses a body into `packed`, if that is to be done with it.
+    fn pack(&self, body: &[u8], packed: &mut Vec<u8>) -> Option<&'static str> {
+        self.compression
+            .and_then(|compression| compression.pack(body, packed))
     }
 
     /// Whether the event makes a message at all.
     ///
     /// One that makes none counts as delivered at once.
-    pub fn takes(&self, _event: &ChangeEvent<'_>) -> bool {
-        true
+    pub fn takes(&self, event: &ChangeEvent<'_>) -> bool {
+        self.format.takes(event)
     }
 
     /// Dresses one event, with its text in `scratch`.
@@ -225,22 +287,32 @@ impl Envelope {
             key,
             route,
             headers,
+            between,
+            packed,
         } = scratch;
-        let written = self.format.write(event.raw, body)?;
         let id = message_id(event);
+        let key = key_of(event, key)?;
+        let about = About {
+            event,
+            id: &id,
+            key,
+        };
+        let written = self.format.write(&about, event.raw, body, between)?;
         if self.deduplicates {
             headers.push(DEDUPLICATION, &id);
         }
-        let key = match event.document_key {
-            Some(document) => Some(key_text(document, key)?),
-            None => None,
-        };
+        self.format.push_headers(&about, headers, between)?;
         let at_path = match &self.partition_by {
             Some(path) => first_text(path, event.raw, route)?,
             None => None,
         };
+        let content_encoding = self.pack(body, packed);
         Ok(Message {
-            body,
+            body: match content_encoding {
+                Some(_) => packed,
+                None => body,
+            },
+            text_bytes: body.len() + packed.len() + between.inner.len(),
             content_type: written.content_type,
             place: None,
             headers: headers.view(),
@@ -253,7 +325,7 @@ impl Envelope {
             key,
             route: at_path.or(key.map(str::as_bytes)),
             lossy: written.lossy,
-            content_encoding: None,
+            content_encoding,
             stripped: None,
             image_missing: event.missing_images.names(),
             undelivered: None,
@@ -261,51 +333,19 @@ impl Envelope {
     }
 }
 
-/// How a body was written.
-struct Written {
-    content_type: &'static str,
-    /// Text was not UTF-8.
-    lossy: bool,
-}
-
-impl Format {
-    /// Appends the body of an event, or of a part of one.
-    fn write(self, event: &bson::RawDocument, body: &mut Vec<u8>) -> Result<Written, EncodeError> {
-        body.reserve(self.text_capacity(event.as_bytes().len()));
-        let written = write_document(body, event, self.ext_json())?;
-        Ok(Written {
-            content_type: "application/json",
-            lossy: written.replaced_text,
-        })
-    }
-
-    fn ext_json(self) -> ExtJson {
-        match self {
-            Self::Relaxed => ExtJson::Relaxed,
-            Self::Canonical => ExtJson::Canonical,
-        }
-    }
-
-    /// How much to allocate for the text of a document of `bson_bytes`, so that it need not grow.
-    ///
-    /// Relaxed text of ordinary documents is 1.0 to 1.5 times as long as their BSON, canonical text
-    /// 1.3 to 1.7 times. It can be 2 to 3 times as long: an array of nothing but ids, dates or
-    /// (canonical) numbers. Such text grows once; allocating for it would hold that much more
-    /// memory for every message in flight.
-    fn text_capacity(self, bson_bytes: usize) -> usize {
-        let text_bytes = match self {
-            Self::Relaxed => bson_bytes + bson_bytes / 2,
-            Self::Canonical => bson_bytes * 2,
-        };
-        text_bytes + 64
-    }
+/// An event, and what tells it from others.
+struct About<'a> {
+    event: &'a ChangeEvent<'a>,
+    id: &'a str,
+    /// See [`Message::key`].
+    key: Option<&'a str>,
 }
 
 pub(crate) fn message_id<'a>(event: &ChangeEvent<'a>) -> Cow<'a, str> {
     match event.token_data {
+        Some("") | None => Cow::Owned(sha256_hex(event.token.as_bytes())),
         Some(data) if data.len() <= MAX_ID_BYTES => Cow::Borrowed(data),
         Some(data) => Cow::Owned(sha256_hex(data.as_bytes())),
-        None => Cow::Owned(sha256_hex(event.token.as_bytes())),
     }
 }
 
@@ -318,9 +358,24 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+fn key_of<'a>(
+    event: &ChangeEvent<'_>,
+    text: &'a mut Vec<u8>,
+) -> Result<Option<&'a str>, EncodeError> {
+    match event.document_key {
+        Some(key) => key_text(key, text).map(Some),
+        None => Ok(None),
+    }
+}
+
 fn key_text<'a>(key: &bson::RawDocument, text: &'a mut Vec<u8>) -> Result<&'a str, EncodeError> {
     let _written = write_document(text, key, ExtJson::Canonical)?;
-    Ok(std::str::from_utf8(text).expect("JSON is written from text only"))
+    Ok(json_text(text))
+}
+
+/// What was written as JSON.
+fn json_text(json: &[u8]) -> &str {
+    std::str::from_utf8(json).expect("JSON is written from text only")
 }
 
 /// The first value at `path` that has a plain text; null has none.
@@ -383,6 +438,7 @@ impl From<Malformed> for EncodeError {
 pub(crate) fn sample(body: &[u8]) -> Message<'_> {
     Message {
         body,
+        text_bytes: body.len(),
         content_type: "application/json",
         place: None,
         headers: Headers::default(),

@@ -3,12 +3,12 @@
 //! Both sides are opened at the same time, so that each one's health is known even if the other
 //! fails.
 
+use super::envelope::envelope;
 use super::target::{Brokers, Target};
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
-use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, Scope, ServerConfig};
+use crate::config::{CollectionConfig, Scope, ServerConfig};
 use crate::connector::{Parts, Policies, Run, Settings};
-use crate::envelope::{self, Envelope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
 use crate::metrics::custom::CustomObservers;
@@ -279,28 +279,6 @@ impl Entry {
             copier: Some(Arc::clone(&self.copier)),
             in_snapshot: source.snapshot.is_some_and(|phase| !phase.is_over()),
         })
-    }
-}
-
-fn envelope(config: &CollectionConfig) -> Envelope {
-    let mut envelope = Envelope::new(format(config.format));
-    if config.rabbitmq.deduplication_header {
-        envelope = envelope.deduplicated();
-    }
-    match &config.rabbitmq.stream {
-        // The key is what messages go by without a path.
-        Some(stream) if stream.partition_by != DEFAULT_PARTITION_BY => {
-            envelope.routed_by(&stream.partition_by)
-        }
-        _ => envelope,
-    }
-}
-
-fn format(format: config::Format) -> envelope::Format {
-    match format {
-        config::Format::Relaxed => envelope::Format::Relaxed,
-        config::Format::Canonical => envelope::Format::Canonical,
-        other => unreachable!("{other:?} is refused by the validation"),
     }
 }
 

@@ -158,7 +158,8 @@ async fn publish_as(
     let seq = source.seq();
     let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
     let own = entry.settings.scope.own_names();
-    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
+    let mut numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
+    lineage::add_left_out(&mut numbering, &entry.config);
     let repeatable = lineage::is_repeatable(watched);
     let decision = match source.after_gap {
         true => Decision::New(Some(Reset::PositionLost)),
@@ -179,8 +180,9 @@ async fn publish_as(
         },
     };
     let (sink, last) = link.publish_as(&producer.name, seq + 1).await?;
-    // Events that were put aside have no message: the last id may be behind then.
-    if known && last < seq && (last == 0 || !entry.config.has_dead_letters()) {
+    // Events that were put aside or left out have no message: the last id may be behind then.
+    let may_be_behind = entry.config.has_dead_letters() || entry.config.leaves_out_events();
+    if known && last < seq && (last == 0 || !may_be_behind) {
         note(entry, Reset::StreamLost);
     }
     Ok(sink)

@@ -3,8 +3,12 @@
 
 mod arbitrary;
 mod broken;
+mod cloudevents;
 mod corpus;
+mod debezium;
+mod document;
 mod event;
+mod formats;
 mod message;
 mod normal;
 mod properties;

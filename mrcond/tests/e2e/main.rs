@@ -23,6 +23,7 @@ mod database;
 mod dead_letters;
 mod delivery;
 mod deployment;
+mod formats;
 mod history;
 mod lag;
 mod logs;
