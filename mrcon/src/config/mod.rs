@@ -50,6 +50,7 @@ mod selector;
 mod stream;
 mod target_name;
 mod validate;
+mod watching;
 mod yaml;
 
 pub use limits::*;

@@ -129,6 +129,8 @@ pub struct Watched {
     pub include: Vec<String>,
     /// When more than one collection is watched: regular expressions that must not be found there.
     pub exclude: Vec<String>,
+    /// Which operations are watched; empty: all. Rows of a snapshot and gap records always are.
+    pub operations: Vec<Operation>,
     /// Whether an update event carries the whole document.
     pub full_document: FullDocument,
     /// Whether an event carries the document as it was before the change.
@@ -147,9 +149,9 @@ pub struct Watched {
     pub batch_size: u32,
     /// Whether the server sends events over 16 MiB in fragments, which are put together here.
     pub split_large_events: SplitLargeEvents,
-    /// Whether MongoDB reports DDL events such as `createIndexes`. `true` is not supported yet.
+    /// Whether MongoDB reports DDL events such as `createIndexes` too. It has to be 6.0 or newer.
     pub show_expanded_events: bool,
-    /// Where a connector without a checkpoint begins. Only [`Start::Now`] is supported yet.
+    /// Where a connector without a checkpoint begins.
     pub start: Start,
     /// Whether existing documents are copied first.
     pub snapshot: Snapshot,
@@ -228,6 +230,7 @@ impl Default for Watched {
             coll_name: String::new(),
             include: Vec::new(),
             exclude: Vec::new(),
+            operations: Vec::new(),
             full_document: DEFAULT_FULL_DOCUMENT,
             full_document_before_change: DEFAULT_FULL_DOCUMENT_BEFORE_CHANGE,
             change_stream_pre_and_post_images: DEFAULT_CHANGE_STREAM_PRE_AND_POST_IMAGES,
@@ -289,7 +292,7 @@ pub enum SplitLargeEvents {
 pub enum Start {
     /// With what happens from now on.
     Now,
-    /// With what happened at this time.
+    /// With what happened at this time, to the second.
     At(bson::DateTime),
 }
 

@@ -1,9 +1,11 @@
-//! Which collections an entry watches: one, those of a database, or those of the whole deployment.
+//! Which collections an entry watches: one, those of a database, or those of the whole deployment; and
+//! which of their operations.
 
 use super::limits::DEFAULT_TOKENS_DB_NAME;
 use super::schema::Watched;
 use super::target_name::DATABASE_EVENTS;
 use super::validate::ValidConfig;
+use crate::event::Operation;
 use regex_lite::Regex;
 
 /// The `coll_name` that stands for every collection of the database, also for those to come.
@@ -55,6 +57,8 @@ pub struct Scope {
     collection: String,
     include: Vec<Regex>,
     exclude: Vec<Regex>,
+    /// Empty: all.
+    operations: Vec<Operation>,
     own: Vec<Home>,
 }
 
@@ -70,6 +74,7 @@ impl Scope {
             collection: watched.coll_name.clone(),
             include: patterns(&watched.include),
             exclude: patterns(&watched.exclude),
+            operations: watched.operations.clone(),
             own,
         }
     }
@@ -116,7 +121,12 @@ impl Scope {
         !self.include.is_empty() || !self.exclude.is_empty()
     }
 
-    /// Whether every event of the stream counts, so that none has to be looked at.
+    /// The operations that count; empty: all.
+    pub(crate) fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// Whether the events of every collection in the stream count.
     pub fn takes_all(&self) -> bool {
         !self.extent.has_many() || (!self.chooses() && self.own.is_empty())
     }

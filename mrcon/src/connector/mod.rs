@@ -276,8 +276,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             }
             SourceItem::Batch(batch) => {
                 self.idle = batch
-                    .idle_token()
-                    .filter(|_| batch.is_empty())
+                    .idles_at()
                     .map(|token| (token.clone(), frontier::stands_at(token, &batch)));
                 self.note_horizon(&batch);
                 if batch.is_empty() {

@@ -60,7 +60,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             }
         };
         let scope = &self.parts.settings.scope;
-        has_place(scope.extent(), &event)?;
+        has_place(scope, &event)?;
         let (db, coll) = place(scope, &event);
         match self.parts.sink.is_ready_for(db, coll) {
             Ok(true) => {}

@@ -52,6 +52,8 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (Phase::Resume | Phase::FirstRead | Phase::Read, Some(280 | 286 | 136 | 464)) => {
             ErrorKind::HistoryLost
         }
+        // `start` is a time that has left the oplog.
+        (Phase::Open, Some(286)) => ErrorKind::HistoryLost,
         (Phase::FirstRead | Phase::Read, Some(10334)) => ErrorKind::EventTooLarge,
         (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
         (_, Some(40573)) => ErrorKind::NotReplicaSet,
