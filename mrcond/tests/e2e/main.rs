@@ -42,4 +42,5 @@ mod stream;
 mod supervision;
 mod undeliverable;
 mod values;
+mod watching;
 mod whole_database;
