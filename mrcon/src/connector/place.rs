@@ -48,7 +48,10 @@ pub(super) fn has_place(scope: &Scope, event: &ChangeEvent<'_>) -> Result<()> {
         (_, None) if !about_all => "ns.coll",
         _ => return Ok(()),
     };
-    Err(taken_away(missing, "the events of more than one collection"))
+    Err(taken_away(
+        missing,
+        "the events of more than one collection",
+    ))
 }
 
 fn taken_away(field: &str, what: &str) -> Error {

@@ -201,7 +201,8 @@ impl EventBatch {
     fn lead_past(&mut self, last: &Range<usize>) {
         self.leads_on = true;
         // The stream ends there: its own token is the only one that another stream begins behind it from.
-        let ends = |event| event::operation_type(event).is_ok_and(|kind| kind == Some("invalidate"));
+        let ends =
+            |event| event::operation_type(event).is_ok_and(|kind| kind == Some("invalidate"));
         let event = self.at(last);
         if (self.idle_token.is_none() || ends(event))
             && let Ok(event) = ChangeEvent::position_only(event)

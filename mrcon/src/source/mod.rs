@@ -18,8 +18,8 @@ mod version;
 mod watch;
 
 pub use batch::EventBatch;
-pub use watch::Begin;
 pub(crate) use gate::pool_events;
+pub use watch::Begin;
 
 use crate::budget::Account;
 use crate::config::{Scope, Watched};

@@ -104,7 +104,8 @@ impl Again {
     }
 
     async fn open(&self, way: Way, position: &ResumeToken) -> Result<RawBatchCursor> {
-        let mut cursor = watch::open(&self.client, self.watch(), way, Begin::After(position)).await?;
+        let mut cursor =
+            watch::open(&self.client, self.watch(), way, Begin::After(position)).await?;
         // The answer to the aggregate itself has no events yet.
         if let Some(reply) = watch::with_deadline(cursor.next()).await? {
             reply.map_err(watch::reading_first)?;

@@ -254,9 +254,6 @@ mod tests {
             time: 1_700_000_000,
             increment: 1,
         };
-        assert_eq!(
-            begun(Begin::At(at)),
-            doc! {"startAtOperationTime": first}
-        );
+        assert_eq!(begun(Begin::At(at)), doc! {"startAtOperationTime": first});
     }
 }

@@ -285,14 +285,19 @@ async fn definition_is_missing_out_of_order_or_in_another_queue() {
 /// Each event is in the queue of its collection, views and time series included.
 async fn in_queues(rig: &Rig, truth: &[Event]) {
     for collection in ["orders", "archive", "cheap", "curve"] {
-        let is_its = |event: &&Event| {
+        let is_its = |event: &Event| {
             let ns = event.document.get_document("ns");
             ns.is_ok_and(|ns| ns.get_str("coll").is_ok_and(|coll| coll == collection))
         };
-        let expected: Vec<&str> = truth.iter().filter(is_its).map(Event::token).collect();
+        let numbered = (1_u64..).zip(truth);
+        let expected = numbered.filter(|(_, event)| is_its(event));
+        let expected: Vec<_> = expected
+            .map(|(seq, event)| (seq, Some(event.operation())))
+            .collect();
         let queue = format!("{}.{collection}", rig.name);
         let deliveries = Collector::drain(&rig.broker, &queue).await;
-        let got: Vec<&str> = deliveries.iter().map(|one| one.id.as_str()).collect();
+        let got = deliveries.iter();
+        let got: Vec<_> = got.map(|one| (one.seq(), one.kind.as_deref())).collect();
         assert_eq!(got, expected, "{collection}");
         assert!(!got.is_empty(), "{collection}");
         rig.broker.delete(&queue).await;
@@ -391,7 +396,11 @@ async fn snapshot_beside_a_start_loses_the_events_or_the_rows() {
         .await;
     let mut told = told(&rig).await;
     let rows = told.split_off(2);
-    assert_eq!(told, ["insert new", "update old"], "first what has happened");
+    assert_eq!(
+        told,
+        ["insert new", "update old"],
+        "first what has happened"
+    );
     let mut rows: Vec<String> = rows;
     rows.sort_unstable();
     assert_eq!(rows, ["read new", "read old"]);
