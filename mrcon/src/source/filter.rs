@@ -6,6 +6,9 @@
 //! known to be left out when the stream is opened: equality means the same everywhere. Events of
 //! others that come later are left out here.
 //!
+//! Where `include` is nothing but names (`^orders$`), the server gets those instead: all others are left out
+//! there whatever they are called, and those that are created later are in.
+//!
 //! Where mrcon itself writes is always among the names, so that no save comes back as an event. What
 //! the server leaves out still moves its post-batch token, and so the position of an idle stream.
 //!
@@ -42,8 +45,8 @@ const LISTED_AT_A_TIME: usize = 4;
 /// How long that may take: the stream is to be opened soon, and can be without any list.
 const LISTING_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Names to be left out, by database; `None`: everything in it.
-type LeftOut = BTreeMap<String, Option<Vec<String>>>;
+/// Names of collections by database; `None`: everything in it.
+type Names = BTreeMap<String, Option<Vec<String>>>;
 
 /// The stages that leave out what is known not to count, if there is anything.
 pub(super) async fn stages(
@@ -78,7 +81,7 @@ fn only_operations(operations: &[Operation], at: Option<Timestamp>) -> Option<Do
     })
 }
 
-/// The stage that leaves known collections out, if there are any.
+/// The stage that leaves collections out, if there are any to be left out: all but some, or some that are known.
 ///
 /// Without the right to list collections all but mrcon's own is left out here, which costs only the
 /// transfer.
@@ -91,7 +94,14 @@ async fn names(
     if scope.takes_all() {
         return None;
     }
-    let mut left_out = LeftOut::new();
+    if let Some(named) = scope.named().filter(|named| named.len() <= MAX_NAMES) {
+        let mut wanted = Names::new();
+        for (db, coll) in named {
+            add(&mut wanted, &db, Some(coll));
+        }
+        return Some(take_only(wanted, scope.extent(), at));
+    }
+    let mut left_out = Names::new();
     for home in scope.own() {
         add(&mut left_out, &home.db, home.coll.clone());
     }
@@ -107,8 +117,8 @@ async fn names(
     (!left_out.is_empty()).then(|| leave_out(left_out, scope.extent(), at))
 }
 
-fn add(left_out: &mut LeftOut, db: &str, coll: Option<String>) {
-    let of_database = left_out
+fn add(names: &mut Names, db: &str, coll: Option<String>) {
+    let of_database = names
         .entry(db.to_owned())
         .or_insert_with(|| Some(Vec::new()));
     match (of_database, coll) {
@@ -143,27 +153,57 @@ async fn known(client: &Client, database: &str, extent: Extent) -> Vec<(String, 
     listings.concat().await
 }
 
-fn leave_out(mut left_out: LeftOut, extent: Extent, at: Option<Timestamp>) -> Document {
-    for names in left_out.values_mut().flatten() {
-        names.sort_unstable();
-        names.dedup();
-    }
+/// What is about more than a collection has no name to be known by; here it is judged.
+const NAMELESS: [Operation; 2] = [Operation::DropDatabase, Operation::Invalidate];
+
+fn leave_out(left_out: Names, extent: Extent, at: Option<Timestamp>) -> Document {
     let others = match extent {
         Extent::Collection | Extent::Database => {
-            let names: Vec<String> = left_out.into_values().flatten().flatten().collect();
-            doc! {"ns.coll": {"$nin": names}}
+            doc! {"ns.coll": {"$nin": of_one_database(left_out)}}
         }
-        Extent::Deployment => {
-            let databases = left_out.into_iter().map(|(db, names)| match names {
-                None => doc! {"ns.db": db},
-                Some(names) => doc! {"ns.db": db, "ns.coll": {"$in": names}},
-            });
-            doc! {"$nor": databases.collect::<Vec<_>>()}
-        }
+        Extent::Deployment => doc! {"$nor": by_database(left_out)},
     };
-    let mut wanted = vec![others, doc! {"operationType": "rename"}];
-    wanted.extend(at.map(|at| doc! {"clusterTime": at}));
-    doc! {"$match": {"$or": wanted}}
+    one_of(vec![others, renames()], at)
+}
+
+fn take_only(wanted: Names, extent: Extent, at: Option<Timestamp>) -> Document {
+    let mut any = match extent {
+        Extent::Collection | Extent::Database => {
+            vec![doc! {"ns.coll": {"$in": of_one_database(wanted)}}]
+        }
+        Extent::Deployment => by_database(wanted),
+    };
+    let nameless = NAMELESS.map(Operation::as_str).to_vec();
+    any.push(doc! {"operationType": {"$in": nameless}});
+    any.push(renames());
+    one_of(any, at)
+}
+
+fn renames() -> Document {
+    doc! {"operationType": "rename"}
+}
+
+fn one_of(mut any: Vec<Document>, at: Option<Timestamp>) -> Document {
+    any.extend(at.map(|at| doc! {"clusterTime": at}));
+    doc! {"$match": {"$or": any}}
+}
+
+fn of_one_database(names: Names) -> Vec<String> {
+    names.into_values().flatten().flat_map(sorted).collect()
+}
+
+fn by_database(names: Names) -> Vec<Document> {
+    let databases = names.into_iter().map(|(db, names)| match names {
+        None => doc! {"ns.db": db},
+        Some(names) => doc! {"ns.db": db, "ns.coll": {"$in": sorted(names)}},
+    });
+    databases.collect()
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Judges events by their operation and their collection.
@@ -335,7 +375,7 @@ mod tests {
 
     #[test]
     fn server_leaves_out_something_else() {
-        let mut left_out = LeftOut::new();
+        let mut left_out = Names::new();
         for (db, coll) in [
             ("b", Some("y")),
             ("a", None),
@@ -451,6 +491,48 @@ mod tests {
             assert_eq!(idles_at(events, Some("9")).as_deref(), Some("3"));
         }
         assert_eq!(idles_at(vec![update, insert], Some("9")), None);
+    }
+
+    #[test]
+    fn server_sends_more_than_is_named_or_not_all_of_it() {
+        let mut wanted = Names::new();
+        for (db, coll) in [("b", "y"), ("a", "z"), ("b", "x"), ("b", "y")] {
+            add(&mut wanted, db, Some(coll.to_owned()));
+        }
+        let nameless = doc! {"operationType": {"$in": ["dropDatabase", "invalidate"]}};
+        let renames = doc! {"operationType": "rename"};
+        let of_deployment = take_only(wanted.clone(), Extent::Deployment, None);
+        let any = [
+            doc! {"ns.db": "a", "ns.coll": {"$in": ["z"]}},
+            doc! {"ns.db": "b", "ns.coll": {"$in": ["x", "y"]}},
+            nameless.clone(),
+            renames.clone(),
+        ];
+        assert_eq!(of_deployment, doc! {"$match": {"$or": any.to_vec()}});
+        wanted.remove("a");
+        let at = Timestamp {
+            time: 7,
+            increment: 1,
+        };
+        let of_database = take_only(wanted, Extent::Database, Some(at));
+        let any = [
+            doc! {"ns.coll": {"$in": ["x", "y"]}},
+            nameless,
+            renames,
+            doc! {"clusterTime": at},
+        ];
+        assert_eq!(of_database, doc! {"$match": {"$or": any.to_vec()}});
+        let nothing = take_only(Names::new(), Extent::Database, None);
+        let first = &nothing
+            .get_document("$match")
+            .unwrap()
+            .get_array("$or")
+            .unwrap()[0];
+        let none: [&str; 0] = [];
+        assert_eq!(
+            first.as_document(),
+            Some(&doc! {"ns.coll": {"$in": none.to_vec()}})
+        );
     }
 
     #[test]

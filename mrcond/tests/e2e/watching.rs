@@ -9,7 +9,9 @@ use crate::common::rig::Rig;
 use crate::common::services;
 use crate::common::stream;
 use crate::common::truth::{Event, Of, Watch};
+use crate::common::wait::{SOON, eventually};
 use bson::{DateTime, Document, doc};
+use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 use std::slice::from_ref;
 
@@ -314,7 +316,7 @@ fn written(time: DateTime) -> String {
 async fn next_second(rig: &Rig) -> DateTime {
     let begun = mongo::now(&rig.client).await.time;
     let what = "the next second begins";
-    let now = crate::common::wait::eventually(crate::common::wait::SOON, what, async || {
+    let now = eventually(SOON, what, async || {
         // The cluster's time moves with writes.
         rig.mark(&rig.collection_named("clock")).await;
         match mongo::now(&rig.client).await.time {
@@ -458,4 +460,104 @@ async fn start_that_has_left_the_oplog_goes_unsaid_or_stays_after_a_better_one_i
     rig.broker.delete(&queue).await;
     rig.clean().await;
     mongo.remove().await;
+}
+
+/// What MongoDB was asked to leave out of the stream of this test: the stages behind `$changeStream`.
+async fn asked(rig: &Rig, label: &str) -> Vec<Document> {
+    let open = doc! {"$currentOp": {"idleCursors": true, "allUsers": true}};
+    let of_streams = doc! {"$match": {
+        "cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": true},
+    }};
+    let admin = rig.client.database("admin");
+    let what = format!("the stream of {label} is open");
+    eventually(SOON, &what, async || {
+        let found = admin.aggregate([open.clone(), of_streams.clone()]).await;
+        let found = found.map_err(|error| error.to_string())?;
+        let found: Vec<Document> = found
+            .try_collect()
+            .await
+            .map_err(|error| error.to_string())?;
+        let stages = found.iter().filter_map(|operation| {
+            let cursor = operation.get_document("cursor").ok()?;
+            let command = cursor.get_document("originatingCommand").ok()?;
+            let stages = command.get_array("pipeline").ok()?.iter().skip(1);
+            let stages = stages.filter_map(|stage| stage.as_document().cloned());
+            Some(stages.collect::<Vec<_>>())
+        });
+        let mut ours = stages.filter(|stages| format!("{stages:?}").contains(label));
+        ours.next().ok_or_else(|| format!("{found:?}"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn named_collection_is_missed_or_mongodb_sends_all_the_others() {
+    for deployment in [false, true] {
+        let rig = Rig::new("named").await;
+        // Told from all other streams of this MongoDB by its name.
+        let later = format!("later-{}", rig.name);
+        let entry = match deployment {
+            false => rig
+                .entry_for("*", &rig.name)
+                .with("watched.include", json!(["^orders$", format!("^{later}$")])),
+            true => {
+                let pattern = |coll: &str| format!("^{}\\.{coll}$", rig.name);
+                rig.entry_for("*", &rig.name)
+                    .with("watched.db_name", "*")
+                    .with(
+                        "watched.include",
+                        json!([pattern("orders"), pattern(&later)]),
+                    )
+            }
+        };
+        let daemon = rig.start(from_ref(&entry)).await;
+        let told_to_mongodb = format!("{:?}", asked(&rig, &later).await);
+        assert!(
+            told_to_mongodb.contains("\"orders\"") && !told_to_mongodb.contains("$nin"),
+            "{told_to_mongodb}"
+        );
+        for (collection, id) in [
+            ("orders", "1"),
+            ("others", "2"),
+            (later.as_str(), "3"),
+            ("orders2", "4"),
+            ("fresh", "5"),
+        ] {
+            insert(&rig, collection, id).await;
+        }
+        let [from, to] = ["fresh", "orders"].map(|coll| format!("{}.{coll}", rig.name));
+        let command = doc! {"renameCollection": from, "to": to, "dropTarget": true};
+        rig.client
+            .database("admin")
+            .run_command(command)
+            .await
+            .unwrap();
+        insert(&rig, "orders", "6").await;
+        daemon.confirmed(&entry.name(), 4).await;
+        stopped(daemon).await;
+
+        // The position is at an event of a collection that is not named any more.
+        let [old, new] = [later.as_str(), "others"].map(|coll| match deployment {
+            false => format!("^{coll}$"),
+            true => format!("^{}\\.{coll}$", rig.name),
+        });
+        insert(&rig, "others", "7").await;
+        insert(&rig, "orders", "8").await;
+        let entry = entry.with("watched.include", json!([old, new]));
+        let daemon = accepted(&rig, &entry, "include").await;
+        daemon.confirmed(&entry.name(), 5).await;
+        rig.client.database(&rig.name).drop().await.unwrap();
+        insert(&rig, &later, "9").await;
+        let mut expected = vec!["insert 1", "insert 3", "rename", "insert 6", "insert 7"];
+        // Both collections are dropped, in whichever order, and then what is about the whole of a database.
+        expected.extend(["drop", "drop"]);
+        if !deployment {
+            expected.extend(["dropDatabase", "invalidate"]);
+        }
+        expected.push("insert 9");
+        daemon.confirmed(&entry.name(), expected.len()).await;
+        assert_eq!(told(&rig).await, expected, "deployment: {deployment}");
+        stopped(daemon).await;
+        rig.clean().await;
+    }
 }
