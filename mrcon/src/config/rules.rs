@@ -10,7 +10,7 @@ use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
-use super::{database, metrics, pipeline, stream, watching};
+use super::{database, metrics, overrides, pipeline, stream, watching};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -40,6 +40,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         stream::check(&mut rules, entry, &at.key("rabbitmq"));
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         rules.not_yet_envelope(entry, &at);
+        overrides::check(&mut rules, entry, &at);
     }
     rules.no_duplicates(&config.collections, &collections);
     database::no_overlaps(&mut rules, &config.collections, &collections);
@@ -268,7 +269,7 @@ impl Rules {
         self.not_yet_key(at.key("routing_key"), rabbitmq.routing_key.is_some());
     }
 
-    fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
+    pub(super) fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
         let format = match entry.format {
             Format::Relaxed | Format::Canonical => None,
             Format::Bson => Some("bson"),

@@ -77,6 +77,8 @@ pub struct CollectionConfig {
     pub format: Format,
     /// Fields to remove or disguise. Not supported yet: must be empty.
     pub mask: Vec<MaskRule>,
+    /// Other settings for some of the collections, where there is more than one.
+    pub overrides: Vec<Override>,
 }
 
 impl CollectionConfig {
@@ -112,7 +114,42 @@ impl Default for CollectionConfig {
             rabbitmq: RabbitMq::default(),
             format: DEFAULT_FORMAT,
             mask: Vec::new(),
+            overrides: Vec::new(),
         }
+    }
+}
+
+/// `collections[].overrides[]`: what is different for some of the collections of an entry. What is left
+/// out is as the entry says. The first one that matches a collection counts, and no other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Override {
+    /// Of which collections: a name, `db.coll`, or a regular expression that is found in such names.
+    /// Required.
+    pub collection: String,
+    /// How an event is written as a message body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+}
+
+impl Override {
+    /// Whether it says nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        let nothing = Override {
+            collection: self.collection.clone(),
+            ..Override::default()
+        };
+        *self == nothing
+    }
+
+    /// The settings of its collections.
+    pub(crate) fn of(&self, entry: &CollectionConfig) -> CollectionConfig {
+        let mut entry = entry.clone();
+        entry.overrides.clear();
+        if let Some(format) = self.format {
+            entry.format = format;
+        }
+        entry
     }
 }
 

@@ -561,3 +561,80 @@ async fn named_collection_is_missed_or_mongodb_sends_all_the_others() {
         rig.clean().await;
     }
 }
+
+/// Events that RabbitMQ returns go another way to their dead letters; rows of a snapshot come by another, too.
+#[tokio::test]
+async fn override_is_of_another_collection_or_forgotten_in_dead_letters_and_snapshots() {
+    for deployment in [false, true] {
+        let rig = Rig::new("overrides").await;
+        let queue = |coll: &str| format!("{}.{coll}", rig.name);
+        let letters = format!("{}.letters", rig.name);
+        insert(&rig, "orders", "row").await;
+        insert(&rig, "people", "row").await;
+        let entry = rig
+            .entry_for("*", &queue("{coll}"))
+            .with("watched.snapshot", "initial")
+            .with("rabbitmq.declare", false)
+            .with("rabbitmq.on_unroutable", "dead_letter")
+            .with("rabbitmq.dead_letter", json!({"routing_key": letters}));
+        let entry = match deployment {
+            false => entry,
+            true => entry
+                .with("watched.db_name", "*")
+                .with("watched.include", json!([format!("^{}\\.", rig.name)])),
+        };
+        let entry = entry.with(
+            "overrides",
+            json!([
+                {"collection": format!("{}.orders", rig.name), "format": "canonical"},
+                {"collection": "\\.gone$", "format": "canonical"},
+                {"collection": "^e2e.*\\.", "format": "relaxed"},
+            ]),
+        );
+        // The queue of `gone` exists as long as the connector looks for it.
+        for queue in [
+            queue("orders"),
+            queue("people"),
+            queue("gone"),
+            letters.clone(),
+        ] {
+            rig.broker.declare(&queue, &[]).await;
+        }
+        let daemon = rig.start(from_ref(&entry)).await;
+        daemon
+            .until(&entry.name(), "the snapshot is done", |now| {
+                now["snapshot"]["phase"] == "done"
+            })
+            .await;
+        insert(&rig, "gone", "1").await;
+        daemon.has_confirmed(&entry.name(), 3).await;
+        rig.broker.delete(&queue("gone")).await;
+        insert(&rig, "gone", "2").await;
+        daemon.has_confirmed(&entry.name(), 4).await;
+        for id in ["1", "2"] {
+            insert(&rig, "orders", id).await;
+            insert(&rig, "people", id).await;
+        }
+        daemon.has_confirmed(&entry.name(), 8).await;
+        for (queue, canonical, count) in [
+            (queue("orders"), true, 3),
+            (queue("people"), false, 3),
+            (letters.clone(), true, 1),
+        ] {
+            let deliveries = Collector::drain(&rig.broker, &queue).await;
+            assert_eq!(deliveries.len(), count, "{queue}");
+            for delivery in deliveries {
+                let body: Value = serde_json::from_slice(&delivery.body).unwrap();
+                let number = &body["fullDocument"]["n"];
+                let expected = match canonical {
+                    true => json!({"$numberInt": "0"}),
+                    false => json!(0),
+                };
+                assert_eq!(*number, expected, "{queue}: {body}");
+            }
+            rig.broker.delete(&queue).await;
+        }
+        stopped(daemon).await;
+        rig.clean().await;
+    }
+}
