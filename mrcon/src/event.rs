@@ -165,6 +165,22 @@ pub(crate) fn names(raw: &RawDocument) -> Result<DbAndColl<'_>, EventError> {
     Ok((None, None))
 }
 
+/// `operationType` of an event, and nothing else of it.
+///
+/// # Errors
+///
+/// As [`ChangeEvent::parse`], about what comes before it.
+pub(crate) fn operation_type(raw: &RawDocument) -> Result<Option<&str>, EventError> {
+    let mut input = Cursor::new(raw);
+    while let Some(kind) = input.kind()? {
+        match input.cstring()? {
+            b"operationType" => return string(&mut input, kind, "operationType"),
+            _ => input.skip(kind)?,
+        }
+    }
+    Ok(None)
+}
+
 /// Writes both names as one, which no other two have: a database has no dot in its name.
 pub(crate) fn write_full_name(into: &mut String, (db, coll): DbAndColl<'_>) {
     into.clear();

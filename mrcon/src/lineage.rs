@@ -10,7 +10,7 @@
 //! Pure. The name is stored beside the position, and is durable before the first message goes out.
 
 use crate::config::{
-    CollectionConfig, FullDocument, FullDocumentBeforeChange, Images, StreamOptions, Watched,
+    CollectionConfig, FullDocument, FullDocumentBeforeChange, Images, Start, StreamOptions, Watched,
 };
 use bson::{Bson, Document, doc, oid::ObjectId};
 
@@ -183,6 +183,10 @@ pub(crate) fn numbering(
         numbering.insert("own", own);
     }
     numbering.insert("show_expanded_events", watched.show_expanded_events);
+    // Until a position is saved, the numbers count from there.
+    if let Start::At(time) = watched.start {
+        numbering.insert("start", time);
+    }
     numbering.insert("partitions", partitions as i64);
     if partitions > 0 {
         let by = stream.map_or_else(
@@ -216,6 +220,15 @@ pub(crate) fn watch_options(watched: &Watched) -> Document {
         if !patterns.is_empty() {
             options.insert(name, patterns.clone());
         }
+    }
+    if !watched.operations.is_empty() {
+        let mut names: Vec<&str> = watched.operations.iter().map(|one| one.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        options.insert("operations", names);
+    }
+    if watched.show_expanded_events {
+        options.insert("show_expanded_events", true);
     }
     options
 }
@@ -275,6 +288,7 @@ fn has_word(text: &str, words: &[&str]) -> bool {
 mod tests {
     use super::*;
     use crate::config::Format;
+    use crate::event::Operation;
 
     fn watched(pipeline: Vec<Document>, full_document: FullDocument) -> Watched {
         Watched {
@@ -326,7 +340,17 @@ mod tests {
             include: vec!["a".to_owned()],
             ..plain.clone()
         };
+        let inserts = Watched {
+            operations: vec![Operation::Insert],
+            ..plain.clone()
+        };
+        let since = Watched {
+            start: Start::At(bson::DateTime::from_millis(1_700_000_000_000)),
+            ..plain.clone()
+        };
         let others = [
+            numbering(&inserts, 0, None, &[]),
+            numbering(&since, 0, None, &[]),
             numbering(&watched(only_inserts, FullDocument::Default), 0, None, &[]),
             numbering(&watched(vec![], FullDocument::UpdateLookup), 0, None, &[]),
             numbering(&expanded, 0, None, &[]),
@@ -361,6 +385,13 @@ mod tests {
                 Decision::Keep(stored.clone())
             );
         }
+        let listed = |operations: &[Operation]| Watched {
+            operations: operations.to_vec(),
+            ..plain.clone()
+        };
+        let one = watch_options(&listed(&[Operation::Insert, Operation::Delete]));
+        let other = watch_options(&listed(&[Operation::Delete, Operation::Insert]));
+        assert_eq!(one, other, "the order of a list says nothing");
         // Has no effect on a plain stream, so changing it changes nothing.
         let unused = StreamOptions {
             partition_by: "fullDocument.a".to_owned(),

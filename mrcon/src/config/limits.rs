@@ -311,6 +311,9 @@ pub const MAX_STREAM_NAME_BYTES: usize = 255;
 /// for the virtual host.
 pub const MAX_OTHER_QUEUE_NAME_BYTES: usize = 200;
 
+/// Most `overrides` of an entry: each collection is compared with all of them once.
+pub const MAX_OVERRIDES: usize = 100;
+
 /// Most patterns in `watched.include`, and in `watched.exclude`.
 pub const MAX_PATTERNS: usize = 100;
 

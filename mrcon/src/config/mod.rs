@@ -42,6 +42,7 @@ mod format;
 mod forms;
 mod limits;
 mod metrics;
+mod overrides;
 mod pipeline;
 mod problem;
 mod rules;
@@ -51,6 +52,7 @@ mod selector;
 mod stream;
 mod target_name;
 mod validate;
+mod watching;
 mod yaml;
 
 pub use limits::*;

@@ -10,7 +10,7 @@ use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
-use super::{database, format, metrics, pipeline, stream};
+use super::{database, format, metrics, overrides, pipeline, stream, watching};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -30,7 +30,6 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     for (index, entry) in config.collections.iter().enumerate() {
         let at = collections.index(index);
         rules.watched(&entry.watched, &at.key("watched"));
-        rules.not_yet_watched(&entry.watched, &at.key("watched"));
         rules.resume_tokens(&entry.resume_tokens, &at.key("resume_tokens"));
         let name = at.key("rabbitmq").key("stream_name");
         rules.text(name, stream_name_fault(&entry.rabbitmq));
@@ -42,6 +41,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         format::check(&mut rules, entry, &at);
         rules.not_yet_envelope(entry, &at);
+        overrides::check(&mut rules, entry, &at);
     }
     rules.no_duplicates(&config.collections, &collections);
     database::no_overlaps(&mut rules, &config.collections, &collections);
@@ -149,6 +149,8 @@ impl Rules {
         }
         let faults = pipeline::check(&watched.pipeline, &at.key("pipeline"));
         self.problems.extend(faults);
+        watching::operations(self, watched, at);
+        watching::start(self, watched, at);
         if let Some(time) = watched.max_await_time {
             let shown = humantime::format_duration(time);
             self.range(at, "max_await_time", &time, &MAX_AWAIT_TIME_RANGE, shown);
@@ -172,16 +174,6 @@ impl Rules {
                 self.wrong(at.key(key), what, "leave one of them out");
             }
         }
-    }
-
-    fn not_yet_watched(&mut self, watched: &Watched, at: &KeyPath) {
-        let expanded = watched.show_expanded_events.then_some("true");
-        self.not_yet(at.key("show_expanded_events"), expanded, "false");
-        let start = match watched.start {
-            Start::Now => None,
-            Start::At(time) => Some(time.try_to_rfc3339_string().unwrap_or_default()),
-        };
-        self.not_yet(at.key("start"), start.as_deref(), "now");
     }
 
     fn resume_tokens(&mut self, tokens: &ResumeTokens, at: &KeyPath) {
@@ -278,7 +270,7 @@ impl Rules {
         self.not_yet_key(at.key("routing_key"), rabbitmq.routing_key.is_some());
     }
 
-    fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
+    pub(super) fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
         let format = (entry.format == Format::Outbox).then_some("outbox");
         self.not_yet(at.key("format"), format, "another one");
         self.not_yet_key(at.key("mask"), !entry.mask.is_empty());

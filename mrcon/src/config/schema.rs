@@ -89,6 +89,8 @@ pub struct CollectionConfig {
     pub compression: Option<Compression>,
     /// Fields to remove or disguise. Not supported yet: must be empty.
     pub mask: Vec<MaskRule>,
+    /// Other settings for some of the collections, where there is more than one.
+    pub overrides: Vec<Override>,
 }
 
 impl CollectionConfig {
@@ -128,7 +130,42 @@ impl Default for CollectionConfig {
             debezium: None,
             compression: None,
             mask: Vec::new(),
+            overrides: Vec::new(),
         }
+    }
+}
+
+/// `collections[].overrides[]`: what is different for some of the collections of an entry. What is left
+/// out is as the entry says. The first one that matches a collection counts, and no other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Override {
+    /// Of which collections: a name, `db.coll`, or a regular expression that is found in such names.
+    /// Required.
+    pub collection: String,
+    /// How an event is written as a message body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+}
+
+impl Override {
+    /// Whether it says nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        let nothing = Override {
+            collection: self.collection.clone(),
+            ..Override::default()
+        };
+        *self == nothing
+    }
+
+    /// The settings of its collections.
+    pub(crate) fn of(&self, entry: &CollectionConfig) -> CollectionConfig {
+        let mut entry = entry.clone();
+        entry.overrides.clear();
+        if let Some(format) = self.format {
+            entry.format = format;
+        }
+        entry
     }
 }
 
@@ -145,6 +182,8 @@ pub struct Watched {
     pub include: Vec<String>,
     /// When more than one collection is watched: regular expressions that must not be found there.
     pub exclude: Vec<String>,
+    /// Which operations are watched; empty: all. Rows of a snapshot and gap records always are.
+    pub operations: Vec<Operation>,
     /// Whether an update event carries the whole document.
     pub full_document: FullDocument,
     /// Whether an event carries the document as it was before the change.
@@ -163,9 +202,9 @@ pub struct Watched {
     pub batch_size: u32,
     /// Whether the server sends events over 16 MiB in fragments, which are put together here.
     pub split_large_events: SplitLargeEvents,
-    /// Whether MongoDB reports DDL events such as `createIndexes`. `true` is not supported yet.
+    /// Whether MongoDB reports DDL events such as `createIndexes` too. It has to be 6.0 or newer.
     pub show_expanded_events: bool,
-    /// Where a connector without a checkpoint begins. Only [`Start::Now`] is supported yet.
+    /// Where a connector without a checkpoint begins.
     pub start: Start,
     /// Whether existing documents are copied first.
     pub snapshot: Snapshot,
@@ -244,6 +283,7 @@ impl Default for Watched {
             coll_name: String::new(),
             include: Vec::new(),
             exclude: Vec::new(),
+            operations: Vec::new(),
             full_document: DEFAULT_FULL_DOCUMENT,
             full_document_before_change: DEFAULT_FULL_DOCUMENT_BEFORE_CHANGE,
             change_stream_pre_and_post_images: DEFAULT_CHANGE_STREAM_PRE_AND_POST_IMAGES,
@@ -305,7 +345,7 @@ pub enum SplitLargeEvents {
 pub enum Start {
     /// With what happens from now on.
     Now,
-    /// With what happened at this time.
+    /// With what happened at this time, to the second.
     At(bson::DateTime),
 }
 

@@ -1,9 +1,11 @@
-//! Which collections an entry watches: one, those of a database, or those of the whole deployment.
+//! Which collections an entry watches: one, those of a database, or those of the whole deployment; and
+//! which of their operations.
 
 use super::limits::DEFAULT_TOKENS_DB_NAME;
 use super::schema::Watched;
 use super::target_name::DATABASE_EVENTS;
 use super::validate::ValidConfig;
+use crate::event::Operation;
 use regex_lite::Regex;
 
 /// The `coll_name` that stands for every collection of the database, also for those to come.
@@ -55,6 +57,10 @@ pub struct Scope {
     collection: String,
     include: Vec<Regex>,
     exclude: Vec<Regex>,
+    /// The only names that `include` can stand for, if that is sure.
+    names: Option<Vec<String>>,
+    /// Empty: all.
+    operations: Vec<Operation>,
     own: Vec<Home>,
 }
 
@@ -70,6 +76,8 @@ impl Scope {
             collection: watched.coll_name.clone(),
             include: patterns(&watched.include),
             exclude: patterns(&watched.exclude),
+            names: names(&watched.include),
+            operations: watched.operations.clone(),
             own,
         }
     }
@@ -116,7 +124,25 @@ impl Scope {
         !self.include.is_empty() || !self.exclude.is_empty()
     }
 
-    /// Whether every event of the stream counts, so that none has to be looked at.
+    /// All collections that are taken, with their databases, where `include` names each of them: those that
+    /// do not exist yet, too.
+    pub(crate) fn named(&self) -> Option<Vec<(String, String)>> {
+        let names = self.names.as_ref().filter(|_| self.extent.has_many())?;
+        let pairs = names.iter().filter_map(|name| match self.extent {
+            Extent::Deployment => name.split_once('.'),
+            Extent::Database | Extent::Collection => Some((self.database.as_str(), name.as_str())),
+        });
+        let taken = pairs.filter(|(db, coll)| self.takes(db, coll));
+        let owned = taken.map(|(db, coll)| (db.to_owned(), coll.to_owned()));
+        Some(owned.collect())
+    }
+
+    /// The operations that count; empty: all.
+    pub(crate) fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// Whether the events of every collection in the stream count.
     pub fn takes_all(&self) -> bool {
         !self.extent.has_many() || (!self.chooses() && self.own.is_empty())
     }
@@ -177,6 +203,31 @@ fn patterns(texts: &[String]) -> Vec<Regex> {
     patterns.collect()
 }
 
+/// What the patterns stand for, if each is a name from its beginning (`^`) to its end (`$`).
+fn names(patterns: &[String]) -> Option<Vec<String>> {
+    if patterns.is_empty() {
+        return None;
+    }
+    patterns.iter().map(|pattern| name(pattern)).collect()
+}
+
+/// The one name in which a pattern is found, if it is sure that there is no other.
+fn name(pattern: &str) -> Option<String> {
+    let mut name = String::new();
+    let mut rest = pattern.strip_prefix('^')?.strip_suffix('$')?.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            // With a letter or digit it stands for something else.
+            '\\' => name.push(rest.next().filter(char::is_ascii_punctuation)?),
+            '.' | '+' | '*' | '?' | '(' | ')' | '|' | '[' | ']' | '{' | '}' | '^' | '$' => {
+                return None;
+            }
+            other => name.push(other),
+        }
+    }
+    Some(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +277,79 @@ mod tests {
         assert!(scope(&[], &[], &[]).takes_all());
         assert!(!own.takes_all());
         assert!(!own.takes("crm", "logs"));
+    }
+
+    #[test]
+    fn pattern_is_taken_for_another_name_or_for_the_only_one() {
+        for (pattern, expected) in [
+            ("^orders$", Some("orders")),
+            ("^shop\\.orders$", Some("shop.orders")),
+            ("^a\\$b\\+c-d e$", Some("a$b+c-d e")),
+            ("^größe$", Some("größe")),
+            ("^a\\\\$", Some("a\\")),
+            ("^$", Some("")),
+            ("orders$", None),
+            ("^orders", None),
+            ("^shop.orders$", None),
+            ("^a|b$", None),
+            ("^(a)$", None),
+            ("^a{2}$", None),
+            ("^\\d$", None),
+            ("^\\x41$", None),
+            ("^\\bfoo$", None),
+            ("^a\\$", None),
+            ("^a$b$", None),
+            ("^^a$", None),
+            ("(?i)^a$", None),
+            ("^a b?$", None),
+        ] {
+            let found = name(pattern);
+            assert_eq!(found.as_deref(), expected, "{pattern}");
+            if let Some(name) = found {
+                let pattern = Regex::new(pattern).unwrap();
+                assert!(pattern.is_match(&name), "{name}");
+                assert!(!pattern.is_match(&format!("{name}x")), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn collection_that_is_named_is_left_out_or_one_that_is_not_gets_in() {
+        let named = |scope: &Scope| {
+            let named = scope.named();
+            named.map(|named| {
+                let names = named.into_iter().map(|(db, coll)| format!("{db}/{coll}"));
+                names.collect::<Vec<_>>().join(" ")
+            })
+        };
+        let of = |db: &str, include: &[&str], exclude: &[&str]| {
+            named(&scope(db, include, exclude, &["shop.tokens"]))
+        };
+        let both = &["^orders$", "^a\\.b$"];
+        assert_eq!(
+            of("shop", both, &[]).as_deref(),
+            Some("shop/orders shop/a.b")
+        );
+        assert_eq!(of("shop", both, &["b$"]).as_deref(), Some("shop/orders"));
+        assert_eq!(of("shop", &["^tokens$"], &[]).as_deref(), Some(""));
+        let deployment = &[
+            "^shop\\.a\\.b$",
+            "^crm\\.orders$",
+            "^shop\\.tokens$",
+            "^crm$",
+        ];
+        assert_eq!(
+            of("*", deployment, &[]).as_deref(),
+            Some("shop/a.b crm/orders")
+        );
+        assert_eq!(of("shop", &[], &["^a$"]), None);
+        assert_eq!(of("shop", &["^orders$", "^a"], &[]), None);
+        let one = Watched {
+            db_name: "shop".to_owned(),
+            coll_name: "orders".to_owned(),
+            ..Watched::default()
+        };
+        assert_eq!(named(&Scope::new(&one, Vec::new())), None);
     }
 
     #[test]

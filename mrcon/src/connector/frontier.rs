@@ -96,9 +96,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             return Ok(());
         };
         let (batch, index) = (Arc::clone(&sent.batch), sent.index);
-        let letter = self
-            .judge()
-            .refused(seq, batch.event(index), cause, detail)?;
+        let letter = self.letter_of(seq, batch.event(index), cause, detail)?;
         self.put_aside(seq, letter)
     }
 

@@ -7,6 +7,7 @@
 //!
 //! Order of the select arms is order of importance; each arm says why it stands where it stands.
 
+mod envelopes;
 mod fate;
 mod frontier;
 mod place;
@@ -16,7 +17,7 @@ mod snapshot;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::{Extent, OnInvalidate, Scope};
-use crate::envelope::{Cause, Envelope, Scratch};
+use crate::envelope::{Cause, Scratch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Operation, ResumeToken};
 use crate::metrics::custom::{CustomObserver, CustomObservers};
@@ -28,6 +29,8 @@ use crate::source::{EventBatch, Source, SourceItem};
 use crate::status::{ConnectorStatus, Positions, State};
 use crate::trace::Tracing;
 use crate::window::ConfirmWindow;
+use envelopes::Choice;
+pub(crate) use envelopes::Envelopes;
 pub(crate) use fate::Policies;
 use snapshot::{Copying, Horizon};
 use std::future::{Future, ready};
@@ -87,7 +90,7 @@ pub(crate) struct Parts<S, C> {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) scope: Scope,
-    pub(crate) envelope: Envelope,
+    pub(crate) envelopes: Envelopes,
     pub(crate) max_unconfirmed: u32,
     pub(crate) max_unconfirmed_bytes: u64,
     pub(crate) save_interval: Duration,
@@ -138,6 +141,7 @@ pub(crate) struct Run<S, C> {
     /// Whether the connector ends here, with its snapshot done.
     finished: bool,
     scratch: Scratch,
+    choice: Choice,
     /// A position without an event; it counts once nothing is in flight before it.
     idle: Option<(ResumeToken, SystemTime)>,
     confirmed: Option<Checkpoint>,
@@ -182,6 +186,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             copying: Copying::new(parts.copier.clone(), parts.epoch, parts.in_snapshot),
             finished: false,
             scratch: Scratch::default(),
+            choice: Choice::default(),
             idle: None,
             confirmed: parts.start.clone(),
             saved: parts.saved.clone(),
@@ -276,8 +281,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             }
             SourceItem::Batch(batch) => {
                 self.idle = batch
-                    .idle_token()
-                    .filter(|_| batch.is_empty())
+                    .idles_at()
                     .map(|token| (token.clone(), frontier::stands_at(token, &batch)));
                 self.note_horizon(&batch);
                 if batch.is_empty() {

@@ -27,11 +27,16 @@ pub(super) fn place<'a>(scope: &Scope, event: &ChangeEvent<'a>) -> DbAndColl<'a>
     }
 }
 
-/// Where more than one collection is watched, events are told apart by their names.
+/// Where more than one collection is watched, events are told apart by their names, and where `operations`
+/// are chosen, by those.
 ///
 /// # Errors
 /// A pipeline has taken them away.
-pub(super) fn has_place(extent: Extent, event: &ChangeEvent<'_>) -> Result<()> {
+pub(super) fn has_place(scope: &Scope, event: &ChangeEvent<'_>) -> Result<()> {
+    if !scope.operations().is_empty() && event.operation_type.is_empty() {
+        return Err(taken_away("operationType", "operations"));
+    }
+    let extent = scope.extent();
     if extent == Extent::Collection {
         return Ok(());
     }
@@ -43,10 +48,17 @@ pub(super) fn has_place(extent: Extent, event: &ChangeEvent<'_>) -> Result<()> {
         (_, None) if !about_all => "ns.coll",
         _ => return Ok(()),
     };
+    Err(taken_away(
+        missing,
+        "the events of more than one collection",
+    ))
+}
+
+fn taken_away(field: &str, what: &str) -> Error {
     let text = format!(
-        "read the change stream: `pipeline` takes {missing} away, by which the events of more than one collection are told apart"
+        "read the change stream: `pipeline` takes {field} away, by which {what} are told apart"
     );
-    Err(Error::new(ErrorKind::WatchRefused, text))
+    Error::new(ErrorKind::WatchRefused, text)
 }
 
 #[cfg(test)]
@@ -90,8 +102,19 @@ mod tests {
 
     #[test]
     fn event_without_its_names_goes_to_any_queue() {
-        let (database, deployment) = (Extent::Database, Extent::Deployment);
-        for (extent, operation, ns, good) in [
+        let whole = |db: &str| scope(db, "");
+        let (database, deployment) = (&whole("shop"), &whole("*"));
+        let watched = Watched {
+            db_name: "shop".to_owned(),
+            coll_name: "orders".to_owned(),
+            ..Watched::default()
+        };
+        let inserts = Watched {
+            operations: vec![Operation::Insert],
+            ..watched.clone()
+        };
+        let [collection, inserts] = [watched, inserts].map(|one| Scope::new(&one, Vec::new()));
+        for (scope, operation, ns, good) in [
             (database, "insert", doc! {"db": "a", "coll": "b"}, true),
             (database, "insert", doc! {"coll": "b"}, true),
             (database, "insert", doc! {"db": "a"}, false),
@@ -102,12 +125,15 @@ mod tests {
             (deployment, "dropDatabase", doc! {"db": "a"}, true),
             (deployment, "dropDatabase", doc! {}, false),
             (deployment, "gap", doc! {}, true),
-            (Extent::Collection, "insert", doc! {}, true),
+            (&collection, "insert", doc! {}, true),
+            (&collection, "", doc! {}, true),
+            (&inserts, "insert", doc! {}, true),
+            (&inserts, "", doc! {}, false),
         ] {
             let raw = event(operation, ns);
             let event = ChangeEvent::parse(&raw).unwrap();
-            let answer = has_place(extent, &event);
-            assert_eq!(answer.is_ok(), good, "{extent:?} {event:?}");
+            let answer = has_place(scope, &event);
+            assert_eq!(answer.is_ok(), good, "{:?} {event:?}", scope.extent());
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use super::fate::{Fate, Judge};
 use super::place::{has_place, place};
-use super::{PUBLISH_TURN, Run, Sent};
+use super::{PUBLISH_TURN, Run, Sent, Settings};
 use crate::checkpoint::CheckpointStore;
 use crate::config::OnUnroutable;
-use crate::envelope::{Cause, Letter};
+use crate::envelope::{Cause, Envelope, Letter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::ChangeEvent;
+use crate::event::{ChangeEvent, DbAndColl};
 use crate::faults;
 use crate::metrics::Stage;
 use crate::sink::Sink;
@@ -53,14 +53,14 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let event = match ChangeEvent::parse(raw) {
             Ok(event) => event,
             Err(error) => {
-                let fate = self.judge().unreadable(seq, raw, error)?;
+                let fate = self.judge_of((None, None)).unreadable(seq, raw, error)?;
                 let event = ChangeEvent::position_only(raw);
                 let event = event.unwrap_or_else(|_| unreachable!("it has a fate, so a position"));
                 return self.send(fate, &event, &batch, now);
             }
         };
         let scope = &self.parts.settings.scope;
-        has_place(scope.extent(), &event)?;
+        has_place(scope, &event)?;
         let (db, coll) = place(scope, &event);
         match self.parts.sink.is_ready_for(db, coll) {
             Ok(true) => {}
@@ -71,21 +71,33 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             }
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let fate = self
-            .judge()
-            .fate(seq, &event, batch.stripped(), &mut scratch);
+        let settings = &self.parts.settings;
+        let envelope = self.choice.among(&settings.envelopes, (db, coll));
+        let fate =
+            judge(settings, envelope, self.limit).fate(seq, &event, batch.stripped(), &mut scratch);
         let sent = fate.and_then(|fate| self.send(fate, &event, &batch, now));
         self.scratch = scratch;
         sent
     }
 
-    pub(super) fn judge(&self) -> Judge<'_> {
-        Judge {
-            scope: &self.parts.settings.scope,
-            policies: &self.parts.settings.policies,
-            envelope: &self.parts.settings.envelope,
-            limit: self.limit,
-        }
+    /// Who decides on the events of a collection, where that is not done for each event.
+    fn judge_of(&self, names: DbAndColl<'_>) -> Judge<'_> {
+        let settings = &self.parts.settings;
+        judge(settings, settings.envelopes.of(names), self.limit)
+    }
+
+    /// The dead letter of an event that the broker does not take.
+    pub(super) fn letter_of(
+        &self,
+        seq: u64,
+        raw: &RawDocument,
+        cause: Cause,
+        detail: String,
+    ) -> Result<Letter> {
+        let names = ChangeEvent::parse(raw).map(|event| place(&self.parts.settings.scope, &event));
+        // One that cannot be read gets as far as this in none of them.
+        let judge = self.judge_of(names.unwrap_or_default());
+        judge.refused(seq, raw, cause, detail)
     }
 
     /// There can be no queue for an event: a dead letter, if that is what is done with such.
@@ -94,7 +106,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         match error.kind() {
             ErrorKind::TargetName if aside => {
                 let detail = error.chain();
-                let letter = self.judge().refused(seq, raw, Cause::Unroutable, detail)?;
+                let letter = self.letter_of(seq, raw, Cause::Unroutable, detail)?;
                 Ok(Box::new(letter))
             }
             _ => Err(error),
@@ -204,6 +216,15 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             );
         }
         self.parts.sink.set_aside(seq, letter)
+    }
+}
+
+fn judge<'a>(settings: &'a Settings, envelope: &'a Envelope, limit: u64) -> Judge<'a> {
+    Judge {
+        scope: &settings.scope,
+        policies: &settings.policies,
+        envelope,
+        limit,
     }
 }
 

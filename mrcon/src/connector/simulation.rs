@@ -20,7 +20,7 @@ use crate::checkpoint::Claim;
 use crate::config::{
     CollectionConfig, DEFAULT_MEMORY_BUDGET, OnNack, OnOversize, OnPoison, OnUnroutable,
 };
-use crate::envelope::{Format, Letter, Message};
+use crate::envelope::{Envelope, Format, Letter, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::pace::Place;
@@ -477,7 +477,7 @@ fn begin(world: &Shared, metrics: &Metrics, process: &Process) -> Running {
         careful: process.careful,
         settings: Settings {
             scope: Scope::new(&config.watched, Vec::new()),
-            envelope: Envelope::new(Format::Relaxed),
+            envelopes: Envelope::new(Format::Relaxed).into(),
             max_unconfirmed: MAX_UNCONFIRMED,
             max_unconfirmed_bytes: 1 << 20,
             save_interval: Duration::from_millis(200),

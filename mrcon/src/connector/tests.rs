@@ -5,7 +5,7 @@ use super::*;
 use crate::budget::{Account, Budget};
 use crate::checkpoint::Claim;
 use crate::config::{CollectionConfig, Config, DEFAULT_MEMORY_BUDGET};
-use crate::envelope::{Format, Message};
+use crate::envelope::{Envelope, Format, Message};
 use crate::metrics::Metrics;
 use crate::metrics::custom::{CustomMetrics, CustomNumber};
 use crate::pace::Place;
@@ -202,7 +202,7 @@ fn parts<S: Sink>(
         careful: options.careful,
         settings: Settings {
             scope: Scope::new(&config.watched, Vec::new()),
-            envelope: Envelope::new(Format::Relaxed),
+            envelopes: Envelope::new(Format::Relaxed).into(),
             max_unconfirmed: options.max_unconfirmed,
             max_unconfirmed_bytes: 1 << 20,
             save_interval: Duration::from_secs(1),

@@ -253,7 +253,7 @@ impl ErrorKind {
                 Halt,
                 R::HistoryLost,
                 Some(Mongo),
-                "events between the saved position and the oldest oplog entry are gone: enlarge the oplog, and set watched.on_history_lost to now, or begin from now with the command `mrcond position reset`; then restart mrcond and bring consumers up to date from the collection",
+                "events between the saved position (without one, watched.start) and the oldest oplog entry are gone: enlarge the oplog, and set watched.on_history_lost to now, or begin from now with the command `mrcond position reset`; then restart mrcond and bring consumers up to date from the collection",
             ),
             ErrorKind::ResumeTokenRefused => (
                 Halt,

@@ -52,6 +52,8 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (Phase::Resume | Phase::FirstRead | Phase::Read, Some(280 | 286 | 136 | 464)) => {
             ErrorKind::HistoryLost
         }
+        // `start` is a time that has left the oplog.
+        (Phase::Open, Some(286)) => ErrorKind::HistoryLost,
         // 7182500: not even in fragments, because the key or the token alone takes too much of one.
         (Phase::FirstRead | Phase::Read, Some(10334 | 7_182_500)) => ErrorKind::EventTooLarge,
         (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,

@@ -7,8 +7,8 @@ use super::envelope::envelope;
 use super::target::{Brokers, Target};
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
-use crate::config::{CollectionConfig, Scope, ServerConfig};
-use crate::connector::{Parts, Policies, Run, Settings};
+use crate::config::{CollectionConfig, Extent, Scope, Selector, ServerConfig};
+use crate::connector::{Envelopes, Parts, Policies, Run, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
 use crate::metrics::custom::CustomObservers;
@@ -109,7 +109,7 @@ impl Entry {
         let copier = Copier::new(client, config, &about.scope, budget.open());
         let settings = Settings {
             scope: about.scope,
-            envelope: envelope(config),
+            envelopes: envelopes(config),
             max_unconfirmed: rabbitmq.max_unconfirmed,
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
             save_interval: config.resume_tokens.save_interval,
@@ -136,8 +136,8 @@ impl Entry {
     }
 
     pub(super) fn traced(&mut self, tracing: &Tracing) {
-        let envelope = self.settings.envelope.clone();
-        self.settings.envelope = envelope.traced(tracing.sampler);
+        let envelopes = self.settings.envelopes.clone();
+        self.settings.envelopes = envelopes.map(|one| one.traced(tracing.sampler));
         self.settings.tracing = Some(tracing.clone());
     }
 
@@ -280,6 +280,15 @@ impl Entry {
             in_snapshot: source.snapshot.is_some_and(|phase| !phase.is_over()),
         })
     }
+}
+
+fn envelopes(config: &CollectionConfig) -> Envelopes {
+    let overrides = config.overrides.iter();
+    let overrides =
+        overrides.map(|one| (Selector::new(&one.collection), envelope(&one.of(config))));
+    let watched = &config.watched;
+    let database = (watched.extent() == Extent::Database).then(|| watched.db_name.clone());
+    Envelopes::new(envelope(config), overrides.collect(), database)
 }
 
 /// Why a run could not begin; with both sides at fault, RabbitMQ's words besides.

@@ -5,13 +5,13 @@
 
 use super::entry::{Entry, Legacy};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim};
-use crate::config::{Extent, OnHistoryLost, SplitLargeEvents};
+use crate::config::{Extent, OnHistoryLost, SplitLargeEvents, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::{Gap, Lost};
 use crate::lineage::Producer;
 use crate::snapshot::{Phase, Progress};
-use crate::source::{EventBatch, Source, Watch};
+use crate::source::{Begin, EventBatch, Source, Watch};
 use mongodb::Client;
 use std::sync::PoisonError;
 use std::time::SystemTime;
@@ -67,7 +67,7 @@ impl Entry {
             let opened = self.open_behind_gap(client, claim, start, &lost).await?;
             return Ok(Opened { snapshot, ..opened });
         }
-        let (source, begin) = self.watch(client, start.as_ref()).await?;
+        let (source, begin) = self.watch(client, self.begins(start.as_ref())).await?;
         let gap = claim.gap.as_ref().filter(|_| start == stored);
         let (start, saved) = match start {
             Some(start) => (Some(start), stored),
@@ -142,10 +142,19 @@ impl Entry {
         Ok(())
     }
 
+    /// Where a run without a position behind it begins is for the configuration to say.
+    fn begins<'a>(&self, start: Option<&'a Checkpoint>) -> Begin<'a> {
+        match (start, self.config.watched.start) {
+            (Some(start), _) => Begin::After(&start.token),
+            (None, Start::Now) => Begin::Now,
+            (None, Start::At(time)) => Begin::At(time),
+        }
+    }
+
     async fn watch(
         &self,
         client: &Client,
-        start: Option<&Checkpoint>,
+        begin: Begin<'_>,
     ) -> Result<(Source, Option<ResumeToken>)> {
         let watch = Watch {
             watched: &self.config.watched,
@@ -154,8 +163,7 @@ impl Entry {
             met_large: self.store.has_met_large(),
             barren: &self.barren,
         };
-        let token = start.map(|start| &start.token);
-        Source::open(client, watch, token, &self.status.memory).await
+        Source::open(client, watch, begin, &self.status.memory).await
     }
 
     /// Goes on from now, with a record of what is missing before that.
@@ -166,7 +174,7 @@ impl Entry {
         last: Option<Checkpoint>,
         lost: &Lost,
     ) -> Result<Opened> {
-        let (source, begin) = self.watch(client, None).await?;
+        let (source, begin) = self.watch(client, Begin::Now).await?;
         let token = begin.ok_or_else(|| {
             let text = "go on from now: MongoDB names no position (it has to be 4.2 or newer)";
             Error::new(ErrorKind::Mongo, text)
@@ -221,8 +229,18 @@ impl Entry {
 
     /// The very first position, made durable before anything is published, and whether or not
     /// RabbitMQ can be reached: what happens from now on will be delivered, also after a crash.
+    ///
+    /// A time in the configuration needs no such care, since it is still there after a crash. And the server
+    /// has not yet looked for it: saved now, a time that has left the oplog would be a position that is
+    /// lost, for good, whatever the configuration says then.
     async fn begin(&self, epoch: u64, token: Option<ResumeToken>) -> Result<Option<Checkpoint>> {
         let (status, state) = (&self.status, self.status.state().as_str());
+        if let Start::At(time) = self.config.watched.start {
+            let at = time.try_to_rfc3339_string().unwrap_or_default();
+            tracing::info!(connector = %status.name, state, at, "no saved position: beginning at `start`");
+            status.confirmed_at(Some(time.to_system_time()));
+            return Ok(None);
+        }
         tracing::info!(connector = %status.name, state, "no saved position: beginning from now");
         let Some(token) = token else { return Ok(None) };
         let start = Checkpoint {

@@ -3,7 +3,7 @@
 use super::filter::Filter;
 use crate::budget::{Reservation, UNSENT_BYTES};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::ResumeToken;
+use crate::event::{self, ChangeEvent, ResumeToken};
 use bson::Timestamp;
 use bson::raw::cstr;
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
@@ -36,6 +36,8 @@ pub struct EventBatch {
     text_bytes: AtomicUsize,
     /// How many of its events came in fragments.
     joined: u64,
+    /// Whether its last events were left out, so that the idle token is further than what is left.
+    leads_on: bool,
     /// Names of the fields that its only event came without, because it is too large.
     stripped: Option<&'static str>,
     /// This batch's part of the memory budget, given back when the batch is dropped.
@@ -154,6 +156,7 @@ impl EventBatch {
             idle_token,
             received_at: SystemTime::now(),
             joined: 0,
+            leads_on: false,
             stripped: None,
             page: None,
             room: None,
@@ -182,10 +185,30 @@ impl EventBatch {
     /// Leaves events out. What the filter cannot read stays, for the connector to say so.
     pub(super) fn filtered(mut self, filter: &mut Filter) -> EventBatch {
         let mut events = std::mem::take(&mut self.events);
+        let last = events.last().cloned();
         events.retain(|range| filter.takes(self.at(range)).unwrap_or(true));
+        if let Some(last) = last
+            && events.last() != Some(&last)
+        {
+            self.lead_past(&last);
+        }
         self.text_bytes = expected_text(&events).into();
         self.events = events;
         self
+    }
+
+    /// The last event is left out, and the position is to move past it all the same.
+    fn lead_past(&mut self, last: &Range<usize>) {
+        self.leads_on = true;
+        // The stream ends there: its own token is the only one that another stream begins behind it from.
+        let ends =
+            |event| event::operation_type(event).is_ok_and(|kind| kind == Some("invalidate"));
+        let event = self.at(last);
+        if (self.idle_token.is_none() || ends(event))
+            && let Ok(event) = ChangeEvent::position_only(event)
+        {
+            self.idle_token = Some(ResumeToken::from(event.token));
+        }
     }
 
     /// The text of one of its events has become so long; what is more than was thought is paid for.
@@ -241,6 +264,12 @@ impl EventBatch {
     /// The post-batch resume token: without events, where an idle stream stands.
     pub fn idle_token(&self) -> Option<&ResumeToken> {
         self.idle_token.as_ref()
+    }
+
+    /// Where the stream stands behind all of its events, if that is not the last one's position.
+    pub(crate) fn idles_at(&self) -> Option<&ResumeToken> {
+        let leads_on = self.is_empty() || self.leads_on;
+        self.idle_token().filter(|_| leads_on)
     }
 
     /// When the reply came.

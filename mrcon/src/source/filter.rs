@@ -6,6 +6,9 @@
 //! known to be left out when the stream is opened: equality means the same everywhere. Events of
 //! others that come later are left out here.
 //!
+//! Where `include` is nothing but names (`^orders$`), the server gets those instead: all others are left out
+//! there whatever they are called, and those that are created later are in.
+//!
 //! Where mrcon itself writes is always among the names, so that no save comes back as an event. What
 //! the server leaves out still moves its post-batch token, and so the position of an idle stream.
 //!
@@ -13,11 +16,17 @@
 //! the position *behind* its names, and says that history is lost (280) if they leave it out. And an idle
 //! position may be at any event, since the post-batch token is that of the last one in its batch.
 //!
+//! Operations that are not asked for (`operations`) are left out in the same way. `invalidate` always comes:
+//! it ends the stream, and the position has to move past it, or the next stream would end at once, too.
+//! What came only for such a reason is then left out here. Names and operations are judged by the server
+//! before `pipeline` changes them, and here behind it, so the configuration refuses a `pipeline` that
+//! obviously changes an operation.
+//!
 //! A rename counts by either name: a collection that is replaced (`$out`, `renameCollection`) is so
 //! by one with another name, and its consumers have to hear of it.
 
 use crate::config::{Extent, SYSTEM_DATABASES, Scope};
-use crate::event::{self, DbAndColl, EventError, ResumeToken};
+use crate::event::{self, DbAndColl, EventError, Operation, ResumeToken};
 use crate::snapshot::turns::time_of;
 use bson::{Document, RawDocument, Timestamp, doc};
 use futures_util::{StreamExt, stream};
@@ -36,28 +45,63 @@ const LISTED_AT_A_TIME: usize = 4;
 /// How long that may take: the stream is to be opened soon, and can be without any list.
 const LISTING_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Names to be left out, by database; `None`: everything in it.
-type LeftOut = BTreeMap<String, Option<Vec<String>>>;
+/// Names of collections by database; `None`: everything in it.
+type Names = BTreeMap<String, Option<Vec<String>>>;
 
-/// The stage that leaves known collections out, if there are any.
-///
-/// Without the right to list collections all but mrcon's own is left out here, which costs only the
-/// transfer.
-pub(super) async fn stage(
+/// The stages that leave out what is known not to count, if there is anything.
+pub(super) async fn stages(
     client: &Client,
     database: &str,
     scope: &Scope,
     token: Option<&ResumeToken>,
+) -> Vec<Document> {
+    let at = token.map(time_of);
+    // Of a token whose time nobody knows, nothing can be left out.
+    if at == Some(None) {
+        return Vec::new();
+    }
+    let at = at.flatten();
+    let operations = only_operations(scope.operations(), at);
+    let names = names(client, database, scope, at).await;
+    operations.into_iter().chain(names).collect()
+}
+
+fn only_operations(operations: &[Operation], at: Option<Timestamp>) -> Option<Document> {
+    if operations.is_empty() {
+        return None;
+    }
+    let mut names: Vec<&str> = operations.iter().map(|one| one.as_str()).collect();
+    names.push(Operation::Invalidate.as_str());
+    names.sort_unstable();
+    names.dedup();
+    let listed = doc! {"operationType": {"$in": names}};
+    Some(match at {
+        None => doc! {"$match": listed},
+        Some(at) => doc! {"$match": {"$or": [listed, {"clusterTime": at}]}},
+    })
+}
+
+/// The stage that leaves collections out, if there are any to be left out: all but some, or some that are known.
+///
+/// Without the right to list collections all but mrcon's own is left out here, which costs only the
+/// transfer.
+async fn names(
+    client: &Client,
+    database: &str,
+    scope: &Scope,
+    at: Option<Timestamp>,
 ) -> Option<Document> {
     if scope.takes_all() {
         return None;
     }
-    let at = match token {
-        None => None,
-        // Of a token whose time nobody knows, nothing can be left out.
-        Some(token) => Some(time_of(token)?),
-    };
-    let mut left_out = LeftOut::new();
+    if let Some(named) = scope.named().filter(|named| named.len() <= MAX_NAMES) {
+        let mut wanted = Names::new();
+        for (db, coll) in named {
+            add(&mut wanted, &db, Some(coll));
+        }
+        return Some(take_only(wanted, scope.extent(), at));
+    }
+    let mut left_out = Names::new();
     for home in scope.own() {
         add(&mut left_out, &home.db, home.coll.clone());
     }
@@ -73,8 +117,8 @@ pub(super) async fn stage(
     (!left_out.is_empty()).then(|| leave_out(left_out, scope.extent(), at))
 }
 
-fn add(left_out: &mut LeftOut, db: &str, coll: Option<String>) {
-    let of_database = left_out
+fn add(names: &mut Names, db: &str, coll: Option<String>) {
+    let of_database = names
         .entry(db.to_owned())
         .or_insert_with(|| Some(Vec::new()));
     match (of_database, coll) {
@@ -109,30 +153,60 @@ async fn known(client: &Client, database: &str, extent: Extent) -> Vec<(String, 
     listings.concat().await
 }
 
-fn leave_out(mut left_out: LeftOut, extent: Extent, at: Option<Timestamp>) -> Document {
-    for names in left_out.values_mut().flatten() {
-        names.sort_unstable();
-        names.dedup();
-    }
+/// What is about more than a collection has no name to be known by; here it is judged.
+const NAMELESS: [Operation; 2] = [Operation::DropDatabase, Operation::Invalidate];
+
+fn leave_out(left_out: Names, extent: Extent, at: Option<Timestamp>) -> Document {
     let others = match extent {
         Extent::Collection | Extent::Database => {
-            let names: Vec<String> = left_out.into_values().flatten().flatten().collect();
-            doc! {"ns.coll": {"$nin": names}}
+            doc! {"ns.coll": {"$nin": of_one_database(left_out)}}
         }
-        Extent::Deployment => {
-            let databases = left_out.into_iter().map(|(db, names)| match names {
-                None => doc! {"ns.db": db},
-                Some(names) => doc! {"ns.db": db, "ns.coll": {"$in": names}},
-            });
-            doc! {"$nor": databases.collect::<Vec<_>>()}
-        }
+        Extent::Deployment => doc! {"$nor": by_database(left_out)},
     };
-    let mut wanted = vec![others, doc! {"operationType": "rename"}];
-    wanted.extend(at.map(|at| doc! {"clusterTime": at}));
-    doc! {"$match": {"$or": wanted}}
+    one_of(vec![others, renames()], at)
 }
 
-/// Judges events by their collection.
+fn take_only(wanted: Names, extent: Extent, at: Option<Timestamp>) -> Document {
+    let mut any = match extent {
+        Extent::Collection | Extent::Database => {
+            vec![doc! {"ns.coll": {"$in": of_one_database(wanted)}}]
+        }
+        Extent::Deployment => by_database(wanted),
+    };
+    let nameless = NAMELESS.map(Operation::as_str).to_vec();
+    any.push(doc! {"operationType": {"$in": nameless}});
+    any.push(renames());
+    one_of(any, at)
+}
+
+fn renames() -> Document {
+    doc! {"operationType": "rename"}
+}
+
+fn one_of(mut any: Vec<Document>, at: Option<Timestamp>) -> Document {
+    any.extend(at.map(|at| doc! {"clusterTime": at}));
+    doc! {"$match": {"$or": any}}
+}
+
+fn of_one_database(names: Names) -> Vec<String> {
+    names.into_values().flatten().flat_map(sorted).collect()
+}
+
+fn by_database(names: Names) -> Vec<Document> {
+    let databases = names.into_iter().map(|(db, names)| match names {
+        None => doc! {"ns.db": db},
+        Some(names) => doc! {"ns.db": db, "ns.coll": {"$in": sorted(names)}},
+    });
+    databases.collect()
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Judges events by their operation and their collection.
 #[derive(Debug)]
 pub(super) struct Filter {
     scope: Scope,
@@ -146,7 +220,8 @@ pub(super) struct Filter {
 impl Filter {
     /// `None` where every event counts.
     pub(super) fn new(scope: &Scope) -> Option<Filter> {
-        (!scope.takes_all()).then(|| Filter {
+        let takes_all = scope.takes_all() && scope.operations().is_empty();
+        (!takes_all).then(|| Filter {
             scope: scope.clone(),
             last: (String::new(), scope.takes_event(None, None)),
             answers: HashMap::new(),
@@ -156,11 +231,24 @@ impl Filter {
 
     /// Whether the event counts.
     pub(super) fn takes(&mut self, event: &RawDocument) -> Result<bool, EventError> {
-        if self.takes_names(event::names(event)?) {
+        if !self.takes_operation(event)? {
+            return Ok(false);
+        }
+        if self.scope.takes_all() || self.takes_names(event::names(event)?) {
             return Ok(true);
         }
         let to = event::renamed_to(event);
         Ok(to.is_some_and(|(db, coll)| self.takes_names((Some(db), Some(coll)))))
+    }
+
+    /// An event without an operation stays, for the connector to say that it cannot be judged.
+    fn takes_operation(&self, event: &RawDocument) -> Result<bool, EventError> {
+        let wanted = self.scope.operations();
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        let operation = event::operation_type(event)?.map(Operation::from_operation_type);
+        Ok(operation.is_none_or(|operation| wanted.contains(&operation)))
     }
 
     fn takes_names(&mut self, (db, coll): DbAndColl<'_>) -> bool {
@@ -287,7 +375,7 @@ mod tests {
 
     #[test]
     fn server_leaves_out_something_else() {
-        let mut left_out = LeftOut::new();
+        let mut left_out = Names::new();
         for (db, coll) in [
             ("b", Some("y")),
             ("a", None),
@@ -316,8 +404,140 @@ mod tests {
         assert_eq!(of_database, expected);
     }
 
+    fn wanting(operations: &[Operation], coll: &str, exclude: &[&str]) -> Option<Filter> {
+        let watched = Watched {
+            db_name: "d".to_owned(),
+            coll_name: coll.to_owned(),
+            exclude: exclude.iter().map(|text| (*text).to_owned()).collect(),
+            operations: operations.to_vec(),
+            ..Watched::default()
+        };
+        Filter::new(&Scope::new(&watched, Vec::new()))
+    }
+
+    #[test]
+    fn server_leaves_out_a_wanted_operation_or_the_event_of_the_position() {
+        let wanted = [Operation::Update, Operation::Insert];
+        let listed = doc! {"operationType": {"$in": ["insert", "invalidate", "update"]}};
+        let at = Timestamp {
+            time: 7,
+            increment: 1,
+        };
+        assert_eq!(
+            only_operations(&wanted, None),
+            Some(doc! {"$match": listed.clone()})
+        );
+        assert_eq!(
+            only_operations(&wanted, Some(at)),
+            Some(doc! {"$match": {"$or": [listed, {"clusterTime": at}]}})
+        );
+        assert_eq!(only_operations(&[], Some(at)), None);
+    }
+
+    #[test]
+    fn operation_that_nobody_asked_for_is_delivered_because_it_came() {
+        let operations = [
+            "insert",
+            "update",
+            "delete",
+            "drop",
+            "somethingNew",
+            "invalidate",
+        ];
+        let event = |n: i32, kind: &str| doc! {"_id": {"_data": n.to_string()}, "n": n, "operationType": kind, "ns": {"db": "d", "coll": "c"}};
+        let events = || {
+            let mut events: Vec<_> = (0..)
+                .zip(operations)
+                .map(|(n, kind)| event(n, kind))
+                .collect();
+            // Taken away by a pipeline: the connector has to say so.
+            events.insert(2, doc! {"_id": {"_data": "x"}, "n": 9});
+            events
+        };
+        let wanted = [Operation::Update, Operation::Delete];
+        for (coll, exclude) in [("c", &[][..]), (EVERY_COLLECTION, &["^tmp"])] {
+            let mut filter = wanting(&wanted, coll, exclude).unwrap();
+            let batch = EventBatch::made(events(), Some(doc! {"_data": "ff"}));
+            let batch = batch.filtered(&mut filter);
+            assert_eq!(kept(&batch), [1, 9, 2], "{coll}");
+        }
+        let mut filter = wanting(&wanted, EVERY_COLLECTION, &["^c$"]).unwrap();
+        let batch = EventBatch::made(events(), None).filtered(&mut filter);
+        assert_eq!(kept(&batch), [9]);
+    }
+
+    #[test]
+    fn position_stays_before_an_event_that_was_left_out() {
+        let event = |token: &str, kind: &str| doc! {"_id": {"_data": token}, "n": 1, "operationType": kind, "ns": {"db": "d", "coll": "c"}};
+        let idles_at = |events: Vec<Document>, token: Option<&str>| {
+            let mut filter = wanting(&[Operation::Insert], "c", &[]).unwrap();
+            let token = token.map(|token| doc! {"_data": token});
+            let batch = EventBatch::made(events, token).filtered(&mut filter);
+            let at = batch.idles_at();
+            at.map(|at| at.as_raw().get_str("_data").unwrap().to_owned())
+        };
+        let (insert, update) = (event("1", "insert"), event("2", "update"));
+        let invalidate = event("3", "invalidate");
+        assert_eq!(idles_at(vec![insert.clone()], Some("9")), None);
+        for events in [vec![update.clone()], vec![insert.clone(), update.clone()]] {
+            assert_eq!(idles_at(events.clone(), Some("9")).as_deref(), Some("9"));
+            assert_eq!(idles_at(events, None).as_deref(), Some("2"));
+        }
+        // Only behind the invalidate itself there is another stream.
+        for events in [
+            vec![invalidate.clone()],
+            vec![insert.clone(), invalidate.clone()],
+        ] {
+            assert_eq!(idles_at(events, Some("9")).as_deref(), Some("3"));
+        }
+        assert_eq!(idles_at(vec![update, insert], Some("9")), None);
+    }
+
+    #[test]
+    fn server_sends_more_than_is_named_or_not_all_of_it() {
+        let mut wanted = Names::new();
+        for (db, coll) in [("b", "y"), ("a", "z"), ("b", "x"), ("b", "y")] {
+            add(&mut wanted, db, Some(coll.to_owned()));
+        }
+        let nameless = doc! {"operationType": {"$in": ["dropDatabase", "invalidate"]}};
+        let renames = doc! {"operationType": "rename"};
+        let of_deployment = take_only(wanted.clone(), Extent::Deployment, None);
+        let any = [
+            doc! {"ns.db": "a", "ns.coll": {"$in": ["z"]}},
+            doc! {"ns.db": "b", "ns.coll": {"$in": ["x", "y"]}},
+            nameless.clone(),
+            renames.clone(),
+        ];
+        assert_eq!(of_deployment, doc! {"$match": {"$or": any.to_vec()}});
+        wanted.remove("a");
+        let at = Timestamp {
+            time: 7,
+            increment: 1,
+        };
+        let of_database = take_only(wanted, Extent::Database, Some(at));
+        let any = [
+            doc! {"ns.coll": {"$in": ["x", "y"]}},
+            nameless,
+            renames,
+            doc! {"clusterTime": at},
+        ];
+        assert_eq!(of_database, doc! {"$match": {"$or": any.to_vec()}});
+        let nothing = take_only(Names::new(), Extent::Database, None);
+        let first = &nothing
+            .get_document("$match")
+            .unwrap()
+            .get_array("$or")
+            .unwrap()[0];
+        let none: [&str; 0] = [];
+        assert_eq!(
+            first.as_document(),
+            Some(&doc! {"ns.coll": {"$in": none.to_vec()}})
+        );
+    }
+
     #[test]
     fn events_are_looked_at_though_all_count() {
+        assert!(wanting(&[], "c", &[]).is_none());
         assert!(filter(&[]).is_none());
     }
 }

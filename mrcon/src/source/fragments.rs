@@ -10,6 +10,7 @@
 //! second could wait for ever.
 
 use super::batch::EventBatch;
+use super::version;
 use crate::config::SplitLargeEvents;
 use crate::elements::{Cursor, Malformed};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,13 +59,7 @@ pub(super) async fn stage(
         SplitLargeEvents::Never => false,
         SplitLargeEvents::Always => true,
         SplitLargeEvents::Auto if !met => false,
-        SplitLargeEvents::Auto => {
-            let info = database.run_command(doc! {"buildInfo": 1}).await?;
-            info.get_array("versionArray").is_ok_and(|version| {
-                let number = |at: usize| version.get(at).and_then(|part| part.as_i32());
-                can_split([number(0), number(1), number(2)].map(Option::unwrap_or_default))
-            })
-        }
+        SplitLargeEvents::Auto => can_split(version::of(database).await?),
     };
     Ok(wanted.then(|| doc! {"$changeStreamSplitLargeEvent": {}}))
 }

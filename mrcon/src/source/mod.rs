@@ -14,10 +14,12 @@ mod gate;
 mod images;
 pub(crate) mod pages;
 mod step;
+mod version;
 mod watch;
 
 pub use batch::EventBatch;
 pub(crate) use gate::pool_events;
+pub use watch::Begin;
 
 use crate::budget::Account;
 use crate::config::{Scope, Watched};
@@ -76,7 +78,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Turns images on if configured, and opens the change stream after `token`, or from now.
+    /// Turns images on if configured, and opens the change stream where `begin` says.
     ///
     /// What is read counts towards `account` until its last event is confirmed.
     ///
@@ -89,7 +91,7 @@ impl Source {
     pub async fn open(
         client: &Client,
         watch: Watch<'_>,
-        token: Option<&ResumeToken>,
+        begin: Begin<'_>,
         account: &Arc<Account>,
     ) -> Result<(Source, Option<ResumeToken>)> {
         if watch.watched.images().enable {
@@ -99,7 +101,7 @@ impl Source {
             true => (Way::Single, Gait::Single(watch.watched.batch_size)),
             false => (Way::Whole, Gait::Whole),
         };
-        let mut cursor = watch::open(client, watch, way, token).await?;
+        let mut cursor = watch::open(client, watch, way, begin).await?;
         let start = match watch::with_deadline(cursor.next()).await? {
             // The server was asked for no events yet, so this reply is small.
             Some(reply) => EventBatch::parse(reply.map_err(watch::reading_first)?)?
@@ -115,7 +117,7 @@ impl Source {
             account: Arc::clone(account),
             wrap: watch::reading_first,
             expects_much: false,
-            position: token.cloned().or_else(|| start.clone()),
+            position: begin.token().cloned().or_else(|| start.clone()),
             gait,
             suspicious: watch.is_suspicious(),
             again: Box::new(Again::of(client, watch)),

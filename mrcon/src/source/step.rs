@@ -13,7 +13,7 @@
 
 use super::batch::EventBatch;
 use super::fragments::Fragments;
-use super::watch::{self, Way};
+use super::watch::{self, Begin, Way};
 use super::{Reader, SourceItem, Watch};
 use crate::config::{OnPoison, Scope, SplitLargeEvents, Watched};
 use crate::error::{Error, ErrorKind, Result};
@@ -105,7 +105,8 @@ impl Again {
     }
 
     async fn open(&self, way: Way, position: &ResumeToken) -> Result<RawBatchCursor> {
-        let mut cursor = watch::open(&self.client, self.watch(), way, Some(position)).await?;
+        let mut cursor =
+            watch::open(&self.client, self.watch(), way, Begin::After(position)).await?;
         // The answer to the aggregate itself has no events yet.
         if let Some(reply) = watch::with_deadline(cursor.next()).await? {
             reply.map_err(watch::reading_first)?;

@@ -4,13 +4,13 @@
 //! skips events; and it hands out one event at a time. A raw batch cursor over the same
 //! `aggregate` gives the server's replies as they are, and every error.
 
-use super::{Watch, filter, fragments};
+use super::{Watch, filter, fragments, version};
 use crate::checkpoint::token_document;
 use crate::config::{Extent, FullDocument, FullDocumentBeforeChange, OnPoison, Watched};
 use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
-use bson::{Bson, Document, doc};
+use bson::{Bson, DateTime, Document, Timestamp, doc};
 use mongodb::raw_batch_cursor::RawBatchCursor;
 use mongodb::{Client, Database};
 use std::future::IntoFuture;
@@ -20,6 +20,9 @@ use tokio::time::timeout;
 /// A reply that does not come within this time never will (half-open connection, frozen server).
 /// The driver's monitoring usually notices first, after 10 to 20 s.
 pub(super) const REPLY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The first version that has `showExpandedEvents`.
+const EXPANDED_EVENTS: [i32; 3] = [6, 0, 0];
 
 /// How a stream is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +61,28 @@ impl Way {
     }
 }
 
-/// Opens the stream after `token`, or at the current time.
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Begin<'a> {
+    /// With what happens from now on.
+    Now,
+    /// With what happened in the second of this time, or later.
+    At(DateTime),
+    /// Behind this position.
+    After(&'a ResumeToken),
+}
+
+impl<'a> Begin<'a> {
+    /// The position that MongoDB has to find.
+    pub(super) fn token(self) -> Option<&'a ResumeToken> {
+        match self {
+            Begin::Now | Begin::At(_) => None,
+            Begin::After(token) => Some(token),
+        }
+    }
+}
+
+/// Opens the stream.
 ///
 /// `max_await` is how long the server waits for events before it answers with an empty batch.
 /// Events end the wait, so it adds no latency: it sets how often an idle connector learns that it
@@ -70,7 +94,7 @@ pub(super) async fn open(
     client: &Client,
     watch: Watch<'_>,
     way: Way,
-    token: Option<&ResumeToken>,
+    begin: Begin<'_>,
 ) -> Result<RawBatchCursor> {
     let Watch { watched, scope, .. } = watch;
     let extent = scope.extent();
@@ -78,8 +102,11 @@ pub(super) async fn open(
         Extent::Deployment => client.database("admin"),
         Extent::Database | Extent::Collection => client.database(&watched.db_name),
     };
-    let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
-    pipeline.extend(filter::stage(client, &watched.db_name, scope, token).await);
+    if watched.show_expanded_events {
+        knows_expanded_events(&database).await?;
+    }
+    let mut pipeline = vec![doc! {"$changeStream": stage(watched, begin)?}];
+    pipeline.extend(filter::stages(client, &watched.db_name, scope, begin.token()).await);
     pipeline.extend(watched.pipeline.iter().cloned());
     pipeline.extend(match way.stage() {
         Some(stage) => Some(stage),
@@ -106,9 +133,25 @@ pub(super) async fn open(
         action = action.selection_criteria(criteria.clone());
     }
     with_deadline(action.batch()).await?.map_err(|error| {
-        let phase = token.map_or(Phase::Open, |_| Phase::Resume);
+        let phase = begin.token().map_or(Phase::Open, |_| Phase::Resume);
         Error::mongo(phase, opening(extent), error)
     })
+}
+
+/// Older servers refuse the option with words that name no version.
+async fn knows_expanded_events(database: &Database) -> Result<()> {
+    let version = with_deadline(version::of(database)).await?;
+    let version =
+        version.map_err(|error| Error::mongo(Phase::Open, "ask MongoDB for its version", error))?;
+    if version >= EXPANDED_EVENTS {
+        return Ok(());
+    }
+    let [major, minor, patch] = version;
+    let text = format!(
+        "open the change stream: show_expanded_events: true needs MongoDB 6.0 or newer, and this is \
+         {major}.{minor}.{patch}; leave it out, or upgrade"
+    );
+    Err(Error::new(ErrorKind::WatchRefused, text))
 }
 
 /// The stage that has large events split, if there is to be one.
@@ -127,7 +170,7 @@ fn opening(extent: Extent) -> &'static str {
     }
 }
 
-fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
+fn stage(watched: &Watched, begin: Begin<'_>) -> Result<Document> {
     let mut stage = Document::new();
     let mut images = watched.images();
     // What is not to stop at a missing image looks for it itself: MongoDB would end the stream there.
@@ -143,11 +186,29 @@ fn stage(watched: &Watched, token: Option<&ResumeToken>) -> Result<Document> {
     if watched.extent() == Extent::Deployment {
         stage.insert("allChangesForCluster", true);
     }
-    // `startAfter` and not `resumeAfter`: it also takes the token of an invalidate event.
-    if let Some(token) = token {
-        stage.insert("startAfter", token_document(token)?);
+    if watched.show_expanded_events {
+        stage.insert("showExpandedEvents", true);
+    }
+    match begin {
+        Begin::Now => {}
+        Begin::At(time) => {
+            stage.insert("startAtOperationTime", second_of(time));
+        }
+        // `startAfter` and not `resumeAfter`: it also takes the token of an invalidate event.
+        Begin::After(token) => {
+            stage.insert("startAfter", token_document(token)?);
+        }
     }
     Ok(stage)
+}
+
+/// MongoDB's time has seconds, and numbers the operations of each from 1 on.
+fn second_of(time: DateTime) -> Timestamp {
+    let seconds = time.timestamp_millis().div_euclid(1000);
+    Timestamp {
+        time: u32::try_from(seconds).unwrap_or_default(),
+        increment: 1,
+    }
 }
 
 /// Waits for a reply, but not for ever.
@@ -172,4 +233,27 @@ pub(super) fn reading_first(error: mongodb::error::Error) -> Error {
 /// An error of any later read.
 pub(super) fn reading(error: mongodb::error::Error) -> Error {
     Error::mongo(Phase::Read, "read the change stream", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_begins_elsewhere_than_it_was_told() {
+        let watched = Watched::default();
+        let begun = |begin: Begin<'_>| stage(&watched, begin).unwrap();
+        assert_eq!(begun(Begin::Now), doc! {});
+        let token = ResumeToken::from(&*bson::rawdoc! {"_data": "82"});
+        assert_eq!(
+            begun(Begin::After(&token)),
+            doc! {"startAfter": {"_data": "82"}}
+        );
+        let at = DateTime::from_millis(1_700_000_000_999);
+        let first = Timestamp {
+            time: 1_700_000_000,
+            increment: 1,
+        };
+        assert_eq!(begun(Begin::At(at)), doc! {"startAtOperationTime": first});
+    }
 }

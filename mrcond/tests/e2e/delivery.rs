@@ -180,7 +180,7 @@ async fn updated_document_is_not_looked_up() {
         .unwrap();
     let watch = Watch {
         full_document: Some(FullDocumentType::UpdateLookup),
-        before_change: None,
+        ..Watch::default()
     };
     let truth = rig.truth_of(&orders, &watch).await;
     let looked_up = truth.iter().filter(|event| {

@@ -43,4 +43,5 @@ mod stream;
 mod supervision;
 mod undeliverable;
 mod values;
+mod watching;
 mod whole_database;

@@ -1,13 +1,14 @@
 //! Servers to break: a replica set of three, and servers behind a network that can fail.
 
 use crate::common::mongo::Mongo;
+pub(crate) use crate::common::mongo::{oldest, roll_over};
 use crate::common::pool::{Lease, Pool};
 use crate::common::proxy::Proxy;
 use crate::common::rabbit::Broker;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, eventually};
 use crate::frames::{FrameProxy, Protocol};
-use bson::{Bson, Document, Timestamp, doc};
+use bson::{Bson, Document, doc};
 use mongodb::Client;
 use std::net::SocketAddr;
 
@@ -80,40 +81,6 @@ pub(crate) async fn another_primary(client: &Client, former: &str) -> String {
 pub(crate) async fn small_oplog() -> Lease<Mongo> {
     let start = async || Mongo::start(services::unique("mongo-oplog"), &["--oplog-mb", "16"]).await;
     SMALL_OPLOGS.lease(start).await
-}
-
-/// Writes elsewhere until nothing of what has happened so far is in the oplog.
-pub(crate) async fn roll_over(client: &Client) {
-    let now = crate::common::mongo::now(client).await;
-    let noise = client.database("noise").collection::<Document>("noise");
-    // Nothing leaves the oplog that the server's last checkpoint may need; there is one a minute otherwise.
-    let admin = client.database("admin");
-    let often = admin
-        .run_command(doc! {"setParameter": 1, "syncdelay": 1})
-        .await;
-    often.unwrap_or_else(|error| panic!("more checkpoints: {error}"));
-    eventually(PATIENTLY, "the oplog rolls over", async || {
-        let megabytes = (0..8).map(|_| doc! {"text": "x".repeat(1 << 20)});
-        let written = noise.insert_many(megabytes).await;
-        written.map_err(|error| error.to_string())?;
-        noise.drop().await.map_err(|error| error.to_string())?;
-        match oldest(client).await {
-            oldest if oldest > now => Ok(()),
-            oldest => Err(format!("the oldest entry is of {oldest}, now is {now}")),
-        }
-    })
-    .await;
-}
-
-/// The time of the oldest entry of the oplog.
-pub(crate) async fn oldest(client: &Client) -> Timestamp {
-    let oplog = client.database("local").collection::<Document>("oplog.rs");
-    let first = oplog.find_one(doc! {}).sort(doc! {"$natural": 1}).await;
-    let first = first.unwrap_or_else(|error| panic!("read the oplog: {error}"));
-    let time = first
-        .as_ref()
-        .and_then(|first| first.get_timestamp("ts").ok());
-    time.unwrap_or_else(|| panic!("an oplog without entries: {first:?}"))
 }
 
 /// A replica set of one that is known to its clients by the address of a proxy.

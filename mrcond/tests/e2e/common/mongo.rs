@@ -2,7 +2,7 @@
 
 use super::pool::{Lease, Pool};
 use super::services;
-use super::wait::{SOON, eventually};
+use super::wait::{PATIENTLY, SOON, eventually};
 use bson::{Document, Timestamp, doc};
 use mongodb::Client;
 use serde_json::Value;
@@ -176,4 +176,38 @@ pub(crate) async fn primary(client: &Client) -> Result<String, String> {
         .get_str("primary")
         .map(str::to_owned)
         .map_err(|error| error.to_string())
+}
+
+/// Writes elsewhere until nothing of what has happened so far is in the oplog.
+pub(crate) async fn roll_over(client: &Client) {
+    let now = now(client).await;
+    let noise = client.database("noise").collection::<Document>("noise");
+    // Nothing leaves the oplog that the server's last checkpoint may need; there is one a minute otherwise.
+    let admin = client.database("admin");
+    let often = admin
+        .run_command(doc! {"setParameter": 1, "syncdelay": 1})
+        .await;
+    often.unwrap_or_else(|error| panic!("more checkpoints: {error}"));
+    eventually(PATIENTLY, "the oplog rolls over", async || {
+        let megabytes = (0..8).map(|_| doc! {"text": "x".repeat(1 << 20)});
+        let written = noise.insert_many(megabytes).await;
+        written.map_err(|error| error.to_string())?;
+        noise.drop().await.map_err(|error| error.to_string())?;
+        match oldest(client).await {
+            oldest if oldest > now => Ok(()),
+            oldest => Err(format!("the oldest entry is of {oldest}, now is {now}")),
+        }
+    })
+    .await;
+}
+
+/// The time of the oldest entry of the oplog.
+pub(crate) async fn oldest(client: &Client) -> Timestamp {
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    let first = oplog.find_one(doc! {}).sort(doc! {"$natural": 1}).await;
+    let first = first.unwrap_or_else(|error| panic!("read the oplog: {error}"));
+    let time = first
+        .as_ref()
+        .and_then(|first| first.get_timestamp("ts").ok());
+    time.unwrap_or_else(|| panic!("an oplog without entries: {first:?}"))
 }

@@ -170,9 +170,14 @@ impl Rig {
 
     /// Writes a mark into the collection and reads the truth up to it, of a database or a deployment.
     pub(crate) async fn whole_truth(&self, of: &Of) -> Vec<Event> {
+        self.whole_truth_with(of, &Watch::default()).await
+    }
+
+    /// The same, of what else MongoDB is asked for.
+    pub(crate) async fn whole_truth_with(&self, of: &Of, watch: &Watch) -> Vec<Event> {
         let mark = self.mark(&self.collection()).await;
         let is_mark = |event: &Event| event.operation() == "insert" && event.key() == Some(&mark);
-        truth::events(of, &Watch::default(), self.since, is_mark).await
+        truth::events(of, watch, self.since, is_mark).await
     }
 
     /// Inserts a document that no other is like, and returns its `_id`.

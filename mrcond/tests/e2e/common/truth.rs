@@ -51,6 +51,8 @@ impl Event {
 pub(crate) struct Watch {
     pub(crate) full_document: Option<FullDocumentType>,
     pub(crate) before_change: Option<FullDocumentBeforeChangeType>,
+    /// Events about indexes, options and the like too.
+    pub(crate) expanded: bool,
 }
 
 impl Watch {
@@ -59,6 +61,7 @@ impl Watch {
         Watch {
             full_document: Some(FullDocumentType::WhenAvailable),
             before_change: Some(FullDocumentBeforeChangeType::WhenAvailable),
+            expanded: false,
         }
     }
 
@@ -66,6 +69,7 @@ impl Watch {
         let mut options = ChangeStreamOptions::default();
         options.full_document = self.full_document.clone();
         options.full_document_before_change = self.before_change.clone();
+        options.show_expanded_events = self.expanded.then_some(true);
         options
     }
 }
