@@ -14,6 +14,7 @@ use crate::budget::Account;
 use crate::config::SYSTEM_DATABASES;
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mask::{Mask, Masker};
 use crate::snapshot::plan::{Key, Read};
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr};
 use bson::{Bson, Document, Timestamp, doc, rawdoc};
@@ -47,6 +48,7 @@ pub(crate) struct Pages {
     token: RawDocumentBuf,
     filter: Option<Document>,
     capped: bool,
+    mask: Option<Arc<Mask>>,
     account: Arc<Account>,
 }
 
@@ -88,6 +90,7 @@ impl Pages {
         collection: &str,
         (token, filter): (RawDocumentBuf, Option<Document>),
         capped: bool,
+        mask: Option<Arc<Mask>>,
         account: Arc<Account>,
     ) -> Pages {
         Pages {
@@ -96,6 +99,7 @@ impl Pages {
             token,
             filter,
             capped,
+            mask,
             account,
         }
     }
@@ -190,7 +194,13 @@ impl Pages {
         }
         let last = last.map(Key::new);
         Ok(Page {
-            batch: EventBatch::page(number, events)?,
+            batch: match &self.mask {
+                Some(mask) => {
+                    let mut masker = Masker::new(Arc::clone(mask));
+                    EventBatch::page(number, events)?.masked(&mut masker)?
+                }
+                None => EventBatch::page(number, events)?,
+            },
             last,
             bytes,
             server: reply.get_timestamp("operationTime").ok(),
