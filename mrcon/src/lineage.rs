@@ -9,7 +9,10 @@
 //!
 //! Pure. The name is stored beside the position, and is durable before the first message goes out.
 
-use crate::config::{FullDocument, FullDocumentBeforeChange, Images, StreamOptions, Watched};
+use crate::config::{
+    FullDocument, FullDocumentBeforeChange, Images, MaskRule, StreamOptions, Watched,
+};
+use crate::mask::Mask;
 use bson::{Bson, Document, doc, oid::ObjectId};
 
 /// Longest name of a producer in bytes; RabbitMQ refuses 256.
@@ -175,6 +178,7 @@ pub(crate) fn numbering(
     partitions: usize,
     stream: Option<&StreamOptions>,
     own: &[String],
+    mask: &[MaskRule],
 ) -> Document {
     let mut numbering = watch_options(watched);
     if !own.is_empty() {
@@ -188,6 +192,10 @@ pub(crate) fn numbering(
             |stream| stream.partition_by.clone(),
         );
         numbering.insert("partition_by", by);
+        // Masked keys go to other partitions than before.
+        if !mask.is_empty() {
+            numbering.insert("mask", Mask::fingerprint(mask));
+        }
     }
     numbering
 }
@@ -284,7 +292,7 @@ mod tests {
     #[test]
     fn numbers_of_other_events_go_on_under_the_old_name() {
         let plain = watched(vec![], FullDocument::Default);
-        let before = numbering(&plain, 0, None, &[]);
+        let before = numbering(&plain, 0, None, &[], &[]);
         let stored = producer(&before);
         let by = |path: &str| StreamOptions {
             partition_by: path.to_owned(),
@@ -300,12 +308,24 @@ mod tests {
             ..plain.clone()
         };
         let others = [
-            numbering(&watched(only_inserts, FullDocument::Default), 0, None, &[]),
-            numbering(&watched(vec![], FullDocument::UpdateLookup), 0, None, &[]),
-            numbering(&expanded, 0, None, &[]),
-            numbering(&included, 0, None, &[]),
-            numbering(&plain, 3, None, &[]),
-            numbering(&plain, 0, None, &["mrcon.metrics_history".to_owned()]),
+            numbering(
+                &watched(only_inserts, FullDocument::Default),
+                0,
+                None,
+                &[],
+                &[],
+            ),
+            numbering(
+                &watched(vec![], FullDocument::UpdateLookup),
+                0,
+                None,
+                &[],
+                &[],
+            ),
+            numbering(&expanded, 0, None, &[], &[]),
+            numbering(&included, 0, None, &[], &[]),
+            numbering(&plain, 3, None, &[], &[]),
+            numbering(&plain, 0, None, &["mrcon.metrics_history".to_owned()], &[]),
         ];
         for other in others {
             assert_eq!(
@@ -314,8 +334,8 @@ mod tests {
                 "{other}"
             );
         }
-        let spread = numbering(&plain, 3, Some(&by("fullDocument.a")), &[]);
-        let otherwise = numbering(&plain, 3, Some(&by("fullDocument.b")), &[]);
+        let spread = numbering(&plain, 3, Some(&by("fullDocument.a")), &[], &[]);
+        let otherwise = numbering(&plain, 3, Some(&by("fullDocument.b")), &[], &[]);
         assert_ne!(spread, otherwise);
         assert_eq!(
             decide(Some(&producer(&spread)), 7, &otherwise, true, false),
@@ -326,7 +346,7 @@ mod tests {
     #[test]
     fn restart_with_nothing_changed_delivers_twice() {
         let plain = watched(vec![], FullDocument::Default);
-        let same = numbering(&plain, 0, None, &[]);
+        let same = numbering(&plain, 0, None, &[], &[]);
         let stored = producer(&same);
         for seq in [0, 7] {
             assert_eq!(
@@ -339,12 +359,12 @@ mod tests {
             partition_by: "fullDocument.a".to_owned(),
             ..StreamOptions::default()
         };
-        assert_eq!(numbering(&plain, 0, Some(&unused), &[]), same);
+        assert_eq!(numbering(&plain, 0, Some(&unused), &[], &[]), same);
     }
 
     #[test]
     fn repeats_are_expected_to_be_dropped_where_they_cannot_be() {
-        let same = numbering(&watched(vec![], FullDocument::Default), 0, None, &[]);
+        let same = numbering(&watched(vec![], FullDocument::Default), 0, None, &[], &[]);
         assert_eq!(decide(None, 0, &same, true, false), Decision::New(None));
         assert_eq!(decide(None, 0, &same, false, false), Decision::New(None));
         assert_eq!(

@@ -40,6 +40,7 @@ mod database;
 mod decode;
 mod forms;
 mod limits;
+mod mask;
 mod metrics;
 mod pipeline;
 mod problem;

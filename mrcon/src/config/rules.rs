@@ -10,7 +10,7 @@ use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
-use super::{database, metrics, pipeline, stream};
+use super::{database, mask, metrics, pipeline, stream};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -41,6 +41,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         stream::check(&mut rules, entry, &at.key("rabbitmq"));
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         rules.not_yet_envelope(entry, &at);
+        mask::check(&mut rules, &entry.mask, &at.key("mask"));
     }
     rules.no_duplicates(&config.collections, &collections);
     database::no_overlaps(&mut rules, &config.collections, &collections);
@@ -286,7 +287,6 @@ impl Rules {
             Format::Outbox => Some("outbox"),
         };
         self.not_yet(at.key("format"), format, "relaxed or canonical");
-        self.not_yet_key(at.key("mask"), !entry.mask.is_empty());
     }
 
     /// The same collection to the same queue twice would send every event twice.

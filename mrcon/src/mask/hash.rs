@@ -174,7 +174,11 @@ fn write_number(out: &mut Vec<u8>, text: &str) {
     if !all.bytes().all(|byte| byte.is_ascii_digit()) {
         // There is one of each sort.
         let not_a_number = text.starts_with(['n', 'N']);
-        out.extend_from_slice(if not_a_number { b"nan" } else { sign.as_bytes() });
+        out.extend_from_slice(if not_a_number {
+            b"nan"
+        } else {
+            sign.as_bytes()
+        });
         out.extend_from_slice(if not_a_number { b"" } else { b"inf" });
         return;
     }
@@ -227,9 +231,26 @@ mod tests {
     #[test]
     fn equal_numbers_have_different_hashes() {
         for equal in [
-            vec![Bson::Int32(5), Bson::Int64(5), Bson::Double(5.0), decimal("5"), decimal("5.00"), decimal("0.5E1")],
-            vec![Bson::Double(5.5), decimal("5.5"), decimal("55E-1"), decimal("5.50")],
-            vec![Bson::Int32(0), Bson::Double(-0.0), decimal("0E+3"), decimal("-0")],
+            vec![
+                Bson::Int32(5),
+                Bson::Int64(5),
+                Bson::Double(5.0),
+                decimal("5"),
+                decimal("5.00"),
+                decimal("0.5E1"),
+            ],
+            vec![
+                Bson::Double(5.5),
+                decimal("5.5"),
+                decimal("55E-1"),
+                decimal("5.50"),
+            ],
+            vec![
+                Bson::Int32(0),
+                Bson::Double(-0.0),
+                decimal("0E+3"),
+                decimal("-0"),
+            ],
             vec![Bson::Int64(-1200), Bson::Double(-1.2e3), decimal("-12E2")],
             vec![Bson::Double(1e300), decimal("1E+300"), decimal("10E+299")],
             vec![Bson::Double(f64::NAN), decimal("NaN"), decimal("-NaN")],
@@ -245,16 +266,50 @@ mod tests {
     fn different_values_have_the_same_hash() {
         let id = ObjectId::from_bytes([b'5'; 12]);
         let values: Vec<Bson> = vec![
-            "5".into(), 5.into(), 5.5.into(), 50.into(), "55e-1".into(), "nan".into(), "".into(),
-            f64::NAN.into(), f64::INFINITY.into(), f64::NEG_INFINITY.into(), true.into(), false.into(),
-            id.into(), "555555555555".into(), bson::DateTime::from_millis(5).into(),
-            bson::Timestamp { time: 5, increment: 0 }.into(), Bson::MinKey, Bson::MaxKey,
-            doc! {}.into(), doc! {"a": 5}.into(), doc! {"a": "5"}.into(), doc! {"b": 5}.into(),
-            doc! {"a": {"b": 5}}.into(), doc! {"a": [5]}.into(), doc! {"a": [5, 5]}.into(),
-            doc! {"a": [[5], 5]}.into(), doc! {"a": [[5, 5]]}.into(), doc! {"a": Bson::Null}.into(),
-            doc! {"a": 5, "b": 5}.into(), doc! {"b": 5, "a": 5}.into(),
-            bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![5] }.into(),
-            bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: vec![5; 16] }.into(),
+            "5".into(),
+            5.into(),
+            5.5.into(),
+            50.into(),
+            "55e-1".into(),
+            "nan".into(),
+            "".into(),
+            f64::NAN.into(),
+            f64::INFINITY.into(),
+            f64::NEG_INFINITY.into(),
+            true.into(),
+            false.into(),
+            id.into(),
+            "555555555555".into(),
+            bson::DateTime::from_millis(5).into(),
+            bson::Timestamp {
+                time: 5,
+                increment: 0,
+            }
+            .into(),
+            Bson::MinKey,
+            Bson::MaxKey,
+            doc! {}.into(),
+            doc! {"a": 5}.into(),
+            doc! {"a": "5"}.into(),
+            doc! {"b": 5}.into(),
+            doc! {"a": {"b": 5}}.into(),
+            doc! {"a": [5]}.into(),
+            doc! {"a": [5, 5]}.into(),
+            doc! {"a": [[5], 5]}.into(),
+            doc! {"a": [[5, 5]]}.into(),
+            doc! {"a": Bson::Null}.into(),
+            doc! {"a": 5, "b": 5}.into(),
+            doc! {"b": 5, "a": 5}.into(),
+            bson::Binary {
+                subtype: bson::spec::BinarySubtype::Generic,
+                bytes: vec![5],
+            }
+            .into(),
+            bson::Binary {
+                subtype: bson::spec::BinarySubtype::Uuid,
+                bytes: vec![5; 16],
+            }
+            .into(),
         ];
         let hashes: std::collections::BTreeSet<String> = values.iter().cloned().map(hash).collect();
         assert_eq!(hashes.len(), values.len());

@@ -20,12 +20,15 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{MaskAction, MaskRule};
+use crate::config::{CollectionConfig, MaskAction, MaskRule, ValidConfig};
 use crate::envelope::EncodeError;
+use crate::error::{Error, ErrorKind};
 use bson::{Document, RawDocument, Uuid};
 use hash::HashKey;
 use regex_lite::Regex;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use verdicts::Verdicts;
@@ -86,7 +89,10 @@ impl fmt::Display for KeyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeyFault::Unreadable(why) => write!(f, "cannot be read: {why}"),
-            KeyFault::TooShort(bytes) => write!(f, "holds a key of {bytes} bytes"),
+            KeyFault::TooShort(bytes) => write!(
+                f,
+                "holds a key of {bytes} bytes; it must have {MIN_KEY_BYTES} or more"
+            ),
             KeyFault::Missing => write!(f, "is missing"),
         }
     }
@@ -110,18 +116,44 @@ pub fn key_of(rule: &MaskRule) -> Result<Vec<u8>, KeyFault> {
 
 fn read_key(file: &Path) -> Result<Vec<u8>, KeyFault> {
     let unreadable = |error: std::io::Error| KeyFault::Unreadable(error.to_string());
-    let length = std::fs::metadata(file).map_err(unreadable)?.len();
-    if length > MAX_KEY_FILE_BYTES {
-        let why = format!("it has {length} bytes, {MAX_KEY_FILE_BYTES} are allowed");
+    let opened = File::open(file).map_err(unreadable)?;
+    let mut key = Vec::new();
+    let mut bounded = opened.take(MAX_KEY_FILE_BYTES + 1);
+    bounded.read_to_end(&mut key).map_err(unreadable)?;
+    if key.len() as u64 > MAX_KEY_FILE_BYTES {
+        let why = format!("more than {MAX_KEY_FILE_BYTES} bytes");
         return Err(KeyFault::Unreadable(why));
     }
-    let mut key = std::fs::read(file).map_err(unreadable)?;
     for end in [b'\n', b'\r'] {
         if key.last() == Some(&end) {
             key.pop();
         }
     }
     Ok(key)
+}
+
+/// What is wrong with the files of keys, by the key of the configuration that names each.
+pub fn key_file_faults(config: &ValidConfig) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (entry, collection) in config.collections().iter().enumerate() {
+        for (index, rule) in collection.mask.iter().enumerate() {
+            let (Some(file), Err(fault)) = (&rule.key_file, key_of_hash(rule)) else {
+                continue;
+            };
+            let file = file.display();
+            faults.push(format!(
+                "collections[{entry}].mask[{index}].key_file: {file}: {fault}"
+            ));
+        }
+    }
+    faults
+}
+
+fn key_of_hash(rule: &MaskRule) -> Result<Vec<u8>, KeyFault> {
+    match rule.action {
+        MaskAction::Hash => key_of(rule),
+        MaskAction::Drop | MaskAction::Mask => Ok(Vec::new()),
+    }
 }
 
 impl Mask {
@@ -166,6 +198,22 @@ impl Mask {
             mask.rules.push(Rule { matcher, action });
         }
         Ok(mask)
+    }
+
+    /// The rules of an entry, if it has any.
+    ///
+    /// # Errors
+    /// A file with a key cannot be read.
+    pub(crate) fn of(config: &CollectionConfig) -> crate::error::Result<Option<Arc<Mask>>> {
+        if config.mask.is_empty() {
+            return Ok(None);
+        }
+        let mask = Mask::new(&config.mask, &config.watched.pipeline);
+        mask.map(|mask| Some(Arc::new(mask)))
+            .map_err(|(rule, why)| {
+                let text = format!("use mask[{rule}]");
+                Error::new(ErrorKind::Encode, text).with_source(why)
+            })
     }
 
     /// Whether [`Mask::use_key`] is needed: no rule has a key.

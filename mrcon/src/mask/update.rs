@@ -117,7 +117,9 @@ impl<'a> Walk<'_, 'a> {
                         return Ok(false);
                     }
                 }
-                (b"newSize", ElementType::Int32 | ElementType::Int64) => value.skip(element.kind)?,
+                (b"newSize", ElementType::Int32 | ElementType::Int64) => {
+                    value.skip(element.kind)?
+                }
                 _ => return Ok(false),
             }
         }

@@ -71,8 +71,10 @@ impl<'a> Walk<'_, 'a> {
     pub(super) fn root(&mut self) -> Place {
         self.active.clear();
         let rules = self.mask.paths.iter();
-        self.active
-            .extend(rules.map(|rule| Active { rule: *rule, rest: 0 }));
+        self.active.extend(rules.map(|rule| Active {
+            rule: *rule,
+            rest: 0,
+        }));
         Place {
             level: 0..self.active.len(),
             paths: Paths::root(),
@@ -348,7 +350,15 @@ impl<'a> Walk<'_, 'a> {
             (false, Action::Drop | Action::Mask | Action::Hash(_)) => None,
         };
         if let Some(key) = key {
-            return self.hash(input, Element { name: shown, ..element }, key, 0);
+            return self.hash(
+                input,
+                Element {
+                    name: shown,
+                    ..element
+                },
+                key,
+                0,
+            );
         }
         input.skip(kind)?;
         self.edit.cut(start, input.offset());

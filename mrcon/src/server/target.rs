@@ -158,7 +158,13 @@ async fn publish_as(
     let seq = source.seq();
     let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
     let own = entry.settings.scope.own_names();
-    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
+    let numbering = lineage::numbering(
+        watched,
+        link.partitions(),
+        stream.as_ref(),
+        &own,
+        &entry.config.mask,
+    );
     let repeatable = lineage::is_repeatable(watched);
     let decision = match source.after_gap {
         true => Decision::New(Some(Reset::PositionLost)),
