@@ -350,6 +350,11 @@ impl<'a> Walk<'_, 'a> {
             (false, Action::Drop | Action::Mask | Action::Hash(_)) => None,
         };
         if let Some(key) = key {
+            if is_part && matches!(kind, ElementType::Null | ElementType::Undefined) {
+                self.edit.cut(start, input.offset());
+                self.edit.put_null(shown);
+                return Ok(());
+            }
             return self.hash(
                 input,
                 Element {

@@ -117,9 +117,7 @@ impl<'r> Reference<'r> {
                             self.hide("", value);
                             let masked = self.covered(&name, value, Covered { rule, upto }, false);
                             bytes.extend(match self.rules[rule].action {
-                                MaskAction::Drop if !self.in_key => {
-                                    element(&name, &Bson::Null)
-                                }
+                                MaskAction::Drop if !self.in_key => element(&name, &Bson::Null),
                                 _ => masked,
                             });
                         }
