@@ -540,6 +540,40 @@ mod tests {
     }
 
     #[test]
+    fn event_that_could_not_be_masked_goes_on_or_is_taken_for_whole() {
+        let mut config = config();
+        let (envelope, scope) = (Envelope::default(), Scope::new(&config.watched, Vec::new()));
+        let head = event(doc! {});
+        let head = ChangeEvent::parse(&head).unwrap();
+        let why = EncodeError::TooDeep { offset: 7 };
+        for (policy, aside) in [(OnPoison::Strip, false), (OnPoison::DeadLetter, true)] {
+            config.watched.on_poison = policy;
+            let policies = Policies::of(&config);
+            let judge = Judge {
+                scope: &scope,
+                policies: &policies,
+                envelope: &envelope,
+                limit: 1000,
+            };
+            match judge.unmasked(7, &head, &why) {
+                Ok(Fate::Aside(letter)) if aside => {
+                    let stripped = letter.message().stripped.unwrap_or_default().to_owned();
+                    assert!(stripped.contains("fullDocument") && stripped.contains("documentKey"));
+                }
+                Err(error) if !aside => {
+                    assert_eq!(error.kind(), ErrorKind::Encode);
+                    assert!(
+                        error.chain().starts_with("mask event 7: "),
+                        "{}",
+                        error.chain()
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn image_that_nobody_requires_counts_as_missing() {
         let mut config = config();
         config.watched.on_poison = OnPoison::DeadLetter;

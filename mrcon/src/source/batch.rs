@@ -447,7 +447,8 @@ impl EventBatch {
 mod tests {
     use super::*;
     use crate::budget::{Account, Budget};
-    use crate::config::{EVERY_COLLECTION, Scope, Watched};
+    use crate::config::{EVERY_COLLECTION, MaskAction, MaskRule, Scope, Watched};
+    use crate::mask::Mask;
     use bson::{Document, doc};
     use std::sync::Arc;
 
@@ -575,5 +576,95 @@ mod tests {
             assert_eq!(account.held(), there + 2 * text);
         }
         assert_eq!(account.held(), 0);
+    }
+
+    fn masker(path: &str) -> Masker {
+        let rule = MaskRule {
+            path: Some(path.to_owned()),
+            pattern: None,
+            action: MaskAction::Mask,
+            key: None,
+            key_file: None,
+        };
+        Masker::new(Arc::new(Mask::new(&[rule], &[]).unwrap()))
+    }
+
+    fn insert(n: i32, document: Document) -> Document {
+        doc! {
+            "_id": {"_data": format!("82{n}")}, "operationType": "insert", "fullDocument": document,
+            "documentKey": {"_id": n},
+        }
+    }
+
+    fn secrets(batch: &EventBatch) -> Vec<Option<String>> {
+        let secret = |index: usize| {
+            let document = batch.event(index).get_document("fullDocument").unwrap();
+            document.get_str("secret").ok().map(str::to_owned)
+        };
+        (0..batch.len()).map(secret).collect()
+    }
+
+    #[tokio::test]
+    async fn position_of_a_masked_event_is_lost_or_its_value_is_kept() {
+        let plain = || insert(1, doc! {"a": 1, "text": "x".repeat(1000)});
+        let masked = || insert(2, doc! {"secret": "canary"});
+        for (events, keeps_reply) in [
+            (vec![plain(), masked(), plain(), plain()], true),
+            (
+                vec![masked(), masked(), insert(1, doc! {}), masked()],
+                false,
+            ),
+            (vec![plain(), plain()], true),
+        ] {
+            let batch = EventBatch::made(events.clone(), Some(doc! {"_data": "ff"}));
+            let bytes = batch.bytes();
+            let batch = batch.masked(&mut masker("secret")).unwrap();
+            for (index, event) in events.iter().enumerate() {
+                let token = Document::try_from(batch.token(index).unwrap()).unwrap();
+                assert_eq!(token, *event.get_document("_id").unwrap());
+                assert_eq!(batch.head_only(index), None);
+            }
+            let secret = |event: &Document| {
+                let document = event.get_document("fullDocument").unwrap();
+                document.contains_key("secret").then(|| "***".to_owned())
+            };
+            let expected: Vec<_> = events.iter().map(secret).collect();
+            assert_eq!(secrets(&batch), expected);
+            assert!(batch.idle_token().is_some());
+            assert_eq!(batch.bytes() == bytes, keeps_reply);
+            assert!(!format!("{batch:?}").contains("canary"));
+            // What is copied is paid for.
+            let account = Budget::new(BUDGET).open();
+            let copied = batch
+                .masked
+                .as_ref()
+                .map_or(0, |masked| masked.bytes.capacity());
+            let batch = paid(batch, &account).await;
+            assert!(account.held() >= (batch.bytes() + copied) as u64);
+        }
+    }
+
+    #[test]
+    fn value_of_an_event_that_cannot_be_masked_is_kept() {
+        let mut key = insert(3, doc! {"secret": "canary"});
+        key.insert("documentKey", doc! {"_id": "canary"});
+        let mut events = RawArrayBuf::new();
+        let whole = RawDocumentBuf::try_from(&insert(1, doc! {"secret": "canary"})).unwrap();
+        let mut bytes = RawDocumentBuf::try_from(&key).unwrap().into_bytes();
+        let at = bytes
+            .windows(7)
+            .position(|part| part == b"secret\0")
+            .unwrap();
+        bytes[at - 1] = 0x77;
+        events.push(&*whole);
+        events.push(RawDocument::from_bytes(&bytes).unwrap());
+        let batch = EventBatch::with_events(events, None).unwrap();
+        let batch = batch.masked(&mut masker("secret")).unwrap();
+        assert!(batch.head_only(0).is_none() && batch.head_only(1).is_some());
+        let head = Document::try_from(batch.event(1)).unwrap();
+        assert_eq!(head.keys().collect::<Vec<_>>(), ["_id", "operationType"]);
+        assert_ne!(head.get_document("_id").unwrap(), &doc! {"_data": "823"});
+        let token = Document::try_from(batch.token(1).unwrap()).unwrap();
+        assert_eq!(token, doc! {"_data": "823"});
     }
 }

@@ -26,6 +26,7 @@ mod deployment;
 mod history;
 mod lag;
 mod logs;
+mod mask;
 mod memory;
 mod monitoring;
 mod once;
