@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::normal::{expected, normal};
 
 /// `_id: {_data: "82"}`: what a change event has at least.
-const TOKEN: &[u8] = b"\x03_id\0\x13\0\0\0\x02_data\0\x03\0\0\082\0\0";
+pub(super) const TOKEN: &[u8] = b"\x03_id\0\x13\0\0\0\x02_data\0\x03\0\0\082\0\0";
 
 /// The first byte says what the others are: elements of an event, or (odd) of its `fullDocument`; of an event
 /// that has a token (below 128) or not. `true`: it is an event, and became messages.
@@ -37,7 +37,7 @@ pub(crate) fn encode(data: &[u8]) -> bool {
     check_messages(raw)
 }
 
-fn document(elements: &[u8]) -> Vec<u8> {
+pub(super) fn document(elements: &[u8]) -> Vec<u8> {
     let length = i32::try_from(elements.len() + 5).expect("a short input");
     [&length.to_le_bytes(), elements, &[0]].concat()
 }

@@ -6,10 +6,12 @@ mod normal;
 
 mod config;
 mod encode;
+mod mask;
 mod uri;
 
 pub(crate) use config::config;
 pub(crate) use encode::encode;
+pub(crate) use mask::mask;
 pub(crate) use uri::uri;
 
 /// A secret that the checks put into what they parse, and that nothing may repeat.

@@ -1,19 +1,25 @@
-//! Times the encoding of one realistic change event, on one core.
+//! Times the encoding and masking of one realistic change event, on one core.
 //!
 //! `cargo run --release --example encode_bench [PART OF A LINE'S NAME]`
 
 #![allow(clippy::print_stdout, reason = "a program for a person at a terminal")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
-use bson::{Bson, Decimal128, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId};
+use bson::{
+    Bson, Decimal128, Document, RawDocument, RawDocumentBuf, Timestamp, doc, oid::ObjectId,
+};
+use mrcon::config::{MaskAction, MaskRule};
 use mrcon::envelope::cloudevents::{CloudEvents, Data, Mode};
 use mrcon::envelope::debezium::{Debezium, Json};
 use mrcon::envelope::document::Plain;
 use mrcon::envelope::extjson::{ExtJson, write_document};
 use mrcon::envelope::{Algorithm, Compression, Envelope, Format, Scratch};
 use mrcon::event::ChangeEvent;
+use mrcon::mask::{Mask, Masker};
+use mrcon::uri::Secret;
 
 const ROUNDS: usize = 7;
 const EVENTS_OF_ROUND: u32 = 200_000;
@@ -37,6 +43,25 @@ fn main() {
         time(&format!("{name} message"), || {
             let event = ChangeEvent::parse(black_box(&raw)).expect("an event");
             let message = envelope.message(&event, &mut scratch).expect("a message");
+            message.body.len()
+        });
+    }
+    for (name, rules) in masks() {
+        let mask = Mask::new(&rules, &[]).expect("good rules");
+        let mut masker = Masker::new(Arc::new(mask));
+        let mut masked = Vec::new();
+        time(&format!("mask, {name}"), || {
+            masked.clear();
+            masker.mask(black_box(&raw), &mut masked).expect("BSON")
+        });
+        time(&format!("relaxed message masked, {name}"), || {
+            masked.clear();
+            let raw = match masker.mask(black_box(&raw), &mut masked).expect("BSON") {
+                true => RawDocument::from_bytes(&masked).expect("BSON"),
+                false => &raw,
+            };
+            let event = ChangeEvent::parse(raw).expect("an event");
+            let message = relaxed.message(&event, &mut scratch).expect("a message");
             message.body.len()
         });
     }
@@ -117,6 +142,40 @@ fn time<T>(what: &str, mut action: impl FnMut() -> T) {
         rounds[ROUNDS / 2],
         rounds[0]
     );
+}
+
+/// Rules for the event below.
+fn masks() -> Vec<(&'static str, Vec<MaskRule>)> {
+    let rule = |action: MaskAction, path: Option<&str>, pattern: Option<&str>| MaskRule {
+        path: path.map(str::to_owned),
+        pattern: pattern.map(str::to_owned),
+        action,
+        key: (action == MaskAction::Hash).then(|| Secret::new("a key for this bench")),
+        key_file: None,
+    };
+    let three = |action| {
+        ["customer.name", "customer.email", "customer.address.street"]
+            .map(|path| rule(action, Some(path), None))
+            .to_vec()
+    };
+    let pattern = "(?i)name|email|street";
+    vec![
+        ("three fields dropped", three(MaskAction::Drop)),
+        ("three fields masked", three(MaskAction::Mask)),
+        ("three fields hashed", three(MaskAction::Hash)),
+        (
+            "a pattern",
+            vec![rule(MaskAction::Mask, None, Some(pattern))],
+        ),
+        (
+            "nothing found",
+            vec![rule(MaskAction::Mask, Some("customer.ssn"), None)],
+        ),
+        (
+            "key hashed",
+            vec![rule(MaskAction::Hash, Some("_id"), None)],
+        ),
+    ]
 }
 
 fn order_event() -> Document {

@@ -43,6 +43,7 @@ mod faults;
 mod gap;
 pub mod history;
 pub mod lineage;
+pub mod mask;
 pub mod metrics;
 pub mod oplog;
 mod pace;

@@ -12,6 +12,7 @@
 use crate::config::{
     CollectionConfig, FullDocument, FullDocumentBeforeChange, Images, Start, StreamOptions, Watched,
 };
+use crate::mask::Mask;
 use bson::{Bson, Document, doc, oid::ObjectId};
 
 /// Longest name of a producer in bytes; RabbitMQ refuses 256.
@@ -198,12 +199,17 @@ pub(crate) fn numbering(
     numbering
 }
 
-/// Adds what decides which events make no message. Where that is another format, an event that was left out
-/// may have a message now, with a number that the broker takes for a repeat. Otherwise a number stands for the
-/// same event in any format, and one that was delivered in the old format is not sent again in the new one.
-pub(crate) fn add_left_out(numbering: &mut Document, config: &CollectionConfig) {
+/// Adds what decides which events make no message, and in a super stream which partition one goes to. Where
+/// that is another format, an event that was left out may have a message now, with a number that the broker
+/// takes for a repeat. Otherwise a number stands for the same event in any format, and one that was delivered
+/// in the old format is not sent again in the new one.
+pub(crate) fn add_messages(numbering: &mut Document, config: &CollectionConfig, partitions: usize) {
     if config.leaves_out_events() {
         numbering.insert("format", config.format.as_str());
+    }
+    // Masked keys go to other partitions than before.
+    if partitions > 0 && !config.mask.is_empty() {
+        numbering.insert("mask", Mask::fingerprint(&config.mask));
     }
 }
 
@@ -313,7 +319,7 @@ mod tests {
             let mut config = CollectionConfig::new("shop", "orders", "orders");
             config.format = format;
             let mut numbering = numbering(&config.watched, 0, None, &[]);
-            add_left_out(&mut numbering, &config);
+            add_messages(&mut numbering, &config, 0);
             numbering
         };
         let relaxed = numbering_in(Format::Relaxed);
@@ -397,7 +403,7 @@ mod tests {
             partition_by: "fullDocument.a".to_owned(),
             ..StreamOptions::default()
         };
-        assert_eq!(numbering(&plain, 0, Some(&unused), &[]), same);
+        assert_eq!(numbering(&plain, 0, Some(&unused), &[], &[]), same);
     }
 
     #[test]

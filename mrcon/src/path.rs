@@ -194,7 +194,7 @@ impl<'a, F: FnMut(Value<'a>) -> bool> Search<F> {
 ///
 /// Most names are others; their length or first byte tells without a comparison of all bytes.
 #[inline]
-fn after<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
+pub(crate) fn after<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
     let rest = match path.get(name.len()) {
         Some(b'.') => &path[name.len() + 1..],
         None if path.len() == name.len() => &[],
@@ -206,7 +206,7 @@ fn after<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
 
 /// The position in an array that a path begins with, and what is left behind it. Positions are
 /// written without zeros in front, as MongoDB wants them.
-fn position(path: &[u8]) -> Option<(usize, &[u8])> {
+pub(crate) fn position(path: &[u8]) -> Option<(usize, &[u8])> {
     let end = path.iter().position(|byte| *byte == b'.');
     let first = &path[..end.unwrap_or(path.len())];
     let digits = first.iter().all(u8::is_ascii_digit) && (first == b"0" || first[0] != b'0');

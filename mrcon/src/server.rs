@@ -18,6 +18,7 @@ use crate::config::{OnHistoryLost, Scope, ValidConfig};
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
 use crate::gap::Lost;
 use crate::history::History;
+use crate::mask::Mask;
 use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
@@ -112,7 +113,8 @@ impl Server {
     /// Prepares everything that can be prepared without a connection.
     ///
     /// # Errors
-    /// When the MongoDB URI cannot be understood. The error never quotes it.
+    /// When the MongoDB URI cannot be understood, or a file with a key of `mask` cannot be read. The error
+    /// quotes neither.
     pub async fn new(
         config: ValidConfig,
         mongodb: MongoUri,
@@ -124,13 +126,16 @@ impl Server {
         let settings = config.server();
         let budget = Budget::new(settings.memory_budget);
         let configured = config.collections();
+        let masks: Result<Vec<_>> = configured.iter().map(Mask::of).collect();
         let entries: Vec<Arc<Entry>> = configured
             .iter()
+            .zip(masks?)
             .enumerate()
-            .map(|(index, entry)| {
+            .map(|(index, (entry, mask))| {
                 let about = About {
                     scope: Scope::of_entry(&config, index),
                     custom: metrics.custom.for_entry(configured, index),
+                    mask,
                 };
                 let count = configured.len();
                 let place = Place { index, count };

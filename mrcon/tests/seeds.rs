@@ -78,6 +78,74 @@ fn event() -> Vec<u8> {
     .concat()
 }
 
+/// What masking looks into: every value in a document, and an update; see `checks/mask.rs`.
+fn mask_seeds() -> BTreeMap<String, Vec<u8>> {
+    let mut seeds = BTreeMap::new();
+    for (name, seed) in encode_seeds() {
+        let elements = &seed[1..];
+        let shape = match seed[0] {
+            FULL_DOCUMENT => 128,
+            _ => 0,
+        };
+        seeds.insert(name, [&[shape], elements].concat());
+    }
+    let document = |key: &[u8], elements: &[u8]| element(0x03, key, &document_bytes(elements));
+    let list = |key: &[u8], elements: &[u8]| element(0x04, key, &document_bytes(elements));
+    let text = |key: &[u8], value: &[u8]| element(0x02, key, &string(value));
+    let fields = [
+        text(b"a.b", b"x"),
+        text(b"a.0.c", b"x"),
+        text(b"b.5.c.x", b"x"),
+        document(b"a.5", &text(b"b", b"x")),
+        list(b"a", &document(b"0", &text(b"c", b"x"))),
+    ]
+    .concat();
+    let array = [
+        text(b"field", b"a.b"),
+        element(0x10, b"newSize", &[1, 0, 0, 0]),
+    ]
+    .concat();
+    let described = [
+        document(b"updatedFields", &fields),
+        list(
+            b"removedFields",
+            &[text(b"0", b"a.b.c"), text(b"1", b"d")].concat(),
+        ),
+        list(b"truncatedArrays", &document(b"0", &array)),
+        document(b"disambiguatedPaths", &list(b"a.0", &text(b"0", b"a"))),
+    ]
+    .concat();
+    let update = [
+        text(b"operationType", b"update"),
+        document(b"documentKey", &text(b"_id", b"x")),
+        document(b"updateDescription", &described),
+    ]
+    .concat();
+    let index = document(
+        b"0",
+        &[document(b"key", &text(b"a.b", b"x")), text(b"name", b"n")].concat(),
+    );
+    let created = [
+        text(b"operationType", b"createIndexes"),
+        document(b"operationDescription", &list(b"indexes", &index)),
+    ]
+    .concat();
+    let gap = [
+        text(b"operationType", b"gap"),
+        document(
+            b"gap",
+            &document(b"lastPosition", &document(b"token", &text(b"_data", b"82"))),
+        ),
+    ]
+    .concat();
+    for (name, event) in [("update", update), ("created", created), ("gap", gap)] {
+        for rules in 0..4 {
+            seeds.insert(format!("{name}-{rules}"), [&[rules], &event[..]].concat());
+        }
+    }
+    seeds
+}
+
 /// Whole URIs, and what stands before and behind a password.
 fn uri_seeds() -> BTreeMap<String, Vec<u8>> {
     let seeds = [
@@ -110,7 +178,11 @@ fn uri_seeds() -> BTreeMap<String, Vec<u8>> {
 /// Set `UPDATE_SEEDS=1` to write them anew.
 #[test]
 fn a_seed_is_not_what_the_corpus_makes_of_it() {
-    for (target, seeds) in [("encode", encode_seeds()), ("uri", uri_seeds())] {
+    for (target, seeds) in [
+        ("encode", encode_seeds()),
+        ("mask", mask_seeds()),
+        ("uri", uri_seeds()),
+    ] {
         let path = format!("fuzz/seeds/{target}");
         if std::env::var_os("UPDATE_SEEDS").is_some() {
             let folder = folder(&path);
@@ -139,6 +211,18 @@ fn an_event_that_was_a_seed_breaks_what_must_hold() {
     run("fuzz/seeds/encode", |seed| {
         assert!(checks::encode(seed), "it is no event at all");
     });
+}
+
+#[test]
+fn an_event_that_is_masked_breaks_what_must_hold() {
+    let mut masked = 0;
+    for seed in files("fuzz/seeds/mask").values() {
+        for rules in 0..4 {
+            let shape = seed[0] & 128 | rules;
+            masked += u32::from(checks::mask(&[&[shape], &seed[1..]].concat()));
+        }
+    }
+    assert!(masked > 100, "{masked}");
 }
 
 #[test]

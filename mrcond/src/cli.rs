@@ -308,10 +308,21 @@ impl Cli {
                 format!("{file}: {error}; name the configuration file with -c FILE"),
             )
         })?;
-        ValidConfig::from_yaml(&file, &bytes).map_err(|problems| Failure {
+        let config = ValidConfig::from_yaml(&file, &bytes).map_err(|problems| Failure {
             code: exit::CONFIG,
             lines: problems.iter().map(ToString::to_string).collect(),
-        })
+        })?;
+        let faults = mrcon::mask::key_file_faults(&config);
+        match faults.is_empty() {
+            true => Ok(config),
+            false => Err(Failure {
+                code: exit::CONFIG,
+                lines: faults
+                    .iter()
+                    .map(|fault| format!("{file}: {fault}"))
+                    .collect(),
+            }),
+        }
     }
 
     /// Where MongoDB is.

@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::Gap;
 use crate::lineage::{self, Producer, watch_options};
-use bson::{DateTime, Document, doc};
+use bson::spec::BinarySubtype;
+use bson::{Binary, DateTime, Document, doc};
 use mongodb::options::{ReturnDocument, WriteConcern};
 use mongodb::{Client, Collection};
 use std::future::Future;
@@ -74,6 +75,8 @@ pub struct Claim {
     pub gap: Option<Document>,
     /// Under which name the last run published, if it was over the stream protocol.
     pub producer: Option<Producer>,
+    /// What resume tokens are hashed with, if that was ever needed.
+    pub mask_key: Option<Vec<u8>>,
 }
 
 /// Where checkpoints live. One of the two places where tests inject faults.
@@ -104,7 +107,7 @@ pub trait CheckpointStore: Send + Sync + 'static {
 
 /// Checkpoints in a MongoDB collection, one document a connector:
 /// `{_id: {db, coll, stream}, epoch, seq, token, at, options, seal, instance, saved_at}`, over the
-/// stream protocol `producer` and `numbering`, and until it is confirmed a `gap`.
+/// stream protocol `producer` and `numbering`, until it is confirmed a `gap`, and with masking a `mask_key`.
 ///
 /// The document is updated in place and never deleted, so it also lives in a capped collection.
 #[derive(Debug, Clone)]
@@ -119,6 +122,8 @@ pub struct MongoCheckpoints {
     producer: Arc<Mutex<Option<Document>>>,
     /// Whether the producer must not be used again.
     is_distrusted: Arc<AtomicBool>,
+    /// What the document has as `mask_key`, if it has to be written anew.
+    mask_key: Arc<Mutex<Option<Vec<u8>>>>,
     /// The number of the last event before a gap whose record is not confirmed.
     gap: Arc<Mutex<Option<u64>>>,
     /// Whether there was an event over 16 MiB. MongoDB has to be asked for fragments from then on: it goes
@@ -169,6 +174,7 @@ impl MongoCheckpoints {
             protocol: config.rabbitmq.protocol,
             producer: Arc::default(),
             is_distrusted: Arc::default(),
+            mask_key: Arc::default(),
             gap: Arc::default(),
             met_large: Arc::default(),
         }
@@ -267,6 +273,32 @@ impl MongoCheckpoints {
         Ok(())
     }
 
+    /// The key that is stored for hashes of resume tokens; a new one, stored before anything is hashed with
+    /// it, if there is none.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::save`].
+    pub(crate) async fn mask_key(
+        &self,
+        claim: &Claim,
+        new: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Vec<u8>> {
+        const WHAT: &str = "save the key of hashed resume tokens";
+        let known = lock(&self.mask_key).clone();
+        if let Some(key) = claim.mask_key.clone().or(known) {
+            *lock(&self.mask_key) = Some(key.clone());
+            return Ok(key);
+        }
+        let key = new();
+        let changes = Changes {
+            set: doc! {MASK_KEY: binary(&key)},
+            ..Changes::default()
+        };
+        within_deadline(WHAT, self.write(claim.epoch, &changes, WHAT)).await?;
+        *lock(&self.mask_key) = Some(key.clone());
+        Ok(key)
+    }
+
     fn remember(&self, producer: Option<Document>) {
         *lock(&self.producer) = producer;
     }
@@ -322,6 +354,7 @@ impl MongoCheckpoints {
                 gap: None,
                 met_large: false,
                 producer: None,
+                mask_key: None,
             },
             Some(document) => self.understand(&document)?,
         };
@@ -403,6 +436,9 @@ impl MongoCheckpoints {
         let mut document =
             doc! {"_id": &self.id, "epoch": epoch as i64, "instance": &self.instance};
         document.extend(lock(&self.producer).clone().unwrap_or_default());
+        if let Some(key) = &*lock(&self.mask_key) {
+            document.insert(MASK_KEY, binary(key));
+        }
         document.extend(changes.set.clone());
         self.collection.insert_one(document).await.map_err(fail)?;
         Ok(())
@@ -451,6 +487,16 @@ fn instance() -> String {
 /// A panic cannot leave these plain values half-written.
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The field that holds the key of hashed resume tokens.
+const MASK_KEY: &str = "mask_key";
+
+fn binary(bytes: &[u8]) -> Binary {
+    Binary {
+        subtype: BinarySubtype::Generic,
+        bytes: bytes.to_vec(),
+    }
 }
 
 fn producer_fields(producer: &Producer) -> Document {

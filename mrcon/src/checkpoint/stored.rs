@@ -10,6 +10,7 @@ use crate::envelope::sha256_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::lineage::Producer;
+use crate::mask::MIN_KEY_BYTES;
 use bson::{Bson, Document, RawDocumentBuf};
 use std::collections::BTreeSet;
 
@@ -45,6 +46,11 @@ pub(super) fn read(document: &Document, id: &Document, options: &Document) -> Re
         gap: gap.filter(|_| stored.is_some()),
         stored,
         producer: producer(document),
+        mask_key: document
+            .get_binary_generic("mask_key")
+            .ok()
+            .filter(|key| key.len() >= MIN_KEY_BYTES)
+            .cloned(),
     })
 }
 

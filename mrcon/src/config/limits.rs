@@ -317,6 +317,9 @@ pub const MAX_OVERRIDES: usize = 100;
 /// Most patterns in `watched.include`, and in `watched.exclude`.
 pub const MAX_PATTERNS: usize = 100;
 
+/// Most rules in `mask`: each is looked at for every field on the way to it.
+pub const MAX_MASK_RULES: usize = 1000;
+
 /// Most stages in `watched.pipeline`. Every stage runs for every event on the server; real
 /// pipelines have a handful.
 pub const MAX_PIPELINE_STAGES: usize = 100;

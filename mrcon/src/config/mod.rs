@@ -41,6 +41,7 @@ mod decode;
 mod format;
 mod forms;
 mod limits;
+mod mask;
 mod metrics;
 mod overrides;
 mod pipeline;

@@ -10,7 +10,7 @@ use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
-use super::{database, format, metrics, overrides, pipeline, stream, watching};
+use super::{database, format, mask, metrics, overrides, pipeline, stream, watching};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -41,6 +41,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         format::check(&mut rules, entry, &at);
         rules.not_yet_envelope(entry, &at);
+        mask::check(&mut rules, &entry.mask, &at.key("mask"));
         overrides::check(&mut rules, entry, &at);
     }
     rules.no_duplicates(&config.collections, &collections);
@@ -273,7 +274,6 @@ impl Rules {
     pub(super) fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
         let format = (entry.format == Format::Outbox).then_some("outbox");
         self.not_yet(at.key("format"), format, "another one");
-        self.not_yet_key(at.key("mask"), !entry.mask.is_empty());
     }
 
     /// The same collection to the same queue twice would send every event twice.

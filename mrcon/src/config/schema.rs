@@ -87,7 +87,7 @@ pub struct CollectionConfig {
     /// Which bodies are compressed, and how; left out: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
-    /// Fields to remove or disguise. Not supported yet: must be empty.
+    /// Values that must not leave: see [`mask`](crate::mask).
     pub mask: Vec<MaskRule>,
     /// Other settings for some of the collections, where there is more than one.
     pub overrides: Vec<Override>,
@@ -868,8 +868,12 @@ pub enum CompressionAlgorithm {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskRule {
-    /// Path of the field, with dots.
-    pub path: String,
+    /// Path of the field in the document, with dots; this or `pattern`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Regular expression that is looked for in the path of every field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
     /// What to do with it.
     pub action: MaskAction,
     /// Key of the hash.

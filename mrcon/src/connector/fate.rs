@@ -35,6 +35,14 @@ pub(crate) struct Policies {
 const TOO_LARGE: &str = "the change event exceeds 16 MiB and cannot be read as it is";
 const NO_IMAGE: &str = "a required image does not exist";
 
+/// Fields in which an event has values of a document.
+const VALUES: [&str; 4] = [
+    "documentKey",
+    "fullDocument",
+    "fullDocumentBeforeChange",
+    "updateDescription",
+];
+
 /// Where messages are for, to be told in a dead letter.
 #[derive(Debug, Clone)]
 enum Destination {
@@ -138,7 +146,7 @@ impl Judge<'_> {
             Ok(message) => message,
             Err(error) => {
                 let error = malformed(seq, &error);
-                return self.poisoned(event, Cause::Unencodable, error);
+                return self.poisoned(event, Cause::Unencodable, error, &[]);
             }
         };
         let lacks_image =
@@ -175,9 +183,21 @@ impl Judge<'_> {
     ) -> Result<Fate<'static>> {
         let error = malformed(seq, &why);
         match ChangeEvent::position_only(raw) {
-            Ok(event) => self.poisoned(&event, Cause::Unreadable, error),
+            Ok(event) => self.poisoned(&event, Cause::Unreadable, error, &[]),
             Err(_) => Err(error),
         }
+    }
+
+    /// What becomes of an event that could not be masked: `event` is its head, and all that may leave.
+    pub(super) fn unmasked(
+        &self,
+        seq: u64,
+        event: &ChangeEvent<'_>,
+        why: &EncodeError,
+    ) -> Result<Fate<'static>> {
+        let error = Error::new(ErrorKind::Encode, format!("mask event {seq}"));
+        let error = error.with_source(why.to_string());
+        self.poisoned(event, Cause::Unreadable, error, &VALUES)
     }
 
     /// The dead letter of an event that the broker did not take.
@@ -201,13 +221,15 @@ impl Judge<'_> {
         event: &ChangeEvent<'_>,
         cause: Cause,
         error: Error,
+        missing: &[&'static str],
     ) -> Result<Fate<'static>> {
         if self.policies.on_poison != OnPoison::DeadLetter {
             return Err(error);
         }
-        let Ok((body, names)) = self.bson_within(event.raw) else {
+        let Ok((body, mut names)) = self.bson_within(event.raw) else {
             return Err(error);
         };
+        names.extend(missing);
         let Ok(why) = self.why(event, cause, error.chain()) else {
             return Err(error);
         };
@@ -535,6 +557,40 @@ mod tests {
             fate(&config, 1000, &nowhere).unwrap_err(),
             ErrorKind::Encode
         );
+    }
+
+    #[test]
+    fn event_that_could_not_be_masked_goes_on_or_is_taken_for_whole() {
+        let mut config = config();
+        let (envelope, scope) = (Envelope::default(), Scope::new(&config.watched, Vec::new()));
+        let head = event(doc! {});
+        let head = ChangeEvent::parse(&head).unwrap();
+        let why = EncodeError::TooDeep { offset: 7 };
+        for (policy, aside) in [(OnPoison::Strip, false), (OnPoison::DeadLetter, true)] {
+            config.watched.on_poison = policy;
+            let policies = Policies::of(&config);
+            let judge = Judge {
+                scope: &scope,
+                policies: &policies,
+                envelope: &envelope,
+                limit: 1000,
+            };
+            match judge.unmasked(7, &head, &why) {
+                Ok(Fate::Aside(letter)) if aside => {
+                    let stripped = letter.message().stripped.unwrap_or_default().to_owned();
+                    assert!(stripped.contains("fullDocument") && stripped.contains("documentKey"));
+                }
+                Err(error) if !aside => {
+                    assert_eq!(error.kind(), ErrorKind::Encode);
+                    assert!(
+                        error.chain().starts_with("mask event 7: "),
+                        "{}",
+                        error.chain()
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

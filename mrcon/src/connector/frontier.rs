@@ -254,8 +254,8 @@ fn position_of(seq: u64, sent: &Sent) -> Result<(ResumeToken, Option<SystemTime>
     if let (Some(_), Some(token)) = (sent.batch.page_number(), sent.batch.idle_token()) {
         return Ok((token.clone(), Some(sent.batch.received_at())));
     }
-    let event = ChangeEvent::position_only(sent.batch.event(sent.index)).map_err(|error| {
+    let token = sent.batch.token(sent.index).map_err(|error| {
         Error::new(ErrorKind::Encode, format!("read event {seq}")).with_source(error)
     })?;
-    Ok((ResumeToken::from(event.token), sent.written_at))
+    Ok((ResumeToken::from(token), sent.written_at))
 }

@@ -11,7 +11,7 @@ use crate::event::{ChangeEvent, DbAndColl};
 use crate::faults;
 use crate::metrics::Stage;
 use crate::sink::Sink;
-use crate::snapshot::turns::token_time;
+use crate::snapshot::turns::time_in;
 use crate::source::EventBatch;
 use bson::RawDocument;
 use std::sync::Arc;
@@ -59,6 +59,10 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 return self.send(fate, &event, &batch, now);
             }
         };
+        if let Some(error) = batch.head_only(index) {
+            let fate = self.judge().unmasked(seq, &event, &error)?;
+            return self.send(fate, &event, &batch, now);
+        }
         let scope = &self.parts.settings.scope;
         has_place(scope, &event)?;
         let (db, coll) = place(scope, &event);
@@ -124,8 +128,9 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let seq = self.window.next_seq();
         let operation = event.operation;
         let is_row = batch.page_number().is_some();
+        let index = self.reading.as_ref().map_or(0, |reading| reading.next);
         let time = match self.copying.is_active() {
-            true => event.token_data.and_then(token_time),
+            true => batch.token(index).ok().and_then(time_in),
             false => None,
         };
         let which = self.tally.which(place(&self.parts.settings.scope, event));
@@ -154,7 +159,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         self.tally.count(which, Stage::Published, operation, bytes);
         let sent = Sent {
             batch: Arc::clone(batch),
-            index: self.reading.as_ref().map_or(0, |reading| reading.next),
+            index,
             operation,
             which,
             bytes,

@@ -6,13 +6,13 @@
 use super::{Reading, Run};
 use crate::checkpoint::CheckpointStore;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ChangeEvent, ResumeToken};
+use crate::event::ResumeToken;
 use crate::sink::Sink;
 use crate::snapshot::Progress;
 use crate::snapshot::copier::{Copier, Prepared, is_refused};
 use crate::snapshot::plan::Read;
 use crate::snapshot::record::{Phase, Record, Trigger};
-use crate::snapshot::turns::{Turns, time_of, token_time};
+use crate::snapshot::turns::{Turns, time_in, time_of};
 use crate::source::EventBatch;
 use crate::source::pages::{Moment, NoPage, Page, Pages};
 use bson::{DateTime, Document, Timestamp};
@@ -617,8 +617,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
 
 /// When the next event of a batch happened.
 fn event_time(reading: &Reading) -> Option<Timestamp> {
-    let event = ChangeEvent::parse(reading.batch.event(reading.next)).ok()?;
-    token_time(event.token_data?)
+    time_in(reading.batch.token(reading.next).ok()?)
 }
 
 async fn read_page(pages: Arc<Pages>, read: Read, moment: Moment) -> Answer {

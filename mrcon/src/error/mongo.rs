@@ -21,6 +21,8 @@ pub(crate) enum Phase {
     Checkpoint,
     /// Reading documents for a snapshot.
     Copy,
+    /// The same, of documents with values that must not be told.
+    CopyMasked,
 }
 
 impl Error {
@@ -58,7 +60,9 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (Phase::FirstRead | Phase::Read, Some(10334 | 7_182_500)) => ErrorKind::EventTooLarge,
         (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
         (_, Some(40573)) => ErrorKind::NotReplicaSet,
-        (Phase::Copy, Some(code)) if is_about_the_watch(code) => ErrorKind::SnapshotRefused,
+        (Phase::Copy | Phase::CopyMasked, Some(code)) if is_about_the_watch(code) => {
+            ErrorKind::SnapshotRefused
+        }
         (_, Some(code)) if is_about_the_watch(code) => ErrorKind::WatchRefused,
         _ => ErrorKind::Mongo,
     }
@@ -164,7 +168,7 @@ fn describe(phase: Phase, error: &DriverError) -> String {
                         "{name}: {message} (with directConnection=true the URI has to name the primary)"
                     )
                 }
-                Phase::FirstRead | Phase::Read => name,
+                Phase::FirstRead | Phase::Read | Phase::CopyMasked => name,
                 Phase::Open | Phase::Resume | Phase::Prepare | Phase::Checkpoint | Phase::Copy => {
                     format!("{name}: {message}")
                 }
@@ -196,13 +200,14 @@ mod tests {
         DriverErrorKind::Command(command).into()
     }
 
-    const PHASES: [Phase; 6] = [
+    const PHASES: [Phase; 7] = [
         Phase::Open,
         Phase::Resume,
         Phase::FirstRead,
         Phase::Read,
         Phase::Prepare,
         Phase::Checkpoint,
+        Phase::CopyMasked,
     ];
 
     #[track_caller]
@@ -300,7 +305,7 @@ mod tests {
     #[test]
     fn document_quoted_by_the_server_reaches_the_log() {
         let quoted = "Failed to parse number 'secret' in $convert: { _id: \"secret\" }";
-        for phase in [Phase::FirstRead, Phase::Read] {
+        for phase in [Phase::FirstRead, Phase::Read, Phase::CopyMasked] {
             let text = Error::mongo(phase, "read", server_error(241, quoted)).chain();
             assert_eq!(text, "read: MongoDB error 241 (Name)");
         }

@@ -11,6 +11,7 @@ use crate::config::{CollectionConfig, Extent, Scope, Selector, ServerConfig};
 use crate::connector::{Envelopes, Parts, Policies, Run, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
+use crate::mask::Mask;
 use crate::metrics::custom::CustomObservers;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::pace::{Pace, Place};
@@ -40,6 +41,7 @@ pub(super) struct Entry {
     pub(super) metrics: ConnectorMetrics,
     pub(super) custom: CustomObservers,
     pub(super) copier: Arc<Copier>,
+    pub(super) mask: Option<Arc<Mask>>,
     /// Why the next run cannot go on from the saved position, and is to go on from now.
     pub(super) lost: Mutex<Option<Lost>>,
     /// Runs in a row in which the connection was lost before the stream brought anything.
@@ -50,6 +52,7 @@ pub(super) struct Entry {
 pub(super) struct About {
     pub(super) scope: Scope,
     pub(super) custom: CustomObservers,
+    pub(super) mask: Option<Arc<Mask>>,
 }
 
 /// What a run leaves to the next one of the same process.
@@ -106,7 +109,13 @@ impl Entry {
             pace.max_await = max_await;
         }
         // An account of its own: pages must find room while a batch of the stream waits for them.
-        let copier = Copier::new(client, config, &about.scope, budget.open());
+        let copier = Copier::new(
+            client,
+            config,
+            &about.scope,
+            about.mask.clone(),
+            budget.open(),
+        );
         let settings = Settings {
             scope: about.scope,
             envelopes: envelopes(config),
@@ -130,6 +139,7 @@ impl Entry {
             metrics,
             custom: about.custom,
             copier: Arc::new(copier),
+            mask: about.mask,
             lost: Mutex::default(),
             barren: Arc::default(),
         }

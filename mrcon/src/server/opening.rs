@@ -10,10 +10,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::{Gap, Lost};
 use crate::lineage::Producer;
+use crate::mask::{Mask, Masker};
 use crate::snapshot::{Phase, Progress};
 use crate::source::{Begin, EventBatch, Source, Watch};
 use mongodb::Client;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 /// The MongoDB side, ready to be read.
@@ -40,6 +41,9 @@ impl Opened {
 impl Entry {
     pub(super) async fn open_source(&self, client: &Client, legacy: &Legacy) -> Result<Opened> {
         let claim = self.store.claim().await?;
+        if let Some(mask) = self.mask.as_ref().filter(|mask| mask.needs_key()) {
+            mask.use_key(&self.store.mask_key(&claim, Mask::random_key).await?);
+        }
         // Our own last run knows better than the store, unless somebody else claimed in between.
         let ours_alone = self.status.claimed(claim.epoch);
         let lost = self.lost(&claim);
@@ -159,6 +163,7 @@ impl Entry {
         let watch = Watch {
             watched: &self.config.watched,
             scope: &self.settings.scope,
+            mask: self.mask.as_ref(),
             max_await: self.settings.pace.max_await,
             met_large: self.store.has_met_large(),
             barren: &self.barren,
@@ -213,7 +218,13 @@ impl Entry {
     ) -> Result<Opened> {
         let after_gap = gap.is_some();
         let source = match gap {
-            Some(gap) => source.beginning_with(EventBatch::of(&gap.raw()?)?),
+            Some(gap) => source.beginning_with(match &self.mask {
+                Some(mask) => {
+                    let mut masker = Masker::new(Arc::clone(mask));
+                    EventBatch::of(&gap.raw()?)?.masked(&mut masker)?
+                }
+                None => EventBatch::of(&gap.raw()?)?,
+            }),
             None => source,
         };
         Ok(Opened {

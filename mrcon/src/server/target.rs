@@ -159,7 +159,7 @@ async fn publish_as(
     let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
     let own = entry.settings.scope.own_names();
     let mut numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
-    lineage::add_left_out(&mut numbering, &entry.config);
+    lineage::add_messages(&mut numbering, &entry.config, link.partitions());
     let repeatable = lineage::is_repeatable(watched);
     let decision = match source.after_gap {
         true => Decision::New(Some(Reset::PositionLost)),

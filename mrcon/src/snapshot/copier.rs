@@ -6,6 +6,7 @@ use super::store::SnapshotStore;
 use crate::budget::Account;
 use crate::config::{CollectionConfig, Extent, Scope, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mask::Mask;
 use crate::source::pages::{self, Pages};
 use bson::raw::cstr;
 use bson::{DateTime, Timestamp, rawdoc};
@@ -27,6 +28,7 @@ pub(crate) struct Copier {
     /// Pages that are read at the same time.
     pub(crate) readers: usize,
     pub(crate) store: SnapshotStore,
+    mask: Option<Arc<Mask>>,
     account: Arc<Account>,
     /// Somebody has asked for a snapshot.
     pub(crate) wanted: Notify,
@@ -47,6 +49,7 @@ impl Copier {
         client: &Client,
         config: &CollectionConfig,
         scope: &Scope,
+        mask: Option<Arc<Mask>>,
         account: Arc<Account>,
     ) -> Copier {
         let watched = &config.watched;
@@ -58,6 +61,7 @@ impl Copier {
             configured: watched.snapshot,
             readers: watched.snapshot_readers as usize,
             store: SnapshotStore::new(client, config),
+            mask,
             account,
             wanted: Notify::new(),
             finished: AtomicBool::new(false),
@@ -246,7 +250,8 @@ impl Copier {
         token.append(cstr!("coll"), coll);
         let of = (token, record.filter.clone());
         let account = Arc::clone(&self.account);
-        let pages = Arc::new(Pages::new(database, coll, of, capped, account));
+        let mask = self.mask.clone();
+        let pages = Arc::new(Pages::new(database, coll, of, capped, mask, account));
         Prepared {
             record,
             pages,

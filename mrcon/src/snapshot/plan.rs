@@ -7,10 +7,18 @@
 use bson::raw::{RawBsonRef, RawDocumentBuf, cstr};
 use bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// An `_id`, as MongoDB stores it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Key(RawDocumentBuf);
+
+/// Shows no value of a document.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} bytes)", self.bytes())
+    }
+}
 
 impl Key {
     pub(crate) fn new(id: RawBsonRef<'_>) -> Key {

@@ -1,7 +1,7 @@
 //! Where in the stream rows may go out, and how long the stream is held for them. Pure.
 
 use crate::event::ResumeToken;
-use bson::Timestamp;
+use bson::{RawDocument, Timestamp};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -30,7 +30,12 @@ pub(crate) fn token_time(data: &str) -> Option<Timestamp> {
 
 /// The time of a whole token.
 pub(crate) fn time_of(token: &ResumeToken) -> Option<Timestamp> {
-    token_time(token.as_raw().get_str("_data").ok()?)
+    time_in(token.as_raw())
+}
+
+/// The same of its document.
+pub(crate) fn time_in(token: &RawDocument) -> Option<Timestamp> {
+    token_time(token.get_str("_data").ok()?)
 }
 
 /// The last moment before `time`.

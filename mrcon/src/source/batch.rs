@@ -2,13 +2,16 @@
 
 use super::filter::Filter;
 use crate::budget::{Reservation, UNSENT_BYTES};
+use crate::envelope::EncodeError;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{self, ChangeEvent, ResumeToken};
+use crate::event::{self, ChangeEvent, EventError, ResumeToken};
+use crate::mask::Masker;
 use bson::Timestamp;
 use bson::raw::cstr;
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
 use bson::rawdoc;
 use mongodb::raw_batch_cursor::RawBatch;
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
@@ -23,8 +26,9 @@ const TEXT_COPIES: usize = 2;
 #[derive(Debug)]
 pub struct EventBatch {
     reply: Reply,
-    /// Where each event lies in the reply's bytes.
+    /// Where each event lies in the reply's bytes, or of a reply that is gone, its token.
     events: Vec<Range<usize>>,
+    masked: Option<Box<Masked>>,
     idle_token: Option<ResumeToken>,
     received_at: SystemTime,
     /// The newest time that the server knew of when it replied.
@@ -44,23 +48,44 @@ pub struct EventBatch {
     room: Option<Reservation>,
 }
 
-#[derive(Debug)]
 enum Reply {
     Cursor(RawBatch),
     /// Made here.
     Made(RawDocumentBuf),
+    /// The resume tokens of a reply whose events are masked, one after the other.
+    Tokens(Vec<u8>),
 }
 
 impl Reply {
-    fn bytes(&self) -> usize {
-        self.document().as_bytes().len()
-    }
-
-    fn document(&self) -> &RawDocument {
+    fn as_bytes(&self) -> &[u8] {
         match self {
-            Reply::Cursor(reply) => reply.as_raw_document(),
-            Reply::Made(reply) => reply,
+            Reply::Cursor(reply) => reply.as_raw_document().as_bytes(),
+            Reply::Made(reply) => reply.as_bytes(),
+            Reply::Tokens(tokens) => tokens,
         }
+    }
+}
+
+/// Shows no value of a document.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({} bytes)", self.as_bytes().len())
+    }
+}
+
+/// The masked events of a batch.
+#[derive(Default)]
+struct Masked {
+    bytes: Vec<u8>,
+    /// Where each of them is; `None`: there is nothing to mask in it.
+    events: Vec<Option<Range<usize>>>,
+    /// Events that cannot be masked, and why: only their heads are there.
+    heads: Vec<(usize, EncodeError)>,
+}
+
+impl fmt::Debug for Masked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Masked({} bytes)", self.bytes.len())
     }
 }
 
@@ -143,14 +168,16 @@ impl EventBatch {
     }
 
     fn from_reply(reply: Reply) -> Result<EventBatch> {
-        let (events, idle_token) = locate(reply.document()).map_err(|error| {
+        let document = document(reply.as_bytes());
+        let (events, idle_token) = locate(document).map_err(|error| {
             Error::new(ErrorKind::Mongo, "read the reply of the change stream").with_source(error)
         })?;
-        let cluster_time = reply.document().get_document("$clusterTime");
+        let cluster_time = document.get_document("$clusterTime");
         let server_time = cluster_time.and_then(|told| told.get_timestamp("clusterTime"));
         Ok(EventBatch {
             server_time: server_time.ok(),
             reply,
+            masked: None,
             text_bytes: expected_text(&events).into(),
             events,
             idle_token,
@@ -172,6 +199,8 @@ impl EventBatch {
     fn cost_with(&self, text_copies: usize) -> u64 {
         let places = self.events.len() * size_of::<Range<usize>>();
         let text = self.text_bytes.load(Ordering::Relaxed);
+        let masked = self.masked.as_ref();
+        let places = places + masked.map_or(0, |masked| masked.bytes.capacity());
         (self.bytes() + places + text_copies * text) as u64
     }
 
@@ -211,6 +240,63 @@ impl EventBatch {
         }
     }
 
+    /// Masks its events, which is the last thing that is done to them here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`] when the position of an event cannot be read.
+    pub(crate) fn masked(mut self, masker: &mut Masker) -> Result<EventBatch> {
+        let mut masked = Masked::default();
+        for (index, range) in self.events.iter().enumerate() {
+            let event = self.at(range);
+            let start = masked.bytes.len();
+            let changed = match masker.mask(event, &mut masked.bytes) {
+                Ok(changed) => changed,
+                Err(error) => {
+                    masker.head(event, &mut masked.bytes).map_err(unreadable)?;
+                    masked.heads.push((index, error));
+                    true
+                }
+            };
+            let place = changed.then(|| start..masked.bytes.len());
+            masked.events.push(place);
+        }
+        if masked.bytes.is_empty() {
+            return Ok(self);
+        }
+        // Both would be held until the last event is confirmed.
+        let replaces = masked.bytes.len() > self.reply.as_bytes().len() / 2;
+        self.masked = Some(Box::new(masked));
+        if replaces {
+            self.forget_reply().map_err(unreadable)?;
+        }
+        Ok(self)
+    }
+
+    /// Keeps nothing of the reply but its tokens, and the events that are not masked.
+    fn forget_reply(&mut self) -> Result<(), EventError> {
+        let Some(mut masked) = self.masked.take() else {
+            return Ok(());
+        };
+        let mut tokens = Vec::new();
+        let mut places = Vec::with_capacity(self.events.len());
+        for (range, place) in self.events.iter().zip(&mut masked.events) {
+            let event = self.at(range);
+            let start = tokens.len();
+            tokens.extend_from_slice(ChangeEvent::position_only(event)?.token.as_bytes());
+            places.push(start..tokens.len());
+            if place.is_none() {
+                let start = masked.bytes.len();
+                masked.bytes.extend_from_slice(event.as_bytes());
+                *place = Some(start..masked.bytes.len());
+            }
+        }
+        masked.bytes.shrink_to_fit();
+        self.events = places;
+        self.reply = Reply::Tokens(tokens);
+        self.masked = Some(masked);
+        Ok(())
+    }
+
     /// The text of one of its events has become so long; what is more than was thought is paid for.
     pub(crate) fn text_takes(&self, bytes: usize) {
         if bytes > self.text_bytes.load(Ordering::Relaxed) {
@@ -240,12 +326,38 @@ impl EventBatch {
         self.events.is_empty()
     }
 
-    /// The event at `index`, which must be below [`EventBatch::len`].
+    /// The event at `index`, which must be below [`EventBatch::len`]; masked, where that is configured.
     pub fn event(&self, index: usize) -> &RawDocument {
-        self.at(&self.events[index])
+        let masked = self.masked.as_ref();
+        let place = masked.and_then(|masked| Some((masked, masked.events[index].as_ref()?)));
+        match place {
+            Some((masked, range)) => document(&masked.bytes[range.clone()]),
+            None => self.at(&self.events[index]),
+        }
     }
 
-    /// All of its events, in order.
+    /// The resume token of the event at `index` as MongoDB sent it, which is for positions only.
+    ///
+    /// # Errors
+    /// The event has none, or what comes before it is not BSON.
+    pub(crate) fn token(&self, index: usize) -> Result<&RawDocument, EventError> {
+        let found = self.at(&self.events[index]);
+        match self.reply {
+            Reply::Tokens(_) => Ok(found),
+            Reply::Cursor(_) | Reply::Made(_) => {
+                ChangeEvent::position_only(found).map(|event| event.token)
+            }
+        }
+    }
+
+    /// Why the event at `index` could not be masked, and just its head is there.
+    pub(crate) fn head_only(&self, index: usize) -> Option<EncodeError> {
+        let heads = self.masked.iter().flat_map(|masked| &masked.heads);
+        let mut of_event = heads.filter(|(place, _)| *place == index);
+        of_event.next().map(|(_, error)| *error)
+    }
+
+    /// All of its events as they came, in order.
     pub(super) fn events(&self) -> impl Iterator<Item = &RawDocument> {
         self.events.iter().map(|range| self.at(range))
     }
@@ -256,9 +368,7 @@ impl EventBatch {
     }
 
     fn at(&self, range: &Range<usize>) -> &RawDocument {
-        let bytes = &self.reply.document().as_bytes()[range.clone()];
-        RawDocument::from_bytes(bytes)
-            .unwrap_or_else(|_| unreachable!("the range was taken from a raw document"))
+        document(&self.reply.as_bytes()[range.clone()])
     }
 
     /// The post-batch resume token: without events, where an idle stream stands.
@@ -284,13 +394,22 @@ impl EventBatch {
 
     /// The whole reply.
     pub(super) fn reply_bytes(&self) -> &[u8] {
-        self.reply.document().as_bytes()
+        self.reply.as_bytes()
     }
 
     /// Size of the whole reply in bytes.
     pub fn bytes(&self) -> usize {
-        self.reply.bytes()
+        self.reply.as_bytes().len()
     }
+}
+
+fn document(bytes: &[u8]) -> &RawDocument {
+    RawDocument::from_bytes(bytes)
+        .unwrap_or_else(|_| unreachable!("the range was taken from a raw document"))
+}
+
+fn unreadable(error: EventError) -> Error {
+    Error::new(ErrorKind::Encode, "read the position of an event").with_source(error)
 }
 
 /// Text that these events will have at a time: the largest one's, or what may wait for the socket.
@@ -357,7 +476,8 @@ impl EventBatch {
 mod tests {
     use super::*;
     use crate::budget::{Account, Budget};
-    use crate::config::{EVERY_COLLECTION, Scope, Watched};
+    use crate::config::{EVERY_COLLECTION, MaskAction, MaskRule, Scope, Watched};
+    use crate::mask::Mask;
     use bson::{Document, doc};
     use std::sync::Arc;
 
@@ -485,5 +605,95 @@ mod tests {
             assert_eq!(account.held(), there + 2 * text);
         }
         assert_eq!(account.held(), 0);
+    }
+
+    fn masker(path: &str) -> Masker {
+        let rule = MaskRule {
+            path: Some(path.to_owned()),
+            pattern: None,
+            action: MaskAction::Mask,
+            key: None,
+            key_file: None,
+        };
+        Masker::new(Arc::new(Mask::new(&[rule], &[]).unwrap()))
+    }
+
+    fn insert(n: i32, document: Document) -> Document {
+        doc! {
+            "_id": {"_data": format!("82{n}")}, "operationType": "insert", "fullDocument": document,
+            "documentKey": {"_id": n},
+        }
+    }
+
+    fn secrets(batch: &EventBatch) -> Vec<Option<String>> {
+        let secret = |index: usize| {
+            let document = batch.event(index).get_document("fullDocument").unwrap();
+            document.get_str("secret").ok().map(str::to_owned)
+        };
+        (0..batch.len()).map(secret).collect()
+    }
+
+    #[tokio::test]
+    async fn position_of_a_masked_event_is_lost_or_its_value_is_kept() {
+        let plain = || insert(1, doc! {"a": 1, "text": "x".repeat(1000)});
+        let masked = || insert(2, doc! {"secret": "canary"});
+        for (events, keeps_reply) in [
+            (vec![plain(), masked(), plain(), plain()], true),
+            (
+                vec![masked(), masked(), insert(1, doc! {}), masked()],
+                false,
+            ),
+            (vec![plain(), plain()], true),
+        ] {
+            let batch = EventBatch::made(events.clone(), Some(doc! {"_data": "ff"}));
+            let bytes = batch.bytes();
+            let batch = batch.masked(&mut masker("secret")).unwrap();
+            for (index, event) in events.iter().enumerate() {
+                let token = Document::try_from(batch.token(index).unwrap()).unwrap();
+                assert_eq!(token, *event.get_document("_id").unwrap());
+                assert_eq!(batch.head_only(index), None);
+            }
+            let secret = |event: &Document| {
+                let document = event.get_document("fullDocument").unwrap();
+                document.contains_key("secret").then(|| "***".to_owned())
+            };
+            let expected: Vec<_> = events.iter().map(secret).collect();
+            assert_eq!(secrets(&batch), expected);
+            assert!(batch.idle_token().is_some());
+            assert_eq!(batch.bytes() == bytes, keeps_reply);
+            assert!(!format!("{batch:?}").contains("canary"));
+            // What is copied is paid for.
+            let account = Budget::new(BUDGET).open();
+            let copied = batch
+                .masked
+                .as_ref()
+                .map_or(0, |masked| masked.bytes.capacity());
+            let batch = paid(batch, &account).await;
+            assert!(account.held() >= (batch.bytes() + copied) as u64);
+        }
+    }
+
+    #[test]
+    fn value_of_an_event_that_cannot_be_masked_is_kept() {
+        let mut key = insert(3, doc! {"secret": "canary"});
+        key.insert("documentKey", doc! {"_id": "canary"});
+        let mut events = RawArrayBuf::new();
+        let whole = RawDocumentBuf::try_from(&insert(1, doc! {"secret": "canary"})).unwrap();
+        let mut bytes = RawDocumentBuf::try_from(&key).unwrap().into_bytes();
+        let at = bytes
+            .windows(7)
+            .position(|part| part == b"secret\0")
+            .unwrap();
+        bytes[at - 1] = 0x77;
+        events.push(&*whole);
+        events.push(RawDocument::from_bytes(&bytes).unwrap());
+        let batch = EventBatch::with_events(events, None).unwrap();
+        let batch = batch.masked(&mut masker("secret")).unwrap();
+        assert!(batch.head_only(0).is_none() && batch.head_only(1).is_some());
+        let head = Document::try_from(batch.event(1)).unwrap();
+        assert_eq!(head.keys().collect::<Vec<_>>(), ["_id", "operationType"]);
+        assert_ne!(head.get_document("_id").unwrap(), &doc! {"_data": "823"});
+        let token = Document::try_from(batch.token(1).unwrap()).unwrap();
+        assert_eq!(token, doc! {"_data": "823"});
     }
 }

@@ -26,6 +26,7 @@ use crate::config::{Scope, Watched};
 use crate::error::{Error, Result};
 use crate::event::ResumeToken;
 use crate::faults;
+use crate::mask::{Mask, Masker};
 use filter::Filter;
 use fragments::Fragments;
 use futures_util::StreamExt;
@@ -60,6 +61,8 @@ pub struct Watch<'a> {
     pub watched: &'a Watched,
     /// The collections that it is about.
     pub scope: &'a Scope,
+    /// What must not leave of their documents.
+    pub mask: Option<&'a Arc<Mask>>,
     /// How long MongoDB waits for an event before it says that there is none.
     pub max_await: Duration,
     /// Whether there was an event over 16 MiB.
@@ -114,6 +117,7 @@ impl Source {
             cursor,
             fragments: Fragments::default(),
             filter: Filter::new(watch.scope),
+            masker: watch.mask.map(|mask| Masker::new(Arc::clone(mask))),
             account: Arc::clone(account),
             wrap: watch::reading_first,
             expects_much: false,
@@ -172,6 +176,7 @@ struct Reader {
     cursor: RawBatchCursor,
     fragments: Fragments,
     filter: Option<Filter>,
+    masker: Option<Masker>,
     account: Arc<Account>,
     wrap: fn(mongodb::error::Error) -> Error,
     /// The last reply was large, so the next one is likely to be.
@@ -228,6 +233,9 @@ impl Reader {
         }
         if let Some(filter) = &mut self.filter {
             batch = batch.filtered(filter);
+        }
+        if let Some(masker) = &mut self.masker {
+            batch = batch.masked(masker)?;
         }
         let room = match room {
             Some(room) => room,

@@ -14,6 +14,7 @@ use crate::budget::Account;
 use crate::config::SYSTEM_DATABASES;
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
+use crate::mask::{Mask, Masker};
 use crate::snapshot::plan::{Key, Read};
 use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr};
 use bson::{Bson, Document, Timestamp, doc, rawdoc};
@@ -47,6 +48,7 @@ pub(crate) struct Pages {
     token: RawDocumentBuf,
     filter: Option<Document>,
     capped: bool,
+    mask: Option<Arc<Mask>>,
     account: Arc<Account>,
 }
 
@@ -88,6 +90,7 @@ impl Pages {
         collection: &str,
         (token, filter): (RawDocumentBuf, Option<Document>),
         capped: bool,
+        mask: Option<Arc<Mask>>,
         account: Arc<Account>,
     ) -> Pages {
         Pages {
@@ -96,6 +99,7 @@ impl Pages {
             token,
             filter,
             capped,
+            mask,
             account,
         }
     }
@@ -111,17 +115,31 @@ impl Pages {
         let cursor = with_deadline(action.batch())
             .await
             .map_err(NoPage::Failed)?;
-        let mut cursor = cursor.map_err(no_page)?;
+        let mut cursor = cursor.map_err(|error| self.no_page(error))?;
         let reply = with_deadline(cursor.next())
             .await
             .map_err(NoPage::Failed)?
             .ok_or_else(|| NoPage::Failed(unexpected("no reply")))?
-            .map_err(no_page)?;
+            .map_err(|error| self.no_page(error))?;
         let page = self.understand(read.page, reply.as_raw_document(), moment.at);
         let mut page = page.map_err(NoPage::Failed)?;
         drop(reply);
         page.batch = page.batch.holding(room);
         Ok(page)
+    }
+
+    fn no_page(&self, error: mongodb::error::Error) -> NoPage {
+        let code = server_code(&error);
+        // A filter that fails on a value quotes it.
+        let phase = self
+            .mask
+            .as_ref()
+            .map_or(Phase::Copy, |_| Phase::CopyMasked);
+        let error = Error::mongo(phase, "read documents", error);
+        match code {
+            Some(code) if AT_ANOTHER_MOMENT.contains(&code) => NoPage::NotAt(error),
+            _ => NoPage::Failed(error),
+        }
     }
 
     fn command(&self, read: &Read, moment: Moment) -> Result<RawDocumentBuf> {
@@ -190,7 +208,13 @@ impl Pages {
         }
         let last = last.map(Key::new);
         Ok(Page {
-            batch: EventBatch::page(number, events)?,
+            batch: match &self.mask {
+                Some(mask) => {
+                    let mut masker = Masker::new(Arc::clone(mask));
+                    EventBatch::page(number, events)?.masked(&mut masker)?
+                }
+                None => EventBatch::page(number, events)?,
+            },
             last,
             bytes,
             server: reply.get_timestamp("operationTime").ok(),
@@ -338,15 +362,6 @@ async fn run(database: &Database, command: Document, what: &str) -> Result<Docum
 
 fn selection(database: &Database) -> Option<SelectionCriteria> {
     database.selection_criteria().cloned()
-}
-
-fn no_page(error: mongodb::error::Error) -> NoPage {
-    let code = server_code(&error);
-    let error = Error::mongo(Phase::Copy, "read documents", error);
-    match code {
-        Some(code) if AT_ANOTHER_MOMENT.contains(&code) => NoPage::NotAt(error),
-        _ => NoPage::Failed(error),
-    }
 }
 
 fn unexpected(what: &str) -> Error {

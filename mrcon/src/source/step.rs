@@ -18,6 +18,7 @@ use super::{Reader, SourceItem, Watch};
 use crate::config::{OnPoison, Scope, SplitLargeEvents, Watched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, ResumeToken};
+use crate::mask::Mask;
 use futures_util::StreamExt;
 use mongodb::Client;
 use mongodb::raw_batch_cursor::RawBatchCursor;
@@ -31,6 +32,7 @@ pub(super) struct Again {
     client: Client,
     watched: Watched,
     scope: Scope,
+    mask: Option<Arc<Mask>>,
     max_await: Duration,
     met_large: bool,
     /// Runs in a row that have lost their connection before anything came.
@@ -73,6 +75,7 @@ impl Again {
             client: client.clone(),
             watched: watch.watched.clone(),
             scope: watch.scope.clone(),
+            mask: watch.mask.cloned(),
             max_await: watch.max_await,
             met_large: watch.met_large,
             barren: Arc::clone(watch.barren),
@@ -83,6 +86,7 @@ impl Again {
         Watch {
             watched: &self.watched,
             scope: &self.scope,
+            mask: self.mask.as_ref(),
             max_await: self.max_await,
             met_large: self.met_large,
             barren: &self.barren,
@@ -168,6 +172,10 @@ impl Reader {
         self.position = Some(behind);
         let batch = match &mut self.filter {
             Some(filter) => batch.filtered(filter),
+            None => batch,
+        };
+        let batch = match &mut self.masker {
+            Some(masker) => batch.masked(masker)?,
             None => batch,
         };
         let room = self.account.reserve(batch.cost()).await;

@@ -162,6 +162,11 @@ fn attempt(case: &str, address: &str) -> Option<Attempt> {
             let entry = Entry::new("shop", "orders", "orders").with("watched.pipeline", stages);
             good.config_text(Config::new([entry]).text("127.0.0.1:0"))
         }
+        "mask_key_file" => {
+            let rule = json!({"path": "ssn", "action": "hash", "key_file": "/nonexistent/key"});
+            let entry = Entry::new("shop", "orders", "orders").with("mask", vec![rule]);
+            good.config_text(Config::new([entry]).text("127.0.0.1:0"))
+        }
         "no_mongo_uri" => good.unset("MRCON_MONGO_URI"),
         "no_rabbitmq_uri" => good.unset("MRCON_RABBITMQ_URI"),
         "mongo_wrong_scheme" => good.mongo(format!("mongo://canary:{CANARY}@{address}/")),
@@ -273,6 +278,7 @@ async fn check_takes_a_file_that_run_refuses() {
         "program",
         "large_file",
         "endless_file",
+        "mask_key_file",
     ] {
         let attempt = attempt(case, "127.0.0.1:1").unwrap();
         let (ran, checked) = (

@@ -27,6 +27,7 @@ mod formats;
 mod history;
 mod lag;
 mod logs;
+mod mask;
 mod memory;
 mod monitoring;
 mod once;
