@@ -403,7 +403,7 @@ mod tests {
             partition_by: "fullDocument.a".to_owned(),
             ..StreamOptions::default()
         };
-        assert_eq!(numbering(&plain, 0, Some(&unused), &[], &[]), same);
+        assert_eq!(numbering(&plain, 0, Some(&unused), &[]), same);
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
             }
         };
         if let Some(error) = batch.head_only(index) {
-            let fate = self.judge().unmasked(seq, &event, &error)?;
+            let names = (event.db, event.coll);
+            let fate = self.judge_of(names).unmasked(seq, &event, &error)?;
             return self.send(fate, &event, &batch, now);
         }
         let scope = &self.parts.settings.scope;
