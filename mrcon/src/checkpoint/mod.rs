@@ -434,12 +434,20 @@ impl CheckpointStore for MongoCheckpoints {
 }
 
 /// The `_id` of the document of one connector.
+///
+/// The exchange is in it, since an entry with one need not have a queue; the routing key is not, so that
+/// another one loses no position.
 pub(crate) fn document_id(config: &CollectionConfig) -> Document {
-    doc! {
+    let mut id = doc! {
         "db": &config.watched.db_name,
         "coll": &config.watched.coll_name,
         "stream": &config.rabbitmq.stream_name,
+    };
+    let exchange = &config.rabbitmq.exchange;
+    if !exchange.is_empty() {
+        id.insert("exchange", exchange);
     }
+    id
 }
 
 /// Names this process, for people who look into the document.

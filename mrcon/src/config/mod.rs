@@ -43,6 +43,7 @@ mod limits;
 mod metrics;
 mod pipeline;
 mod problem;
+mod routing;
 mod rules;
 mod schema;
 mod scope;
@@ -54,6 +55,8 @@ mod yaml;
 
 pub use limits::*;
 pub use problem::Problem;
+pub use routing::ExchangeTarget;
+pub(crate) use routing::named;
 pub(crate) use rules::SYSTEM_DATABASES;
 pub use schema::*;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -20,15 +21,18 @@ mod headers;
 mod letter;
 mod number;
 mod reduce;
+mod router;
 mod text;
 
 pub(crate) use headers::HeaderText;
 pub use headers::Headers;
 pub(crate) use letter::BSON_TYPE;
 pub use letter::{Cause, Letter, Undelivered};
+pub use router::Router;
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
 
 use extjson::{ExtJson, write_document};
+use router::PlaceText;
 
 /// The longest resume token text that is a message id as it stands, in bytes.
 ///
@@ -56,6 +60,8 @@ pub struct Envelope {
     sampler: Option<Sampler>,
     /// Whether the id is in a header too, for a plugin of the broker.
     deduplicates: bool,
+    /// Gives messages a place and headers of their own.
+    router: Option<Arc<Router>>,
     /// Where the text that decides on the partition stands; `None`: the key does.
     partition_by: Option<Path>,
 }
@@ -67,6 +73,7 @@ pub struct Scratch {
     body: Vec<u8>,
     key: Vec<u8>,
     route: Vec<u8>,
+    place: PlaceText,
     headers: HeaderText,
 }
 
@@ -83,6 +90,7 @@ impl Scratch {
                 false => text.clear(),
             }
         }
+        self.place.trim(Self::KEPT_BYTES);
         self.headers.clear(Self::KEPT_BYTES);
     }
 }
@@ -162,6 +170,7 @@ impl Envelope {
             format,
             sampler: None,
             deduplicates: false,
+            router: None,
             partition_by: None,
         }
     }
@@ -172,6 +181,19 @@ impl Envelope {
             partition_by: Some(Path::new(path)),
             ..self
         }
+    }
+
+    /// The same, with messages addressed by a router.
+    pub fn addressed_by(self, router: Option<Router>) -> Self {
+        Self {
+            router: router.map(Arc::new),
+            ..self
+        }
+    }
+
+    /// Exchange and routing key of the event's message, if it goes to an exchange.
+    pub(crate) fn destination(&self, event: &ChangeEvent<'_>) -> Option<(String, String)> {
+        self.router.as_ref()?.destination(event)
     }
 
     /// The same, with the header [`DEDUPLICATION`] on every message.
@@ -224,6 +246,7 @@ impl Envelope {
             body,
             key,
             route,
+            place,
             headers,
         } = scratch;
         let written = self.format.write(event.raw, body)?;
@@ -231,6 +254,10 @@ impl Envelope {
         if self.deduplicates {
             headers.push(DEDUPLICATION, &id);
         }
+        let has_place = match &self.router {
+            Some(router) => router.fill(event, place, headers)?,
+            None => false,
+        };
         let key = match event.document_key {
             Some(document) => Some(key_text(document, key)?),
             None => None,
@@ -242,7 +269,7 @@ impl Envelope {
         Ok(Message {
             body,
             content_type: written.content_type,
-            place: None,
+            place: has_place.then(|| place.view()),
             headers: headers.view(),
             trace: self.sampler.map(|sampler| sampler.context(&id)),
             id,

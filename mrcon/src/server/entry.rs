@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
 use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, Scope, ServerConfig};
 use crate::connector::{Parts, Policies, Run, Settings};
-use crate::envelope::{self, Envelope};
+use crate::envelope::{self, Envelope, Router};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
 use crate::metrics::custom::CustomObservers;
@@ -108,8 +108,8 @@ impl Entry {
         // An account of its own: pages must find room while a batch of the stream waits for them.
         let copier = Copier::new(client, config, &about.scope, budget.open());
         let settings = Settings {
+            envelope: envelope(config, &about.scope),
             scope: about.scope,
-            envelope: envelope(config),
             max_unconfirmed: rabbitmq.max_unconfirmed,
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
             save_interval: config.resume_tokens.save_interval,
@@ -282,8 +282,9 @@ impl Entry {
     }
 }
 
-fn envelope(config: &CollectionConfig) -> Envelope {
-    let mut envelope = Envelope::new(format(config.format));
+fn envelope(config: &CollectionConfig, scope: &Scope) -> Envelope {
+    let router = Router::of(config, scope);
+    let mut envelope = Envelope::new(format(config.format)).addressed_by(router);
     if config.rabbitmq.deduplication_header {
         envelope = envelope.deduplicated();
     }
