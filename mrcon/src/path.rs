@@ -102,10 +102,7 @@ impl Path {
     }
 }
 
-fn first_of_fields<'a>(
-    mut input: Cursor<'a>,
-    path: &[u8],
-) -> Result<Option<Found<'a>>, Malformed> {
+fn first_of_fields<'a>(mut input: Cursor<'a>, path: &[u8]) -> Result<Option<Found<'a>>, Malformed> {
     while let Some(kind) = input.kind()? {
         let key = input.cstring()?;
         let found = match after(path, key) {

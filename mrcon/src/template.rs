@@ -125,7 +125,8 @@ impl Template {
                 .chars()
                 .find(|c| c.is_control() || ['*', '#'].contains(c))
             {
-                let allowed = "must not have control characters, nor * and #, which are for bindings";
+                let allowed =
+                    "must not have control characters, nor * and #, which are for bindings";
                 return Some(Wrong::new(format!("has the character {bad:?}"), allowed));
             }
             literal += text.len();
@@ -134,7 +135,7 @@ impl Template {
             }
         }
         key::lacks_room(literal, count).then(|| {
-            let what = format!("has {literal} bytes beside {count} placeholders");
+            let what = format!("has {literal} bytes of its own, and placeholders: {count}");
             let allowed = format!("a routing key has {MAX_KEY_BYTES} bytes: leave more of them");
             Wrong::new(what, allowed)
         })
@@ -163,7 +164,10 @@ impl Template {
 
     /// The routing key, if it is the same for every event.
     pub(crate) fn fixed_key(&self) -> Option<String> {
-        self.open().next().is_none().then(|| self.key_of_operation(""))
+        self.open()
+            .next()
+            .is_none()
+            .then(|| self.key_of_operation(""))
     }
 
     /// The routing keys of these operations, if the key depends on nothing else.
@@ -335,22 +339,21 @@ mod tests {
             ("{fullDocument.a..b}", "`{fullDocument.a..b}`"),
             ("{fullDocument.a|}", "`{fullDocument.a|}`"),
             ("{coll|x}", "`{coll|x}`"),
-            ("a}b", "`}b`"),
+            ("a}b", "`}`"),
             ("{", "`{`"),
             ("{}", "`{}`"),
-            ("{{{db}", "`{db}`"),
+            ("{a{db}", "`{a{db}`"),
         ] {
-            match (text, Template::parse(text)) {
-                // A brace, and then a placeholder.
-                ("{{{db}", Ok(found)) => assert_eq!(found.pattern(), "*"),
-                (_, found) => {
-                    let wrong = found.expect_err(text);
-                    assert!(wrong.what.contains(named.trim_end_matches('`')), "{wrong:?}");
-                }
-            }
+            let wrong = Template::parse(text).expect_err(text);
+            assert!(wrong.what.contains(named), "{wrong:?}");
         }
         let deep = format!("{{fullDocument{}}}", ".a".repeat(16));
-        assert!(Template::parse(&deep).unwrap_err().allowed.contains("16 parts"));
+        assert!(
+            Template::parse(&deep)
+                .unwrap_err()
+                .allowed
+                .contains("16 parts")
+        );
         assert!(Template::parse(&"x".repeat(1025)).is_err());
     }
 

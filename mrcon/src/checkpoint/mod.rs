@@ -435,17 +435,16 @@ impl CheckpointStore for MongoCheckpoints {
 
 /// The `_id` of the document of one connector.
 ///
-/// The exchange is in it, since an entry with one need not have a queue; the routing key is not, so that
-/// another one loses no position.
+/// The exchange is in it where there is no queue; the routing key never is, so that another one loses no
+/// position.
 pub(crate) fn document_id(config: &CollectionConfig) -> Document {
     let mut id = doc! {
         "db": &config.watched.db_name,
         "coll": &config.watched.coll_name,
         "stream": &config.rabbitmq.stream_name,
     };
-    let exchange = &config.rabbitmq.exchange;
-    if !exchange.is_empty() {
-        id.insert("exchange", exchange);
+    if config.rabbitmq.stream_name.is_empty() {
+        id.insert("exchange", &config.rabbitmq.exchange);
     }
     id
 }

@@ -129,8 +129,12 @@ pub(super) fn no_overlaps(rules: &mut Rules, entries: &[CollectionConfig], at: &
                 _ => false,
             };
             if overlaps {
+                let what = match by_key {
+                    true => "watches a part of, and has the exchange and routing key of",
+                    false => "has its events in the same queue by",
+                };
                 rules.problems.push(
-                    Problem::new(at.index(second), "has its events in the same queue by")
+                    Problem::new(at.index(second), what)
                         .with_other(at.index(first))
                         .allowed(match narrow.watched.extent() {
                             Extent::Collection => {

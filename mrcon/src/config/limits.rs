@@ -6,9 +6,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::schema::{
-    CustomMetricType, ExchangeType, Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost, OnInvalidate,
-    OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType, Snapshot, SplitLargeEvents,
-    Start,
+    CustomMetricType, ExchangeType, Format, FullDocument, FullDocumentBeforeChange, OnHistoryLost,
+    OnInvalidate, OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType, Snapshot,
+    SplitLargeEvents, Start,
 };
 
 /// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port

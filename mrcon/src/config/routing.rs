@@ -63,7 +63,9 @@ impl ExchangeTarget {
             ExchangeType::Direct => {
                 let known = Operation::ALL.iter();
                 let known = known.filter(|operation| **operation != Operation::Other);
-                let mut keys = self.key.keys_of(known.map(|operation| operation.as_str()))?;
+                let mut keys = self
+                    .key
+                    .keys_of(known.map(|operation| operation.as_str()))?;
                 keys.dedup();
                 Some(keys)
             }
@@ -191,7 +193,11 @@ fn exchange(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
     let bad = name.chars().find(|letter| letter.is_control());
     if name.len() > MAX_STREAM_NAME_BYTES {
         let allowed = format!("must have at most {MAX_STREAM_NAME_BYTES}");
-        rules.wrong(at.key("exchange"), format!("has {} bytes", name.len()), allowed);
+        rules.wrong(
+            at.key("exchange"),
+            format!("has {} bytes", name.len()),
+            allowed,
+        );
     } else if let Some(bad) = bad {
         let what = format!("has the character {bad:?}");
         rules.wrong(at.key("exchange"), what, "must not have control characters");
@@ -208,7 +214,8 @@ fn exchange(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
         && target.bindings(kind).is_none()
     {
         let what = "depends on more than the operation, and a queue is bound to a direct exchange by the whole key";
-        let allowed = "leave stream_name empty and bind your own queues, or use exchange_type: topic";
+        let allowed =
+            "leave stream_name empty and bind your own queues, or use exchange_type: topic";
         rules.wrong(key, what, allowed);
     }
 }
@@ -279,7 +286,11 @@ pub(super) fn no_duplicates(rules: &mut Rules, entries: &[CollectionConfig], at:
         };
         if first != index {
             let allowed = "a collection may go to an exchange by the same routing key only once";
-            problem(first, "has the events, exchange and routing key of", allowed);
+            problem(
+                first,
+                "has the events, exchange and routing key of",
+                allowed,
+            );
             continue;
         }
         if !has_no_queue(rabbitmq) {
@@ -314,12 +325,19 @@ mod tests {
         let one = |key: &str| Some(vec![key.to_owned()]);
         let by_id = "{coll}.{documentKey._id}";
         assert_eq!(target(ExchangeType::Topic, by_id), one("orders.*"));
-        assert_eq!(target(ExchangeType::Direct, "{db}.{coll}"), one("shop.orders"));
+        assert_eq!(
+            target(ExchangeType::Direct, "{db}.{coll}"),
+            one("shop.orders")
+        );
         assert_eq!(target(ExchangeType::Direct, by_id), None);
         let operations = target(ExchangeType::Direct, DEFAULT_ROUTING_KEY).unwrap();
         assert_eq!(operations.len(), Operation::ALL.len() - 1);
         assert!(operations.contains(&"shop.orders.gap".to_owned()));
-        for kind in [ExchangeType::Fanout, ExchangeType::Headers, ExchangeType::ModulusHash] {
+        for kind in [
+            ExchangeType::Fanout,
+            ExchangeType::Headers,
+            ExchangeType::ModulusHash,
+        ] {
             assert_eq!(target(kind, by_id), one(""));
         }
         assert_eq!(target(ExchangeType::ConsistentHash, by_id), one("1"));

@@ -28,8 +28,8 @@ pub(crate) use headers::HeaderText;
 pub use headers::Headers;
 pub(crate) use letter::BSON_TYPE;
 pub use letter::{Cause, Letter, Undelivered};
-pub use router::Router;
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
+pub use router::Router;
 
 use extjson::{ExtJson, write_document};
 use router::PlaceText;

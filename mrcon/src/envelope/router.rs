@@ -142,7 +142,13 @@ fn write_word(
     };
     let found = path.first(event.raw)?;
     match (found.filter(|found| !is_null(found)), instead) {
-        (Some(Found { value: Value::Text(text), .. }), _) => key.text(text),
+        (
+            Some(Found {
+                value: Value::Text(text),
+                ..
+            }),
+            _,
+        ) => key.text(text),
         (Some(found), _) => write_other(&found, key)?,
         (None, Some(instead)) => key.name(instead),
         (None, None) => match found {
@@ -189,7 +195,10 @@ fn write_header(
         Open::Op => return Ok(operation.map(|name| out.push_str(name)).is_some()),
         Open::Value { path, instead } => (path, instead),
     };
-    match (path.first(event.raw)?.filter(|found| !is_null(found)), instead) {
+    match (
+        path.first(event.raw)?.filter(|found| !is_null(found)),
+        instead,
+    ) {
         (Some(found), _) => {
             value.clear();
             write_value(&found, value, wrapped)?;
@@ -299,7 +308,10 @@ mod tests {
     }
 
     /// Routing key and headers of an event with these fields.
-    fn addressed(entry: &CollectionConfig, fields: bson::Document) -> (String, Vec<(String, String)>) {
+    fn addressed(
+        entry: &CollectionConfig,
+        fields: bson::Document,
+    ) -> (String, Vec<(String, String)>) {
         let mut event = doc! {
             "_id": {"_data": "82"}, "operationType": "insert", "ns": {"db": "shop", "coll": "or.ders"},
         };
@@ -354,7 +366,10 @@ mod tests {
         let null = doc! {"fullDocument": {"a": null, "b": null}};
         assert_eq!(addressed(&missing, null).0, "null.no%2Ene.insert.or%2Eders");
         let whole = doc! {"ns": {"db": "shop"}, "operationType": "dropDatabase"};
-        assert_eq!(addressed(&missing, whole).0, "-.no%2Ene.dropDatabase.$database");
+        assert_eq!(
+            addressed(&missing, whole).0,
+            "-.no%2Ene.dropDatabase.$database"
+        );
     }
 
     #[test]
@@ -386,7 +401,8 @@ mod tests {
     fn fixed_key_is_written_for_every_event() {
         let fixed = entry("{db}.all", &[("x", "{op}")]);
         let router = Router::of(&fixed, &Scope::new(&fixed.watched, Vec::new())).unwrap();
-        let raw = RawDocumentBuf::try_from(&doc! {"_id": {"_data": "82"}, "operationType": "insert"});
+        let raw =
+            RawDocumentBuf::try_from(&doc! {"_id": {"_data": "82"}, "operationType": "insert"});
         let raw = raw.unwrap();
         let event = ChangeEvent::parse(&raw).unwrap();
         let (mut text, mut headers) = (PlaceText::default(), HeaderText::default());

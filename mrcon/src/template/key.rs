@@ -50,7 +50,11 @@ impl KeyText {
 
     /// Gives back what is larger than `kept` bytes.
     pub(crate) fn trim(&mut self, kept: usize) {
-        let largest = [self.key.capacity(), self.value.capacity(), self.wrapped.capacity()];
+        let largest = [
+            self.key.capacity(),
+            self.value.capacity(),
+            self.wrapped.capacity(),
+        ];
         if largest.into_iter().any(|capacity| capacity > kept) {
             *self = Self::default();
         }
@@ -120,7 +124,10 @@ impl KeyText {
         let literal = self.key.len() - lengths().sum::<usize>();
         let room = MAX_KEY_BYTES.saturating_sub(literal + DIGEST_BYTES);
         let needs = |limit: usize| lengths().map(|length| length.min(limit)).sum::<usize>();
-        (SHORTEST..=room).take_while(|&limit| needs(limit) <= room).last().unwrap_or(SHORTEST)
+        (SHORTEST..=room)
+            .take_while(|&limit| needs(limit) <= room)
+            .last()
+            .unwrap_or(SHORTEST)
     }
 }
 

@@ -15,7 +15,10 @@ pub(crate) fn write(out: &mut String, text: &[u8]) {
     if text.is_empty() {
         out.push_str(EMPTY);
     }
-    if text.iter().all(|&byte| byte.is_ascii() && !is_encoded(byte)) {
+    if text
+        .iter()
+        .all(|&byte| byte.is_ascii() && !is_encoded(byte))
+    {
         // Nearly every word.
         out.push_str(str::from_utf8(text).unwrap_or_default());
         return;

@@ -146,7 +146,12 @@ pub(super) fn close_error(class: &AMQPClass, context: &str) -> Option<Error> {
         (406, _) if at == PUBLISH => ErrorKind::MessageTooLarge,
         // It exists, on a node of the cluster that is not there: nothing to create.
         (404, _) if text.as_str().contains("down or inaccessible") => ErrorKind::TargetMismatch,
+        (404, _) if text.as_str().contains("no exchange '") => ErrorKind::ExchangeMissing,
         (404, _) => ErrorKind::TargetMissing,
+        // 503 before RabbitMQ 4, which closes the connection.
+        (406 | 503, _) if text.as_str().contains("unknown exchange type") => {
+            ErrorKind::ExchangeUnknown
+        }
         (405 | 406, _) => ErrorKind::TargetMismatch,
         _ => ErrorKind::RabbitConnection,
     };
@@ -174,6 +179,16 @@ mod tests {
         const DECLARE: (u16, u16) = (50, 10);
         let none = "NOT_FOUND - no queue 'q' in vhost '/'";
         assert_eq!(kind(404, none, DECLARE), Some(ErrorKind::TargetMissing));
+        let exchange = "NOT_FOUND - no exchange 'e' in vhost '/'";
+        assert_eq!(
+            kind(404, exchange, PUBLISH),
+            Some(ErrorKind::ExchangeMissing)
+        );
+        let unknown = "PRECONDITION_FAILED - unknown exchange type 'x'";
+        for code in [406, 503] {
+            let found = kind(code, unknown, (40, 10));
+            assert_eq!(found, Some(ErrorKind::ExchangeUnknown));
+        }
         let down = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible";
         assert_eq!(kind(404, down, DECLARE), Some(ErrorKind::TargetMismatch));
     }
