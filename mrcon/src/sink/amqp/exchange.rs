@@ -192,7 +192,13 @@ async fn declare(
         own.open().await?;
         let answer = own.call(request, &context).await;
         own.close().await;
-        return answer.map(|_| ());
+        return match answer {
+            // It may be that of the connection, which does not know what it was asked.
+            Err(error) if error.kind() == ErrorKind::ExchangeUnknown => {
+                Err(Error::new(error.kind(), context).with_source(error.chain()))
+            }
+            answer => answer.map(|_| ()),
+        };
     }
     let answer = channel.call(request, &context).await;
     let closed = [ErrorKind::TargetMismatch, ErrorKind::RabbitPermission];
