@@ -13,7 +13,7 @@
 
 use crate::elements::{Cursor, Malformed};
 use bson::spec::ElementType;
-use bson::{DateTime, Decimal128, RawDocument, oid::ObjectId};
+use bson::{DateTime, Decimal128, RawDocument};
 use std::io::Write;
 
 /// Up to here every integer has a double of its own.
@@ -191,7 +191,9 @@ impl Value<'_> {
             }
             Value::Text(text) => out.extend_from_slice(text),
             Value::ObjectId(bytes) => {
-                out.extend_from_slice(ObjectId::from_bytes(bytes).to_hex().as_bytes());
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+                out.extend(digits.map(|digit| DIGITS[usize::from(digit)]));
             }
             Value::Date(millis) => {
                 let date = DateTime::from_millis(millis).try_to_rfc3339_string();

@@ -13,6 +13,14 @@ use std::collections::HashMap;
 const OURS: &str = "x-mrcon-";
 /// Others that a message may have already.
 const TAKEN: [&str; 2] = [crate::envelope::DEDUPLICATION, "traceparent"];
+/// Exchanges that every virtual host has.
+const PREDECLARED: [&str; 5] = [
+    "amq.direct",
+    "amq.fanout",
+    "amq.headers",
+    "amq.match",
+    "amq.topic",
+];
 /// Lists of further routing keys, to RabbitMQ: texts are refused, and the channel is closed.
 const SENDER_SELECTED: [&str; 2] = ["CC", "BCC"];
 
@@ -190,17 +198,8 @@ fn exchange(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
         }
         return;
     }
-    let bad = name.chars().find(|letter| letter.is_control());
-    if name.len() > MAX_STREAM_NAME_BYTES {
-        let allowed = format!("must have at most {MAX_STREAM_NAME_BYTES}");
-        rules.wrong(
-            at.key("exchange"),
-            format!("has {} bytes", name.len()),
-            allowed,
-        );
-    } else if let Some(bad) = bad {
-        let what = format!("has the character {bad:?}");
-        rules.wrong(at.key("exchange"), what, "must not have control characters");
+    if let Some((what, allowed)) = exchange_name_fault(name) {
+        rules.wrong(at.key("exchange"), what, allowed);
     }
     let key = at.key("routing_key");
     let template = Template::parse(rabbitmq.routing_key());
@@ -218,6 +217,33 @@ fn exchange(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
             "leave stream_name empty and bind your own queues, or use exchange_type: topic";
         rules.wrong(key, what, allowed);
     }
+}
+
+/// RabbitMQ's rules for the names of exchanges.
+fn exchange_name_fault(name: &str) -> Option<(String, String)> {
+    let bytes = name.len();
+    let longest = match name.is_ascii() {
+        true => MAX_STREAM_NAME_BYTES,
+        // As of a queue: RabbitMQ's answer has the name in it.
+        false => MAX_OTHER_QUEUE_NAME_BYTES,
+    };
+    if bytes > longest {
+        let allowed = format!("must have at most {longest}");
+        return Some((format!("has {bytes} bytes"), allowed));
+    }
+    if let Some(bad) = name.chars().find(|letter| letter.is_control()) {
+        let allowed = "must not have control characters".to_owned();
+        return Some((format!("has the character {bad:?}"), allowed));
+    }
+    if name.starts_with("amq.") && !PREDECLARED.contains(&name) {
+        let what = "begins with `amq.`, which RabbitMQ keeps for itself".to_owned();
+        let allowed = format!(
+            "must begin with something else, or be one of {}",
+            PREDECLARED.join(", ")
+        );
+        return Some((what, allowed));
+    }
+    None
 }
 
 fn wrong_template(rules: &mut Rules, key: KeyPath, wrong: Wrong) {

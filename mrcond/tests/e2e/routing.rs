@@ -1,7 +1,7 @@
 //! Exchanges, routing keys and headers: what reaches which queue, and what happens when it cannot.
 
 use crate::common::config::{Config, Entry};
-use crate::common::daemon::{ConfigFile, Daemon, command};
+use crate::common::daemon::{ConfigFile, Daemon, Uris, command};
 use crate::common::load::{self, Load};
 use crate::common::mongo::Mongo;
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
@@ -148,8 +148,63 @@ async fn exchange_of_another_type_is_used_or_hinders_neighbours() {
     let words = ["halted", "it is a direct exchange", "stream_name empty"];
     daemon.unhealthy(&words).await;
     drop(daemon);
+    let internal = exchange(&rig, "internal");
+    let for_nobody = [("internal", FieldValue::t(true))];
+    rig.broker
+        .declare_exchange_of(&internal, "topic", &for_nobody)
+        .await;
+    let daemon = rig.spawn(&[to_exchange(&rig, "internal", "")]);
+    daemon.unhealthy(&["halted", "it is internal"]).await;
+    drop(daemon);
     let queues = [exchange(&rig, "neighbour"), exchange(&rig, "by-id")];
-    clean(&rig, &queues, &[name, direct]).await;
+    clean(&rig, &queues, &[name, direct, internal]).await;
+}
+
+#[tokio::test]
+async fn exchange_or_another_routing_key_makes_a_connector_begin_from_now() {
+    let rig = Rig::new("other-key").await;
+    let queue = rig.entry();
+    let by_default = to_exchange(&rig, "x", &rig.name);
+    let by_id = by_default
+        .clone()
+        .with("rabbitmq.routing_key", "{documentKey._id}");
+    // With a queue, to which it published by name before; and without one.
+    let (mut written, own) = (0, exchange(&rig, "own"));
+    for entry in [queue, by_default, by_id] {
+        load::insert(&rig.collection(), written * 10, 10).await;
+        let daemon = rig.start(from_ref(&entry)).await;
+        written += 1;
+        if written == 1 {
+            load::insert(&rig.collection(), 1000, 10).await;
+        }
+        daemon.confirmed(&entry.name(), written as usize * 10).await;
+        assert_eq!(daemon.terminate().await.code, Some(0));
+    }
+    let all = Collector::drain(&rig.broker, &rig.name).await;
+    assert_eq!(seqs(&all), (1..=30).collect::<Vec<_>>());
+    assert_eq!(
+        (&*all[0].exchange, &*all[10].exchange),
+        ("", &*exchange(&rig, "x"))
+    );
+    assert_eq!(all[29].routing_key, "29");
+    rig.broker.declare(&own, &[]).await;
+    rig.broker
+        .declare_exchange(&exchange(&rig, "y"), &own)
+        .await;
+    let without = to_exchange(&rig, "y", "");
+    let other = without.clone().with("rabbitmq.routing_key", "all");
+    let daemon = rig.start(from_ref(&without)).await;
+    load::insert(&rig.collection(), 2000, 10).await;
+    daemon.confirmed(&without.name(), 10).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    load::insert(&rig.collection(), 3000, 10).await;
+    let daemon = rig.start(from_ref(&other)).await;
+    daemon.confirmed(&other.name(), 20).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let all = Collector::drain(&rig.broker, &own).await;
+    assert_eq!(seqs(&all), (1..=20).collect::<Vec<_>>());
+    assert_eq!(all[19].routing_key, "all");
+    clean(&rig, &[own], &[exchange(&rig, "x"), exchange(&rig, "y")]).await;
 }
 
 /// A type without its plugin: what RabbitMQ 3 answers to with the end of the connection.
@@ -212,6 +267,51 @@ async fn missing_exchange_is_declared_against_the_configuration_or_not_waited_fo
     let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
     assert_eq!(verdict, NOTHING_TWICE);
     assert_eq!(daemon.terminate().await.code, Some(0));
+    clean(&rig, &[], &[name]).await;
+}
+
+/// A user with these rights: configure, write, read.
+async fn user(broker: &Broker, rig: &Rig, rights: [&str; 3]) -> Uris {
+    let name = format!("{}-{}", rig.name, rights[0].len());
+    broker.ctl(&["add_user", &name, "pw"]).await;
+    let [configure, write, read] = rights;
+    let set = ["set_permissions", &name, configure, write, read];
+    broker.ctl(&set).await;
+    let mut uris = rig.uris();
+    uris.rabbit = uris.rabbit.replace("guest:guest", &format!("{name}:pw"));
+    uris
+}
+
+#[tokio::test]
+async fn least_rights_of_the_documentation_are_not_enough() {
+    let broker = Broker::private().await;
+    let rig = Rig::on(&Mongo::shared().await, &broker, "rights").await;
+    let name = exchange(&rig, "x");
+    let (queue, exchange) = (format!("^{}$", rig.name), format!("^{name}$"));
+    let both = format!("^{}(-x)?$", rig.name);
+    let declares = to_exchange(&rig, "x", &rig.name);
+    let publishes = to_exchange(&rig, "x", "").with("rabbitmq.declare", false);
+    // Declares both and binds; finds both and binds; publishes.
+    for (entry, rights) in [
+        (&declares, [both.as_str(), &both, &exchange]),
+        (&declares, ["^$", &both, &exchange]),
+        (&publishes, ["", &exchange, ""]),
+    ] {
+        let uris = user(&broker, &rig, rights).await;
+        let typed = entry.clone().with("rabbitmq.exchange_type", "topic");
+        let mut daemon = Daemon::spawn(&Config::new([typed]), &uris);
+        daemon.ready().await;
+        load::insert(&rig.collection(), 0, 10).await;
+        daemon.has_confirmed(&entry.name(), 10).await;
+        assert_eq!(daemon.terminate().await.code, Some(0));
+        rig.collection().delete_many(doc! {}).await.unwrap();
+    }
+    // Without the right to read the exchange there is no binding.
+    let uris = user(&broker, &rig, ["^none$", &queue, "^$"]).await;
+    let daemon = Daemon::spawn(&Config::new([declares]), &uris);
+    let words = ["restarting", "read on it and write on the queue"];
+    daemon.unhealthy(&words).await;
+    drop(daemon);
     clean(&rig, &[], &[name]).await;
 }
 

@@ -224,3 +224,20 @@ async fn events_of_a_key_change_places_when_queues_share_them() {
     broker.delete_exchange(&exchange).await;
     rig.clean().await;
 }
+
+#[test]
+fn consumer_that_missed_an_event_or_got_it_late_does_not_notice() {
+    let wrong = |messages: &[(u64, u64)]| {
+        let mut known = Known::default();
+        for &(seq, version) in messages {
+            known.takes("key", seq, version);
+        }
+        (known.new, known.repeats, known.wrong.len())
+    };
+    assert_eq!(
+        wrong(&[(1, 0), (5, 1), (5, 1), (1, 0), (5, 1), (9, 2)]),
+        (3, 3, 0)
+    );
+    assert_eq!(wrong(&[(1, 0), (9, 2)]), (2, 0, 1));
+    assert_eq!(wrong(&[(1, 0), (9, 2), (5, 1)]), (2, 1, 1));
+}

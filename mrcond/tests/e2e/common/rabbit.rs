@@ -318,7 +318,9 @@ impl Broker {
     ) {
         let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
         let mut exchange = ExchangeDeclareArguments::new(name, kind);
-        exchange.durable(true).arguments(table(extra));
+        let is_internal = extra.iter().any(|(name, _)| *name == "internal");
+        exchange.durable(true).internal(is_internal);
+        exchange.arguments(table(extra));
         let declared = channel.exchange_declare(exchange).await;
         declared.unwrap_or_else(|error| panic!("declare the exchange {name}: {error}"));
         let _ = close(connection).await;
