@@ -9,7 +9,7 @@ from .programs import RABBITMQ_VERSION, erlang, rabbitmq, rabbitmq_scripts
 ROLES = ("amqp", "management", "stream", "prometheus", "dist", "epmd")
 NODE = "rabbit@localhost"
 PLUGINS = ("rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_stream",
-           "rabbitmq_stream_management")
+           "rabbitmq_stream_management", "rabbitmq_consistent_hash_exchange", "rabbitmq_sharding")
 START_SECONDS = 90
 
 CONFIG = """\

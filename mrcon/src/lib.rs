@@ -56,6 +56,7 @@ pub mod sink;
 pub mod snapshot;
 pub mod source;
 pub mod status;
+pub mod template;
 mod tls_files;
 pub mod trace;
 pub mod uri;

@@ -13,7 +13,7 @@
 
 use crate::elements::{Cursor, Malformed};
 use bson::spec::ElementType;
-use bson::{DateTime, Decimal128, RawDocument, oid::ObjectId};
+use bson::{DateTime, Decimal128, RawDocument};
 use std::io::Write;
 
 /// Up to here every integer has a double of its own.
@@ -42,6 +42,16 @@ pub(crate) enum Value<'a> {
     Date(i64),
     /// A document, an array in an array, or a value that is neither a text nor a number.
     Other,
+}
+
+/// A value as it stands in the document.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) kind: ElementType,
+    /// [`Value::Other`] also for an array.
+    pub(crate) value: Value<'a>,
+    /// Its BSON, without kind and key.
+    pub(crate) bytes: &'a [u8],
 }
 
 /// Why a search ended before the end of the document.
@@ -82,6 +92,83 @@ impl Path {
     }
 }
 
+impl Path {
+    /// The first value at this path, whole: an array at its end is one value, not its elements.
+    ///
+    /// # Errors
+    /// The bytes on the way are not BSON.
+    pub(crate) fn first<'a>(&self, event: &'a RawDocument) -> Result<Option<Found<'a>>, Malformed> {
+        first_of_fields(Cursor::new(event), self.0.as_bytes())
+    }
+}
+
+fn first_of_fields<'a>(mut input: Cursor<'a>, path: &[u8]) -> Result<Option<Found<'a>>, Malformed> {
+    while let Some(kind) = input.kind()? {
+        let key = input.cstring()?;
+        let found = match after(path, key) {
+            Some(rest) => first_below(&mut input, kind, rest)?,
+            None => {
+                input.skip(kind)?;
+                None
+            }
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// Goes on in the value that comes next in `input`.
+fn first_below<'a>(
+    input: &mut Cursor<'a>,
+    kind: ElementType,
+    rest: &[u8],
+) -> Result<Option<Found<'a>>, Malformed> {
+    match kind {
+        _ if rest.is_empty() => {
+            let (mut again, from) = (*input, input.rest());
+            input.skip(kind)?;
+            let bytes = &from[..from.len() - input.rest().len()];
+            let value = read(&mut again, kind)?;
+            Ok(Some(Found { kind, value, bytes }))
+        }
+        ElementType::EmbeddedDocument => first_of_fields(input.document()?, rest),
+        ElementType::Array => first_of_elements(input.document()?, rest),
+        _ => {
+            input.skip(kind)?;
+            Ok(None)
+        }
+    }
+}
+
+fn first_of_elements<'a>(
+    mut input: Cursor<'a>,
+    path: &[u8],
+) -> Result<Option<Found<'a>>, Malformed> {
+    let wanted = position(path);
+    for position in 0.. {
+        let Some(kind) = input.kind()? else { break };
+        input.cstring()?;
+        if let Some((_, rest)) = wanted.filter(|(wanted, _)| *wanted == position) {
+            let found = first_below(&mut { input }, kind, rest)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        match kind {
+            ElementType::EmbeddedDocument => {
+                let found = first_of_fields(input.document()?, path)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            _ => input.skip(kind)?,
+        }
+    }
+    Ok(None)
+}
+
 impl Value<'_> {
     /// Appends the value as people write it: a text as it stands, an id as its digits, a date by RFC
     /// 3339. Nothing for null; `false` for what has no such form.
@@ -104,7 +191,9 @@ impl Value<'_> {
             }
             Value::Text(text) => out.extend_from_slice(text),
             Value::ObjectId(bytes) => {
-                out.extend_from_slice(ObjectId::from_bytes(bytes).to_hex().as_bytes());
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+                out.extend(digits.map(|digit| DIGITS[usize::from(digit)]));
             }
             Value::Date(millis) => {
                 let date = DateTime::from_millis(millis).try_to_rfc3339_string();
@@ -324,6 +413,27 @@ mod tests {
     }
 
     #[test]
+    fn first_value_is_another_or_a_part_of_it() {
+        let document = raw(&doc! {
+            "a": [{"c": 0}, {"b": [2, 3]}, {"b": 4}],
+            "t": ["x", "y"], "d": {"e": {"f": 1}}, "u.v": 7, "n": null,
+        });
+        let first = |path: &str| Path::new(path).first(&document).unwrap();
+        let kind = |path: &str| first(path).map(|found| found.kind);
+        assert_eq!(kind("a.b"), Some(ElementType::Array));
+        assert_eq!(first("a.2.b").unwrap().value, Value::Int(4));
+        assert_eq!(first("t.1").unwrap().value, Value::Text(b"y"));
+        assert_eq!(first("u.v").unwrap().value, Value::Int(7));
+        assert_eq!(first("n").unwrap().value, Value::Null);
+        let inner = first("d.e").unwrap();
+        assert_eq!(inner.value, Value::Other);
+        assert_eq!(inner.bytes, raw(&doc! {"f": 1}).as_bytes());
+        for path in ["x", "a.x", "t.2", "d.e.f.g", "n.x"] {
+            assert!(first(path).is_none(), "{path}");
+        }
+    }
+
+    #[test]
     fn damage_on_the_way_is_not_reported() {
         // The boolean is neither 0 nor 1; and what stands before it is seen.
         let mut bytes = raw(&doc! {"a": [1, true]}).into_bytes();
@@ -455,6 +565,7 @@ mod tests {
             bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
             bytes[length - 1] = 0;
             if let Ok(document) = RawDocument::from_bytes(&bytes) {
+                let _ = Path::new(path).first(document);
                 let _ = Path::new(path).values(document, |_| true);
             }
         }

@@ -52,7 +52,7 @@ impl Position {
 pub fn find<'a>(config: &'a ValidConfig, name: &str) -> Result<&'a CollectionConfig, Vec<String>> {
     let entries = config.collections();
     let full = |entry: &CollectionConfig| {
-        let target = &entry.rabbitmq.stream_name;
+        let target = entry.rabbitmq.target();
         format!("{} -> {target}", short(entry))
     };
     let is_meant = |entry: &&CollectionConfig| short(entry) == name || full(entry) == name;

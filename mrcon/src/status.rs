@@ -446,7 +446,7 @@ impl Snapshot {
 impl ConnectorStatus {
     pub(crate) fn new(config: &CollectionConfig, memory: Arc<Account>, oplog: Arc<Oplog>) -> Self {
         let (database, collection) = (&config.watched.db_name, &config.watched.coll_name);
-        let target = &config.rabbitmq.stream_name;
+        let target = config.rabbitmq.target();
         let live = Live {
             state: State::Starting,
             since: SystemTime::now(),
@@ -458,7 +458,7 @@ impl ConnectorStatus {
             name: format!("{database}.{collection} -> {target}"),
             database: database.clone(),
             collection: collection.clone(),
-            target: target.clone(),
+            target,
             protocol: config.rabbitmq.protocol,
             max_unconfirmed: config.rabbitmq.max_unconfirmed.into(),
             max_unconfirmed_bytes: config.rabbitmq.max_unconfirmed_bytes,

@@ -470,12 +470,19 @@ impl CheckpointStore for MongoCheckpoints {
 }
 
 /// The `_id` of the document of one connector.
+///
+/// The exchange is in it where there is no queue; the routing key never is, so that another one loses no
+/// position.
 pub(crate) fn document_id(config: &CollectionConfig) -> Document {
-    doc! {
+    let mut id = doc! {
         "db": &config.watched.db_name,
         "coll": &config.watched.coll_name,
         "stream": &config.rabbitmq.stream_name,
+    };
+    if config.rabbitmq.stream_name.is_empty() {
+        id.insert("exchange", &config.rabbitmq.exchange);
     }
+    id
 }
 
 /// Names this process, for people who look into the document.

@@ -2,6 +2,7 @@
 
 use super::limits::*;
 use super::problem::{EMPTY, KeyPath, Problem, escaped};
+use super::routing;
 use super::rules::Rules;
 use super::schema::*;
 use super::scope::{EVERY_COLLECTION, EVERY_DATABASE, Extent, Scope};
@@ -108,9 +109,12 @@ pub(super) fn no_overlaps(rules: &mut Rules, entries: &[CollectionConfig], at: &
         let scope = Scope::new(&wide.watched, Vec::new());
         for (second, narrow) in entries.iter().enumerate() {
             let (db, coll) = (&narrow.watched.db_name, &narrow.watched.coll_name);
+            let by_key = routing::go_together(&wide.rabbitmq, &narrow.rabbitmq);
+            let has_queue = !routing::has_no_queue(&narrow.rabbitmq);
             let overlaps = match (extent, narrow.watched.extent()) {
                 (Extent::Database | Extent::Deployment, Extent::Collection) => {
-                    scope.takes(db, coll) && name.of(db, coll) == narrow.rabbitmq.stream_name
+                    let same_queue = name.of(db, coll) == narrow.rabbitmq.stream_name;
+                    scope.takes(db, coll) && (by_key || (has_queue && same_queue))
                 }
                 // Patterns tell of no collection, so by the events about the database.
                 (Extent::Deployment, Extent::Database) => {
@@ -119,13 +123,18 @@ pub(super) fn no_overlaps(rules: &mut Rules, entries: &[CollectionConfig], at: &
                         of(&name) == of(&narrow)
                     };
                     let narrow = TargetName::parse(&narrow.rabbitmq.stream_name);
-                    scope.takes_event(Some(db), None) && narrow.is_ok_and(same)
+                    scope.takes_event(Some(db), None)
+                        && (by_key || (has_queue && narrow.is_ok_and(same)))
                 }
                 _ => false,
             };
             if overlaps {
+                let what = match by_key {
+                    true => "watches a part of, and has the exchange and routing key of",
+                    false => "has its events in the same queue by",
+                };
                 rules.problems.push(
-                    Problem::new(at.index(second), "has its events in the same queue by")
+                    Problem::new(at.index(second), what)
                         .with_other(at.index(first))
                         .allowed(match narrow.watched.extent() {
                             Extent::Collection => {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::schema::{
     Binaries, CloudEventsData, CloudEventsMode, CompressionAlgorithm, CustomMetricType, Dates,
-    DebeziumJson, Decimals, Format, FullDocument, FullDocumentBeforeChange, Int64s, OnHistoryLost,
-    OnInvalidate, OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType, Snapshot,
-    SplitLargeEvents, Start,
+    DebeziumJson, Decimals, ExchangeType, Format, FullDocument, FullDocumentBeforeChange, Int64s,
+    OnHistoryLost, OnInvalidate, OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType,
+    Snapshot, SplitLargeEvents, Start,
 };
 
 /// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port
@@ -110,6 +110,13 @@ pub const DEFAULT_DECLARE: bool = true;
 
 /// `rabbitmq.exchange`: the default exchange, which routes to the queue named by the routing key.
 pub const DEFAULT_EXCHANGE: &str = "";
+
+/// `rabbitmq.exchange_type`, of an exchange that is declared here: topic, by which every consumer can choose
+/// what it gets.
+pub const DEFAULT_EXCHANGE_TYPE: ExchangeType = ExchangeType::Topic;
+
+/// `rabbitmq.routing_key`: what consumers choose by most often, from the widest to the narrowest.
+pub const DEFAULT_ROUTING_KEY: &str = "{db}.{coll}.{op}";
 
 /// `rabbitmq.max_unconfirmed`: 1000 messages in flight. Measured: a broker that confirms about
 /// 1,100 messages a second one at a time confirms 9,000 to 24,000 with this window. A crash
@@ -313,6 +320,14 @@ pub const MAX_OTHER_QUEUE_NAME_BYTES: usize = 200;
 
 /// Most `overrides` of an entry: each collection is compared with all of them once.
 pub const MAX_OVERRIDES: usize = 100;
+
+/// Most entries of `rabbitmq.headers`, and bytes of a name of one. With [`MAX_HEADER_VALUE_BYTES`] they take
+/// a fifth of a frame (128 KiB by default), into which all properties of a message have to fit.
+pub const MAX_HEADERS: usize = 20;
+/// The longest name; AMQP carries it as a short string.
+pub const MAX_HEADER_NAME_BYTES: usize = 255;
+/// Longest value of such a header in bytes. A longer one is shortened as a routing key is.
+pub const MAX_HEADER_VALUE_BYTES: usize = 1024;
 
 /// Most patterns in `watched.include`, and in `watched.exclude`.
 pub const MAX_PATTERNS: usize = 100;

@@ -46,6 +46,7 @@ mod metrics;
 mod overrides;
 mod pipeline;
 mod problem;
+mod routing;
 mod rules;
 mod schema;
 mod scope;
@@ -58,6 +59,8 @@ mod yaml;
 
 pub use limits::*;
 pub use problem::Problem;
+pub use routing::ExchangeTarget;
+pub(crate) use routing::named;
 pub(crate) use rules::SYSTEM_DATABASES;
 pub use schema::*;
 #[cfg(test)]

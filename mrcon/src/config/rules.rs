@@ -10,7 +10,7 @@ use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
-use super::{database, format, mask, metrics, overrides, pipeline, stream, watching};
+use super::{database, format, mask, metrics, overrides, pipeline, routing, stream, watching};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -38,13 +38,14 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         }
         rules.rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         stream::check(&mut rules, entry, &at.key("rabbitmq"));
-        rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
+        routing::check(&mut rules, entry, &at.key("rabbitmq"));
         format::check(&mut rules, entry, &at);
         rules.not_yet_envelope(entry, &at);
         mask::check(&mut rules, &entry.mask, &at.key("mask"));
         overrides::check(&mut rules, entry, &at);
     }
     rules.no_duplicates(&config.collections, &collections);
+    routing::no_duplicates(&mut rules, &config.collections, &collections);
     database::no_overlaps(&mut rules, &config.collections, &collections);
     rules.tokens_are_not_watched(&config.collections, &collections);
     let at = KeyPath::root().key("metrics");
@@ -262,15 +263,6 @@ impl Rules {
         }
     }
 
-    fn not_yet_rabbitmq(&mut self, rabbitmq: &RabbitMq, at: &KeyPath) {
-        if !rabbitmq.exchange.is_empty() {
-            let allowed = "must be \"\", the default exchange";
-            self.wrong(at.key("exchange"), NOT_YET, allowed);
-        }
-        self.not_yet_key(at.key("exchange_type"), rabbitmq.exchange_type.is_some());
-        self.not_yet_key(at.key("routing_key"), rabbitmq.routing_key.is_some());
-    }
-
     pub(super) fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
         let format = (entry.format == Format::Outbox).then_some("outbox");
         self.not_yet(at.key("format"), format, "another one");
@@ -283,6 +275,9 @@ impl Rules {
             let Some(namespace) = namespace(entry) else {
                 continue;
             };
+            if routing::has_no_queue(&entry.rabbitmq) {
+                continue;
+            }
             let first = *seen
                 .entry((namespace, &entry.rabbitmq.stream_name))
                 .or_insert(index);
@@ -411,6 +406,9 @@ fn control_character_fault(name: &str) -> Option<Fault> {
 /// RabbitMQ's rules for queue names.
 fn stream_name_fault(rabbitmq: &RabbitMq) -> Option<Fault> {
     let name = rabbitmq.stream_name.as_str();
+    if routing::has_no_queue(rabbitmq) {
+        return None;
+    }
     if name.is_empty() {
         return fault(EMPTY, "give the name of a queue or stream");
     }

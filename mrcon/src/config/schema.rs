@@ -441,14 +441,18 @@ pub struct RabbitMq {
     pub stream: Option<StreamOptions>,
     /// Whether a missing queue is declared; otherwise it must exist.
     pub declare: bool,
-    /// Exchange to publish to. Only the default exchange (empty) is supported yet.
+    /// Exchange to publish to over AMQP; empty is the default exchange, which leads to the queue.
     pub exchange: String,
-    /// Type of the exchange. Not supported yet.
+    /// Type of the exchange; left out, one that exists is used whatever its type is, and
+    /// [`DEFAULT_EXCHANGE_TYPE`] is declared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange_type: Option<ExchangeType>,
-    /// Template of the routing key. Not supported yet.
+    /// Template of the routing key, with an exchange; [`DEFAULT_ROUTING_KEY`] if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing_key: Option<String>,
+    /// Further headers of every message over AMQP: templates by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// Whether messages have the header `x-deduplication-header` with their id.
     pub deduplication_header: bool,
     /// Most messages sent and not yet confirmed.
@@ -480,6 +484,7 @@ impl Default for RabbitMq {
             exchange: DEFAULT_EXCHANGE.to_owned(),
             exchange_type: None,
             routing_key: None,
+            headers: BTreeMap::new(),
             deduplication_header: DEFAULT_DEDUPLICATION_HEADER,
             max_unconfirmed: DEFAULT_MAX_UNCONFIRMED,
             max_unconfirmed_bytes: DEFAULT_MAX_UNCONFIRMED_BYTES,
@@ -563,6 +568,11 @@ pub enum ExchangeType {
     Fanout,
     /// Routes by headers.
     Headers,
+    /// Spreads messages over queues by the routing key, the same key to the same queue: the plugin
+    /// `rabbitmq_consistent_hash_exchange`.
+    ConsistentHash,
+    /// The same with as many queues as are bound, without weights: the plugin `rabbitmq_sharding`.
+    ModulusHash,
 }
 
 /// `rabbitmq.on_unroutable`: what to do with a message that no queue takes.

@@ -5,7 +5,7 @@ use super::limits::DEFAULT_TOKENS_DB_NAME;
 use super::schema::Watched;
 use super::target_name::DATABASE_EVENTS;
 use super::validate::ValidConfig;
-use crate::event::Operation;
+use crate::event::{self, ChangeEvent, DbAndColl, Operation};
 use regex_lite::Regex;
 
 /// The `coll_name` that stands for every collection of the database, also for those to come.
@@ -170,6 +170,21 @@ impl Scope {
             (Extent::Database, _, Some(coll)) => self.takes(&self.database, coll),
             (Extent::Database, _, None) | (_, None, _) => true,
             (_, Some(db), coll) => self.takes(db, coll.unwrap_or(DATABASE_EVENTS)),
+        }
+    }
+
+    /// Database and collection that an event belongs to; `None` where it is about all of them.
+    ///
+    /// That is what stands in `ns`, but for a rename from a name that is left out: it belongs to the
+    /// collection that it makes, or replaces.
+    pub(crate) fn place_of<'a>(&self, event: &ChangeEvent<'a>) -> DbAndColl<'a> {
+        let names = (event.db, event.coll);
+        if event.operation != Operation::Rename || self.takes_all() {
+            return names;
+        }
+        match event::renamed_to(event.raw) {
+            Some((db, coll)) if !self.takes_event(event.db, event.coll) => (Some(db), Some(coll)),
+            _ => names,
         }
     }
 

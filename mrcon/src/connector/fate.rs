@@ -10,7 +10,7 @@ use crate::config::{
     OnUnroutable, Scope, TargetName,
 };
 use crate::envelope::{
-    Body, Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message,
+    Body, Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Place,
     Scratch, Undelivered, gzip, only, without,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -88,7 +88,7 @@ impl Policies {
             || (required.before_change && missing.before_change)
     }
 
-    /// Exchange and routing key of an event of `scope`.
+    /// Exchange and routing key of an event of `scope` that goes to a queue by its name.
     fn destination_of(&self, scope: &Scope, event: &ChangeEvent<'_>) -> (String, String) {
         let routing_key = match &self.destination {
             Destination::One(name) => name.clone(),
@@ -230,7 +230,7 @@ impl Judge<'_> {
             return Err(error);
         };
         names.extend(missing);
-        let Ok(why) = self.why(event, cause, error.chain()) else {
+        let Ok(why) = self.why(event, None, cause, error.chain()) else {
             return Err(error);
         };
         let letter = Letter::of_bson(event, body).stripped_of(&names);
@@ -330,7 +330,7 @@ impl Judge<'_> {
         cause: Cause,
         detail: String,
     ) -> Result<Letter> {
-        let why = self.why(event, cause, detail)?;
+        let why = self.why(event, message.place, cause, detail)?;
         if self.fits(message.body.len()) {
             return Ok(Letter::of(message).undelivered(why));
         }
@@ -372,8 +372,20 @@ impl Judge<'_> {
         }
     }
 
-    fn why(&self, event: &ChangeEvent<'_>, cause: Cause, detail: String) -> Result<Undelivered> {
-        let place = self.policies.destination_of(self.scope, event);
+    fn why(
+        &self,
+        event: &ChangeEvent<'_>,
+        place: Option<Place<'_>>,
+        cause: Cause,
+        detail: String,
+    ) -> Result<Undelivered> {
+        let place = match place {
+            Some(place) => (place.exchange.to_owned(), place.routing_key.to_owned()),
+            None => self
+                .envelope
+                .destination(event)
+                .unwrap_or_else(|| self.policies.destination_of(self.scope, event)),
+        };
         Undelivered::new(cause, detail, event, place).map_err(unwritten)
     }
 

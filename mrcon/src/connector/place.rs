@@ -2,7 +2,7 @@
 
 use crate::config::{Extent, Scope};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{self, ChangeEvent, DbAndColl, Operation};
+use crate::event::{ChangeEvent, DbAndColl, Operation};
 
 /// Operations that are about more than a collection.
 const ABOUT_ALL: [Operation; 4] = [
@@ -12,19 +12,9 @@ const ABOUT_ALL: [Operation; 4] = [
     Operation::Other,
 ];
 
-/// Database and collection of an event of what `scope` is about; `None` where it is about all of them.
-///
-/// That is what stands in `ns`, but for a rename from a name that is left out: it belongs to the
-/// collection that it makes, or replaces.
+/// As [`Scope::place_of`].
 pub(super) fn place<'a>(scope: &Scope, event: &ChangeEvent<'a>) -> DbAndColl<'a> {
-    let names = (event.db, event.coll);
-    if event.operation != Operation::Rename || scope.takes_all() {
-        return names;
-    }
-    match event::renamed_to(event.raw) {
-        Some((db, coll)) if !scope.takes_event(event.db, event.coll) => (Some(db), Some(coll)),
-        _ => names,
-    }
+    scope.place_of(event)
 }
 
 /// Where more than one collection is watched, events are told apart by their names, and where `operations`

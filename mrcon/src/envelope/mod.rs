@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -28,6 +29,7 @@ mod legacy;
 mod letter;
 mod number;
 mod reduce;
+mod router;
 mod text;
 
 pub use compress::{Algorithm, Compression, unpack};
@@ -37,9 +39,11 @@ pub use headers::Headers;
 pub(crate) use letter::BSON_TYPE;
 pub use letter::{Cause, Letter, Undelivered};
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
+pub use router::Router;
 
 use extjson::{ExtJson, write_document};
 use format::Between;
+use router::PlaceText;
 
 /// The longest resume token text that is a message id as it stands, in bytes.
 ///
@@ -58,6 +62,8 @@ pub struct Envelope {
     sampler: Option<Sampler>,
     /// Whether the id is in a header too, for a plugin of the broker.
     deduplicates: bool,
+    /// Gives messages a place and headers of their own.
+    router: Option<Arc<Router>>,
     /// Where the text that decides on the partition stands; `None`: the key does.
     partition_by: Option<Path>,
 }
@@ -69,6 +75,7 @@ pub struct Scratch {
     body: Vec<u8>,
     key: Vec<u8>,
     route: Vec<u8>,
+    place: PlaceText,
     headers: HeaderText,
     between: Between,
     packed: Vec<u8>,
@@ -89,6 +96,7 @@ impl Scratch {
                 false => text.clear(),
             }
         }
+        self.place.trim(Self::KEPT_BYTES);
         self.headers.clear(Self::KEPT_BYTES);
     }
 }
@@ -191,6 +199,7 @@ impl Envelope {
             compression: None,
             sampler: None,
             deduplicates: false,
+            router: None,
             partition_by: None,
         }
     }
@@ -209,6 +218,19 @@ impl Envelope {
             partition_by: Some(Path::new(path)),
             ..self
         }
+    }
+
+    /// The same, with messages addressed by a router.
+    pub fn addressed_by(self, router: Option<Router>) -> Self {
+        Self {
+            router: router.map(Arc::new),
+            ..self
+        }
+    }
+
+    /// Exchange and routing key of the event's message, if it goes to an exchange.
+    pub(crate) fn destination(&self, event: &ChangeEvent<'_>) -> Option<(String, String)> {
+        self.router.as_ref()?.destination(event)
     }
 
     /// The same, with the header [`DEDUPLICATION`] on every message.
@@ -286,6 +308,7 @@ impl Envelope {
             body,
             key,
             route,
+            place,
             headers,
             between,
             packed,
@@ -302,6 +325,10 @@ impl Envelope {
             headers.push(DEDUPLICATION, &id);
         }
         self.format.push_headers(&about, headers, between)?;
+        let has_place = match &self.router {
+            Some(router) => router.fill(event, place, headers)?,
+            None => false,
+        };
         let at_path = match &self.partition_by {
             Some(path) => first_text(path, event.raw, route)?,
             None => None,
@@ -314,7 +341,7 @@ impl Envelope {
             },
             text_bytes: body.len() + packed.len() + between.inner.len(),
             content_type: written.content_type,
-            place: None,
+            place: has_place.then(|| place.view()),
             headers: headers.view(),
             trace: self.sampler.map(|sampler| sampler.context(&id)),
             id,

@@ -84,8 +84,12 @@ pub enum ErrorKind {
     RabbitPermission,
     /// The queue does not exist and is not to be declared here (code 404).
     TargetMissing,
-    /// The exchange does not exist (code 404).
+    /// The exchange does not exist and is not to be declared here (code 404).
     ExchangeMissing,
+    /// The exchange exists and is not what the configuration says.
+    ExchangeMismatch,
+    /// The broker does not know the type of the exchange (codes 503 and 406).
+    ExchangeUnknown,
     /// The queue exists with other properties, or is used exclusively (codes 405, 406).
     TargetMismatch,
     /// The name of a collection makes no name of a queue.
@@ -385,7 +389,7 @@ impl ErrorKind {
                 Retry,
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
-                "grant the RabbitMQ user write on the default exchange (amq.default), read and configure on the queue; over the stream protocol write, read and configure on the stream",
+                "grant the RabbitMQ user write on the default exchange (amq.default), read and configure on the queue; with an exchange write on it, configure to declare it, and read on it and write on the queue to bind that; over the stream protocol write, read and configure on the stream",
             ),
             ErrorKind::TargetMissing => (
                 Retry,
@@ -397,7 +401,19 @@ impl ErrorKind {
                 Retry,
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
-                "create the exchange that rabbitmq.dead_letter names, with a queue bound to it; the connector goes on by itself",
+                "create the exchange that the cause names, with a queue bound to it, or set rabbitmq.declare: true (rabbitmq.dead_letter.exchange is never declared here); the connector goes on by itself",
+            ),
+            ErrorKind::ExchangeMismatch => (
+                Halt,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "correct rabbitmq.exchange, exchange_type or routing_key, or delete the exchange and let it be declared anew, or leave stream_name empty to bind queues yourself, then restart mrcond",
+            ),
+            ErrorKind::ExchangeUnknown => (
+                Halt,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "enable the plugin on every node of RabbitMQ (rabbitmq-plugins enable rabbitmq_consistent_hash_exchange for exchange_type: consistent_hash, rabbitmq_sharding for modulus_hash), or use another exchange_type, then restart mrcond",
             ),
             ErrorKind::TargetMismatch => (
                 Retry,
@@ -421,7 +437,7 @@ impl ErrorKind {
                 RetryThenHalt,
                 R::PublishUnroutable,
                 Some(Rabbitmq),
-                "no queue takes the message: create the queue (rabbitmq.stream_name), or set rabbitmq.on_unroutable: dead_letter, then restart mrcond",
+                "no queue takes the message: create the queue (rabbitmq.stream_name), with an exchange bind one to it by the routing key, or set rabbitmq.on_unroutable: dead_letter, then restart mrcond",
             ),
             ErrorKind::DeadLetterRefused => (
                 Retry,

@@ -117,8 +117,8 @@ impl Entry {
             budget.open(),
         );
         let settings = Settings {
+            envelopes: envelopes(config, &about.scope),
             scope: about.scope,
-            envelopes: envelopes(config),
             max_unconfirmed: rabbitmq.max_unconfirmed,
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
             save_interval: config.resume_tokens.save_interval,
@@ -292,13 +292,17 @@ impl Entry {
     }
 }
 
-fn envelopes(config: &CollectionConfig) -> Envelopes {
+fn envelopes(config: &CollectionConfig, scope: &Scope) -> Envelopes {
     let overrides = config.overrides.iter();
-    let overrides =
-        overrides.map(|one| (Selector::new(&one.collection), envelope(&one.of(config))));
+    let overrides = overrides.map(|one| {
+        (
+            Selector::new(&one.collection),
+            envelope(&one.of(config), scope),
+        )
+    });
     let watched = &config.watched;
     let database = (watched.extent() == Extent::Database).then(|| watched.db_name.clone());
-    Envelopes::new(envelope(config), overrides.collect(), database)
+    Envelopes::new(envelope(config, scope), overrides.collect(), database)
 }
 
 /// Why a run could not begin; with both sides at fault, RabbitMQ's words besides.

@@ -2,16 +2,17 @@
 
 use crate::config::{
     self, CloudEventsData, CloudEventsMode, CollectionConfig, CompressionAlgorithm,
-    DEFAULT_GZIP_LEVEL, DEFAULT_PARTITION_BY, DEFAULT_ZSTD_LEVEL, DebeziumJson,
+    DEFAULT_GZIP_LEVEL, DEFAULT_PARTITION_BY, DEFAULT_ZSTD_LEVEL, DebeziumJson, Scope,
 };
 use crate::envelope::cloudevents::{self, CloudEvents};
 use crate::envelope::debezium::{self, Debezium};
 use crate::envelope::document::{self, Plain};
-use crate::envelope::{Algorithm, Compression, Envelope, Format};
+use crate::envelope::{Algorithm, Compression, Envelope, Format, Router};
 
 /// The envelope of an entry.
-pub(super) fn envelope(config: &CollectionConfig) -> Envelope {
-    let mut envelope = Envelope::new(format(config));
+pub(super) fn envelope(config: &CollectionConfig, scope: &Scope) -> Envelope {
+    let router = Router::of(config, scope);
+    let mut envelope = Envelope::new(format(config)).addressed_by(router);
     if let Some(wanted) = config.compression {
         envelope = envelope.compressed(compression(wanted));
     }

@@ -2,7 +2,9 @@
 
 use super::entry::Entry;
 use super::opening::Opened;
-use crate::config::{CollectionConfig, DATABASE_EVENTS, Extent, Protocol, RabbitMq, TargetName};
+use crate::config::{
+    CollectionConfig, DATABASE_EVENTS, ExchangeTarget, Extent, Protocol, RabbitMq, TargetName,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
 use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, QueueNames};
@@ -113,9 +115,12 @@ impl Main {
         let rabbitmq = &rabbitmq;
         let place = brokers.places[entry.index];
         match rabbitmq.protocol {
-            Protocol::Amqp => AmqpSink::connect(&brokers.amqp, place, rabbitmq, names)
-                .await
-                .map(Main::Amqp),
+            Protocol::Amqp => {
+                let exchange = ExchangeTarget::of(&entry.config);
+                AmqpSink::connect(&brokers.amqp, place, rabbitmq, exchange, names)
+                    .await
+                    .map(Main::Amqp)
+            }
             Protocol::Stream => StreamLink::connect(&brokers.stream, place, rabbitmq)
                 .await
                 .map(Main::Stream),

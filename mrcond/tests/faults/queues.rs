@@ -23,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(f28b_queue_is_deleted_and_not_to_be_declared),
     scenario!(f28s_stream_is_deleted),
     scenario!(f29_exchange_is_deleted),
+    scenario!(f29e_exchange_of_the_events_is_deleted),
     scenario!(f31_full_queue_refuses),
     scenario!(f31q_full_queue_refuses),
     scenario!(f32_full_queue_drops),
@@ -280,6 +281,20 @@ async fn f29_exchange_is_deleted(case: Case) -> Figures {
     judge_aside(&trial, &big, "oversized").await;
     broker.delete_exchange(&exchange).await;
     trial.clear().await;
+    figures
+}
+
+/// The exchange of the events is deleted, with its binding.
+async fn f29e_exchange_of_the_events_is_deleted(case: Case) -> Figures {
+    let mut trial = classic(&case).await;
+    let exchange = format!("{}.exchange", trial.rig.name);
+    trial = trial.with("rabbitmq.exchange", exchange.as_str());
+    trial.begin(STEADY).await;
+    trial.rig.broker.delete_exchange(&exchange).await;
+    trial.recovers(Instant::now()).await;
+    assert!(trial.restarts(Some("rabbitmq_connection_failed")).await >= 1.0);
+    let figures = trial.finish(windows(1)).await;
+    Broker::shared().await.delete_exchange(&exchange).await;
     figures
 }
 

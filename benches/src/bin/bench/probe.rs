@@ -196,7 +196,7 @@ impl Probe {
             return self.pump(Bare(sink), events).await;
         }
         let connections = AmqpConnections::new(servers.rabbitmq.clone(), &names, None);
-        let sink = AmqpSink::connect(&Arc::new(connections), 0, &target, None).await;
+        let sink = AmqpSink::connect(&Arc::new(connections), 0, &target, None, None).await;
         self.pump(Bare(sink.map_err(lost)?), events).await
     }
 

@@ -172,7 +172,7 @@ async fn open(mut channel: Channel, rabbitmq: &RabbitMq) -> Result<Aside> {
 /// No such queue or exchange: that of the dead letters, and not that of the events.
 fn of_target(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::TargetMissing | ErrorKind::TargetMismatch => {
+        ErrorKind::TargetMissing | ErrorKind::ExchangeMissing | ErrorKind::TargetMismatch => {
             let text = "publish a dead letter: RabbitMQ does not take it";
             Error::new(ErrorKind::DeadLetterRefused, text).with_source(error)
         }

@@ -146,13 +146,23 @@ pub(super) fn close_error(class: &AMQPClass, context: &str) -> Option<Error> {
         (406, _) if at == PUBLISH => ErrorKind::MessageTooLarge,
         // It exists, on a node of the cluster that is not there: nothing to create.
         (404, _) if text.as_str().contains("down or inaccessible") => ErrorKind::TargetMismatch,
+        (404, _) if text.as_str().contains("no exchange '") => ErrorKind::ExchangeMissing,
         (404, _) => ErrorKind::TargetMissing,
+        // 503 before RabbitMQ 4, which closes the connection.
+        (406 | 503, _) if is_about_exchange_type(text.as_str()) => ErrorKind::ExchangeUnknown,
         (405 | 406, _) => ErrorKind::TargetMismatch,
         _ => ErrorKind::RabbitConnection,
     };
     Some(Error::new(kind, context).with_source(format!(
         "RabbitMQ closed the channel or connection: {code} {text}"
     )))
+}
+
+/// Unknown is a type of which the broker has never heard, invalid one whose plugin is off.
+fn is_about_exchange_type(words: &str) -> bool {
+    ["unknown", "invalid"]
+        .into_iter()
+        .any(|what| words.contains(&format!("{what} exchange type '")))
 }
 
 #[cfg(test)]
@@ -174,6 +184,18 @@ mod tests {
         const DECLARE: (u16, u16) = (50, 10);
         let none = "NOT_FOUND - no queue 'q' in vhost '/'";
         assert_eq!(kind(404, none, DECLARE), Some(ErrorKind::TargetMissing));
+        let exchange = "NOT_FOUND - no exchange 'e' in vhost '/'";
+        assert_eq!(
+            kind(404, exchange, PUBLISH),
+            Some(ErrorKind::ExchangeMissing)
+        );
+        for (code, words) in [
+            (406, "PRECONDITION_FAILED - unknown exchange type 'x'"),
+            (503, "COMMAND_INVALID - invalid exchange type 'x'"),
+        ] {
+            let found = kind(code, words, (40, 10));
+            assert_eq!(found, Some(ErrorKind::ExchangeUnknown));
+        }
         let down = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible";
         assert_eq!(kind(404, down, DECLARE), Some(ErrorKind::TargetMismatch));
     }

@@ -8,6 +8,7 @@
 mod arguments;
 mod aside;
 mod channel;
+mod exchange;
 mod frames;
 mod handshake;
 pub(crate) mod inbox;
@@ -26,7 +27,7 @@ use super::connections::Connections;
 use super::headers::SEQ;
 use super::{Outcome, Settlement, Sink, late};
 use crate::budget::UNSENT_BYTES;
-use crate::config::RabbitMq;
+use crate::config::{ExchangeTarget, RabbitMq};
 use crate::envelope::Message;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::AmqpUri;
@@ -35,6 +36,7 @@ use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
+use exchange::Exchange;
 use protocol::Amqp;
 use routes::Place;
 use std::sync::Arc;
@@ -98,18 +100,20 @@ struct Returning {
 }
 
 impl AmqpSink {
-    /// Connects, finds or declares the queue, and turns confirms on. With `names` each collection has
-    /// a queue of its own, which is found or declared when its first message comes.
+    /// Connects, finds or declares exchange and queue, and turns confirms on. With `names` each collection has
+    /// a queue of its own, which is found or declared when its first message comes. With an `exchange` the
+    /// queue may have no name: others bind theirs then.
     ///
     /// `connector` is the connector's place among the names of `connections`, which decides whose
     /// connection it uses.
     ///
     /// # Errors
-    /// No connection, refused credentials, a queue that is missing or cannot be used.
+    /// No connection, refused credentials, a queue or exchange that is missing or cannot be used.
     pub async fn connect(
         connections: &Arc<AmqpConnections>,
         connector: usize,
         target: &RabbitMq,
+        exchange: Option<ExchangeTarget>,
         names: Option<QueueNames>,
     ) -> Result<AmqpSink> {
         let uri = connections.uri();
@@ -117,6 +121,10 @@ impl AmqpSink {
             let mut channel = connections.channel(connector).await?;
             channel.open().await?;
             let (number, frame_max) = (channel.number(), channel.frame_max());
+            let exchange = match exchange {
+                Some(exchange) => Some(Exchange::find(&mut channel, uri, exchange).await?),
+                None => None,
+            };
             let targets = match names {
                 Some(names) => {
                     let place = Place {
@@ -125,12 +133,17 @@ impl AmqpSink {
                         channel: number,
                         frame_max,
                     };
-                    Targets::Many(Box::new(Routes::new(place, names, target)))
+                    Targets::Many(Box::new(Routes::new(place, names, target, exchange)))
                 }
                 None => {
-                    topology::ensure_queue(&mut channel, target).await?;
+                    routes::ensure(&mut channel, target, exchange.as_ref()).await?;
                     let queue = &target.stream_name;
-                    Targets::One(Publisher::new(number, frame_max, "", queue)?)
+                    Targets::One(routes::publisher(
+                        number,
+                        frame_max,
+                        queue,
+                        exchange.as_ref(),
+                    )?)
                 }
             };
             channel.confirm().await?;

@@ -351,7 +351,7 @@ mod tests {
         let close = AMQPClass::Channel(channel::AMQPMethod::Close(close));
         link.arrives(&frames::method(1, close)).unwrap();
         let error = now(&mut outbox).unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TargetMissing);
+        assert_eq!(error.kind(), ErrorKind::ExchangeMissing);
         assert!(error.chain().contains("no exchange 'shop'"));
         assert!(link.sent().ends_with(&frames::channel_closed(1)));
         // What was settled before is not forgotten.

@@ -7,6 +7,7 @@
 
 use super::AmqpConnections;
 use super::channel::Channel;
+use super::exchange::Exchange;
 use super::publish::Publisher;
 use super::topology;
 use crate::config::{
@@ -50,6 +51,8 @@ pub(crate) struct Routes {
     place: Place,
     names: QueueNames,
     target: RabbitMq,
+    /// To which the queues are bound, instead of publishing to them by name.
+    exchange: Option<Exchange>,
     /// By what of database and collection is in the queue's name.
     publishers: HashMap<String, Publisher>,
     /// What the message that is to be published goes by, if its queue is known.
@@ -82,11 +85,17 @@ impl fmt::Debug for Routes {
 }
 
 impl Routes {
-    pub(super) fn new(place: Place, names: QueueNames, target: &RabbitMq) -> Routes {
+    pub(super) fn new(
+        place: Place,
+        names: QueueNames,
+        target: &RabbitMq,
+        exchange: Option<Exchange>,
+    ) -> Routes {
         Routes {
             place,
             names,
             target: target.clone(),
+            exchange,
             publishers: HashMap::new(),
             current: None,
             wanted: String::new(),
@@ -126,8 +135,13 @@ impl Routes {
         }
         if self.search.is_none() {
             let queue = self.queue_of(database, collection)?;
+            let place = (
+                own.as_deref().or(database).unwrap_or(DEPLOYMENT_EVENTS),
+                collection.unwrap_or(DATABASE_EVENTS),
+            );
             self.deadline = Instant::now() + self.limit();
-            self.search = Some(self.search_for(self.wanted.clone(), queue));
+            let exchange = self.exchange_for(place);
+            self.search = Some(self.search_for(self.wanted.clone(), queue, exchange));
         }
         Ok(false)
     }
@@ -166,7 +180,8 @@ impl Routes {
             channel,
         } = found?;
         self.spare = Some(channel);
-        let publisher = Publisher::new(self.place.channel, self.place.frame_max, "", &queue)?;
+        let (number, frame_max) = (self.place.channel, self.place.frame_max);
+        let publisher = publisher(number, frame_max, &queue, self.exchange.as_ref())?;
         if self.publishers.len() >= REMEMBERED {
             self.publishers.clear();
             self.current = None;
@@ -201,7 +216,14 @@ impl Routes {
         Err(Error::new(ErrorKind::TargetName, text))
     }
 
-    fn search_for(&mut self, place: String, queue: String) -> Search {
+    /// The exchange, with what is the same for every event of a queue.
+    fn exchange_for(&self, (db, coll): (&str, &str)) -> Option<Exchange> {
+        let name = &self.names.name;
+        let exchange = self.exchange.as_ref()?;
+        Some(exchange.named(name.has_db().then_some(db), name.has_coll().then_some(coll)))
+    }
+
+    fn search_for(&mut self, place: String, queue: String, exchange: Option<Exchange>) -> Search {
         let connections = Arc::clone(&self.place.connections);
         let connector = self.place.connector;
         let mut target = self.target.clone();
@@ -216,13 +238,46 @@ impl Routes {
                     channel
                 }
             };
-            topology::ensure_queue(&mut channel, &target).await?;
+            ensure(&mut channel, &target, exchange.as_ref()).await?;
             Ok(Found {
                 place,
                 queue,
                 channel,
             })
         })
+    }
+}
+
+/// Finds or declares the queue, if it has a name, and binds it to the exchange, if there is one.
+pub(super) async fn ensure(
+    channel: &mut Channel,
+    target: &RabbitMq,
+    exchange: Option<&Exchange>,
+) -> Result<()> {
+    let queue = &target.stream_name;
+    if exchange.is_some() && queue.is_empty() {
+        return Ok(());
+    }
+    topology::ensure_queue(channel, target).await?;
+    match exchange {
+        Some(exchange) => exchange.bind(channel, queue).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes messages that have no place of their own.
+pub(super) fn publisher(
+    channel: u16,
+    frame_max: usize,
+    queue: &str,
+    exchange: Option<&Exchange>,
+) -> Result<Publisher> {
+    match exchange {
+        Some(exchange) => {
+            let (name, key) = (exchange.name(), exchange.fixed_key());
+            Publisher::new(channel, frame_max, name, &key)
+        }
+        None => Publisher::new(channel, frame_max, "", queue),
     }
 }
 
@@ -241,7 +296,7 @@ impl Routes {
             database: Some("db".to_owned()),
             name: TargetName::parse("{coll}").unwrap(),
         };
-        let mut routes = Routes::new(place, names, &RabbitMq::default());
+        let mut routes = Routes::new(place, names, &RabbitMq::default(), None);
         for collection in collections {
             let publisher = Publisher::new(1, 128 << 10, "", collection).unwrap();
             let mut place = String::new();

@@ -47,12 +47,8 @@ pub(super) async fn find_exchange(channel: &mut Channel, name: &str) -> Result<(
     };
     let request = AMQPClass::Exchange(exchange::AMQPMethod::Declare(request));
     let context = format!("look for the exchange `{name}`");
-    match channel.call(request, &context).await {
-        Err(error) if error.kind() == ErrorKind::TargetMissing => {
-            Err(Error::new(ErrorKind::ExchangeMissing, context).with_source(error))
-        }
-        found => found.map(|_| ()),
-    }
+    channel.call(request, &context).await?;
+    Ok(())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -45,10 +45,15 @@ impl Entry {
         let text =
             |section: &str, key: &str| self.0[section][key].as_str().unwrap_or_default().to_owned();
         let (database, collection) = (text("watched", "db_name"), text("watched", "coll_name"));
-        format!(
-            "{database}.{collection} -> {}",
-            text("rabbitmq", "stream_name")
-        )
+        let exchange = text("rabbitmq", "exchange");
+        let target = match exchange.as_str() {
+            "" => text("rabbitmq", "stream_name"),
+            _ => {
+                let key = self.0["rabbitmq"]["routing_key"].as_str();
+                format!("{exchange}/{}", key.unwrap_or("{db}.{coll}.{op}"))
+            }
+        };
+        format!("{database}.{collection} -> {target}")
     }
 }
 

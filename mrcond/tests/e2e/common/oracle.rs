@@ -470,6 +470,8 @@ mod tests {
         .collect();
         Delivery {
             id: event.token().to_owned(),
+            exchange: String::new(),
+            routing_key: "orders".to_owned(),
             body: text(&whole, format),
             content_type: Some("application/json".into()),
             content_encoding: None,

@@ -7,7 +7,7 @@ use amqprs::callbacks::DefaultChannelCallback;
 use amqprs::channel::{
     BasicAckArguments, BasicConsumeArguments, BasicPublishArguments, BasicQosArguments, Channel,
     ConsumerMessage, ExchangeDeclareArguments, ExchangeDeleteArguments, QueueBindArguments,
-    QueueDeclareArguments, QueueDeleteArguments,
+    QueueDeclareArguments, QueueDeleteArguments, QueueUnbindArguments,
 };
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
@@ -206,7 +206,7 @@ impl Broker {
         services::run(command, &format!("rabbitmqctl {}", arguments.join(" "))).await
     }
 
-    async fn open(&self) -> Result<(Connection, Channel), String> {
+    pub(crate) async fn open(&self) -> Result<(Connection, Channel), String> {
         let connection = Connection::open(&arguments(&self.uri))
             .await
             .map_err(|error| error.to_string())?;
@@ -224,17 +224,8 @@ impl Broker {
             &format!("declare the queue {queue}"),
             async || {
                 let (connection, channel) = self.open().await?;
-                let mut table = FieldTable::new();
-                for (name, value) in extra {
-                    table.insert(
-                        (*name)
-                            .try_into()
-                            .unwrap_or_else(|_| unreachable!("a short name")),
-                        value.clone(),
-                    );
-                }
                 let declaration = QueueDeclareArguments::durable_client_named(queue)
-                    .arguments(table)
+                    .arguments(table(extra))
                     .finish();
                 channel
                     .queue_declare(declaration)
@@ -318,6 +309,48 @@ impl Broker {
         let _ = close(connection).await;
     }
 
+    /// Declares a durable exchange of this type.
+    pub(crate) async fn declare_exchange_of(
+        &self,
+        name: &str,
+        kind: &str,
+        extra: &[(&str, FieldValue)],
+    ) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut exchange = ExchangeDeclareArguments::new(name, kind);
+        let is_internal = extra.iter().any(|(name, _)| *name == "internal");
+        exchange.durable(true).internal(is_internal);
+        exchange.arguments(table(extra));
+        let declared = channel.exchange_declare(exchange).await;
+        declared.unwrap_or_else(|error| panic!("declare the exchange {name}: {error}"));
+        let _ = close(connection).await;
+    }
+
+    /// Binds a queue to an exchange.
+    pub(crate) async fn bind(
+        &self,
+        queue: &str,
+        exchange: &str,
+        key: &str,
+        extra: &[(&str, FieldValue)],
+    ) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut binding = QueueBindArguments::new(queue, exchange, key);
+        binding.arguments(table(extra));
+        let bound = channel.queue_bind(binding).await;
+        bound.unwrap_or_else(|error| panic!("bind {queue} to {exchange}: {error}"));
+        let _ = close(connection).await;
+    }
+
+    /// Takes a binding away.
+    pub(crate) async fn unbind(&self, queue: &str, exchange: &str, key: &str) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let binding = QueueUnbindArguments::new(queue, exchange, key);
+        let unbound = channel.queue_unbind(binding).await;
+        unbound.unwrap_or_else(|error| panic!("unbind {queue} from {exchange}: {error}"));
+        let _ = close(connection).await;
+    }
+
     /// Declares a queue that does not survive a restart of the broker.
     pub(crate) async fn declare_transient(&self, queue: &str) {
         let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
@@ -368,6 +401,16 @@ impl Broker {
         )
         .await;
     }
+}
+
+fn table(entries: &[(&str, FieldValue)]) -> FieldTable {
+    let mut table = FieldTable::new();
+    for (name, value) in entries {
+        let name = (*name).try_into();
+        let name = name.unwrap_or_else(|_| unreachable!("a short name"));
+        table.insert(name, value.clone());
+    }
+    table
 }
 
 /// A queue that only its owner may use.
@@ -437,6 +480,8 @@ fn arguments(uri: &str) -> OpenConnectionArguments {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Delivery {
     pub(crate) id: String,
+    pub(crate) exchange: String,
+    pub(crate) routing_key: String,
     pub(crate) body: Vec<u8>,
     pub(crate) content_type: Option<String>,
     pub(crate) content_encoding: Option<String>,
@@ -451,7 +496,13 @@ impl Delivery {
     fn new(message: ConsumerMessage) -> Delivery {
         let properties = message.basic_properties.unwrap_or_default();
         let headers: &FieldTable = properties.headers().unwrap_or(&NO_HEADERS);
+        let place = message.deliver.as_ref();
+        let place =
+            place.map(|deliver| (deliver.exchange().clone(), deliver.routing_key().clone()));
+        let (exchange, routing_key) = place.unwrap_or_default();
         Delivery {
+            exchange,
+            routing_key,
             id: properties.message_id().cloned().unwrap_or_default(),
             body: message.content.unwrap_or_default(),
             content_type: properties.content_type().cloned(),

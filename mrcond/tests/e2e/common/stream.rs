@@ -115,6 +115,8 @@ fn found(line: &str) -> Found {
         .collect();
     let delivery = Delivery {
         id: text("id").unwrap_or_default(),
+        exchange: String::new(),
+        routing_key: String::new(),
         body: text("body").unwrap_or_default().into_bytes(),
         content_type: text("content_type"),
         content_encoding: text("content_encoding"),
