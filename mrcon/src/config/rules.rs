@@ -103,13 +103,6 @@ impl Rules {
         }
     }
 
-    /// A key that a later version will support.
-    fn not_yet_key(&mut self, key: KeyPath, present: bool) {
-        if present {
-            self.wrong(key, NOT_YET, "leave it out");
-        }
-    }
-
     fn server(&mut self, server: &ServerConfig) {
         let shown = humantime::format_duration(server.shutdown_timeout);
         self.range(

@@ -111,6 +111,7 @@ impl Choice {
 mod tests {
     use super::*;
     use crate::envelope::Format;
+    use crate::event::ChangeEvent;
     use bson::rawdoc;
 
     /// Canonical for what the selectors are about, in the order of their numbers.
@@ -127,8 +128,12 @@ mod tests {
     }
 
     fn is_canonical(envelope: &Envelope) -> bool {
-        let body = envelope.body(&rawdoc! {"n": 1}).unwrap();
-        String::from_utf8(body).unwrap().contains("$numberInt")
+        let raw = rawdoc! {"_id": {"_data": "82"}, "n": 1};
+        let event = ChangeEvent::parse(&raw).unwrap();
+        let body = envelope.body(&event, &raw).unwrap();
+        String::from_utf8(body.bytes)
+            .unwrap()
+            .contains("$numberInt")
     }
 
     #[test]

@@ -6,6 +6,9 @@
 use super::reference::{Hidden, Reference, element, whole};
 use super::{Drop, Hash, Hide, masker, path, pattern};
 use crate::config::MaskRule;
+use crate::envelope::cloudevents::{CloudEvents, Data, Mode};
+use crate::envelope::debezium::{Debezium, Json};
+use crate::envelope::document::Plain;
 use crate::envelope::{Cause, Envelope, Format, Letter, Message, Scratch, Undelivered};
 use crate::event::ChangeEvent;
 use crate::trace::Sampler;
@@ -38,10 +41,29 @@ const CANARY: &str = "Q7";
 
 /// Every format that there is: a new one does not compile until it is here.
 fn formats() -> Vec<Format> {
-    let all = vec![Format::Relaxed, Format::Canonical];
+    let cloud =
+        |mode, data| Format::CloudEvents(CloudEvents::new(mode, data, "/{db}/{coll}", "m."));
+    let debezium = |json, schemas| Debezium {
+        json,
+        schemas,
+        key_header: Some("key".to_owned()),
+        name: "shop".to_owned(),
+    };
+    let all = vec![
+        Format::Relaxed,
+        Format::Canonical,
+        Format::Bson,
+        Format::Document(Plain::default()),
+        cloud(Mode::Structured, Data::Event),
+        cloud(Mode::Structured, Data::Document(Plain::default())),
+        cloud(Mode::Binary, Data::Event),
+        Format::Debezium(debezium(Json::Legacy, true)),
+        Format::Debezium(debezium(Json::Canonical, false)),
+    ];
     for format in &all {
         match format {
-            Format::Relaxed | Format::Canonical => {}
+            Format::Relaxed | Format::Canonical | Format::Bson => {}
+            Format::Document(_) | Format::CloudEvents(_) | Format::Debezium(_) => {}
         }
     }
     all
