@@ -194,7 +194,7 @@ impl<'a, F: FnMut(Value<'a>) -> bool> Search<F> {
 ///
 /// Most names are others; their length or first byte tells without a comparison of all bytes.
 #[inline]
-fn after<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
+pub(crate) fn after<'p>(path: &'p [u8], name: &[u8]) -> Option<&'p [u8]> {
     let rest = match path.get(name.len()) {
         Some(b'.') => &path[name.len() + 1..],
         None if path.len() == name.len() => &[],
@@ -214,7 +214,11 @@ fn position(path: &[u8]) -> Option<(usize, &[u8])> {
     Some((number.parse().ok()?, after(path, first)?))
 }
 
-fn read<'a>(input: &mut Cursor<'a>, kind: ElementType) -> Result<Value<'a>, Malformed> {
+/// The value that comes next in `input`.
+pub(crate) fn read<'a>(
+    input: &mut Cursor<'a>,
+    kind: ElementType,
+) -> Result<Value<'a>, Malformed> {
     use ElementType as Kind;
     Ok(match kind {
         Kind::Null | Kind::Undefined => Value::Null,

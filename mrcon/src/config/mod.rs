@@ -41,6 +41,7 @@ mod decode;
 mod forms;
 mod limits;
 mod metrics;
+mod outbox;
 mod pipeline;
 mod problem;
 mod rules;

@@ -10,7 +10,7 @@ use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
-use super::{database, metrics, pipeline, stream};
+use super::{database, metrics, outbox, pipeline, stream};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
@@ -40,6 +40,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         rules.rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
         stream::check(&mut rules, entry, &at.key("rabbitmq"));
         rules.not_yet_rabbitmq(&entry.rabbitmq, &at.key("rabbitmq"));
+        outbox::check(&mut rules, entry, &at);
         rules.not_yet_envelope(entry, &at);
     }
     rules.no_duplicates(&config.collections, &collections);
@@ -279,13 +280,12 @@ impl Rules {
 
     fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
         let format = match entry.format {
-            Format::Relaxed | Format::Canonical => None,
+            Format::Relaxed | Format::Canonical | Format::Outbox => None,
             Format::Bson => Some("bson"),
             Format::Document => Some("document"),
             Format::Cloudevents => Some("cloudevents"),
-            Format::Outbox => Some("outbox"),
         };
-        self.not_yet(at.key("format"), format, "relaxed or canonical");
+        self.not_yet(at.key("format"), format, "relaxed, canonical or outbox");
         self.not_yet_key(at.key("mask"), !entry.mask.is_empty());
     }
 

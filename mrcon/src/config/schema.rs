@@ -75,6 +75,8 @@ pub struct CollectionConfig {
     pub rabbitmq: RabbitMq,
     /// How an event is written as a message body.
     pub format: Format,
+    /// Where the parts of a message stand in a document of [`Format::Outbox`].
+    pub outbox: Outbox,
     /// Fields to remove or disguise. Not supported yet: must be empty.
     pub mask: Vec<MaskRule>,
 }
@@ -111,6 +113,7 @@ impl Default for CollectionConfig {
             resume_tokens: ResumeTokens::default(),
             rabbitmq: RabbitMq::default(),
             format: DEFAULT_FORMAT,
+            outbox: Outbox::default(),
             mask: Vec::new(),
         }
     }
@@ -592,8 +595,47 @@ pub enum Format {
     Document,
     /// A CloudEvents envelope.
     Cloudevents,
-    /// The transactional outbox form.
+    /// What a field of an inserted document holds: see [`struct@Outbox`].
     Outbox,
+}
+
+/// `collections[].outbox`: where the parts of a message stand in an inserted document.
+///
+/// Every text is the path of a field in that document; empty: there is no such field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outbox {
+    /// The message's id.
+    pub id: String,
+    /// Name of the exchange; without it, that of the entry.
+    pub exchange: String,
+    /// Routing key; without it, that of the entry.
+    pub routing_key: String,
+    /// A document of scalars, of which each is a header.
+    pub headers: String,
+    /// Fields that are headers by the last part of their path, where the document has them.
+    pub header_fields: Vec<String>,
+    /// The message's body.
+    pub payload: String,
+    /// The body's media type; without it, what suits the payload.
+    pub content_type: String,
+    /// Whether a document is deleted once RabbitMQ has confirmed its message.
+    pub delete_after_confirm: bool,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            id: DEFAULT_OUTBOX_ID.to_owned(),
+            exchange: DEFAULT_OUTBOX_EXCHANGE.to_owned(),
+            routing_key: DEFAULT_OUTBOX_ROUTING_KEY.to_owned(),
+            headers: DEFAULT_OUTBOX_HEADERS.to_owned(),
+            header_fields: DEFAULT_OUTBOX_HEADER_FIELDS.map(str::to_owned).to_vec(),
+            payload: DEFAULT_OUTBOX_PAYLOAD.to_owned(),
+            content_type: DEFAULT_OUTBOX_CONTENT_TYPE.to_owned(),
+            delete_after_confirm: DEFAULT_DELETE_AFTER_CONFIRM,
+        }
+    }
 }
 
 /// `collections[].mask[]`: what to do with one field.

@@ -73,6 +73,28 @@ pub fn write_document(
     Ok(writer.written)
 }
 
+/// The same of a single value, which comes next in `input`.
+pub(crate) fn write_value(
+    out: &mut Vec<u8>,
+    kind: ElementType,
+    input: &mut Cursor<'_>,
+    mode: ExtJson,
+) -> Result<Written, EncodeError> {
+    let start = out.len();
+    let mut writer = Writer {
+        out: std::mem::take(out),
+        mode,
+        written: Written::default(),
+    };
+    let result = writer.value(kind, input, 0);
+    *out = writer.out;
+    if let Err(error) = result {
+        out.truncate(start);
+        return Err(error);
+    }
+    Ok(writer.written)
+}
+
 struct Writer {
     /// The caller's buffer, held here and not behind a second reference: about 3 % faster.
     out: Vec<u8>,

@@ -8,6 +8,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY};
 use crate::elements::Malformed;
 use crate::event::ChangeEvent;
 use crate::path::{Path, Value};
@@ -19,6 +20,7 @@ pub mod extjson;
 mod headers;
 mod letter;
 mod number;
+mod outbox;
 mod reduce;
 mod text;
 
@@ -26,9 +28,12 @@ pub(crate) use headers::HeaderText;
 pub use headers::Headers;
 pub(crate) use letter::BSON_TYPE;
 pub use letter::{Cause, Letter, Undelivered};
+pub use outbox::OutboxFault;
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
 
 use extjson::{ExtJson, write_document};
+use outbox::{Outbox, Taken};
+use std::sync::Arc;
 
 /// The longest resume token text that is a message id as it stands, in bytes.
 ///
@@ -58,6 +63,8 @@ pub struct Envelope {
     deduplicates: bool,
     /// Where the text that decides on the partition stands; `None`: the key does.
     partition_by: Option<Path>,
+    /// Where the parts of a message stand in a document, of an outbox.
+    outbox: Option<Arc<Outbox>>,
 }
 
 /// Where the text of one message after the other is written: once it has grown, encoding allocates
@@ -67,6 +74,7 @@ pub struct Scratch {
     body: Vec<u8>,
     key: Vec<u8>,
     route: Vec<u8>,
+    place: String,
     headers: HeaderText,
 }
 
@@ -83,6 +91,7 @@ impl Scratch {
                 false => text.clear(),
             }
         }
+        self.place.clear();
         self.headers.clear(Self::KEPT_BYTES);
     }
 }
@@ -163,6 +172,29 @@ impl Envelope {
             sampler: None,
             deduplicates: false,
             partition_by: None,
+            outbox: None,
+        }
+    }
+
+    /// The envelope of an entry of the configuration.
+    pub fn of(config: &CollectionConfig) -> Self {
+        let mut envelope = Self::new(match config.format {
+            config::Format::Relaxed | config::Format::Outbox => Format::Relaxed,
+            config::Format::Canonical => Format::Canonical,
+            other => unreachable!("{other:?} is refused by the validation"),
+        });
+        if config.format == config::Format::Outbox {
+            envelope.outbox = Some(Arc::new(Outbox::of(config)));
+        }
+        if config.rabbitmq.deduplication_header {
+            envelope = envelope.deduplicated();
+        }
+        match &config.rabbitmq.stream {
+            // The key is what messages go by without a path.
+            Some(stream) if stream.partition_by != DEFAULT_PARTITION_BY => {
+                envelope.routed_by(&stream.partition_by)
+            }
+            _ => envelope,
         }
     }
 
@@ -204,16 +236,32 @@ impl Envelope {
     /// Whether the event makes a message at all.
     ///
     /// One that makes none counts as delivered at once.
-    pub fn takes(&self, _event: &ChangeEvent<'_>) -> bool {
-        true
+    pub fn takes(&self, event: &ChangeEvent<'_>) -> bool {
+        self.outbox.is_none() || Outbox::takes(event)
+    }
+
+    /// The event itself.
+    fn whole<'a>(
+        &self,
+        event: &ChangeEvent<'a>,
+        body: &'a mut Vec<u8>,
+    ) -> Result<Parts<'a>, EncodeError> {
+        let written = self.format.write(event.raw, body)?;
+        Ok(Parts {
+            body,
+            content_type: written.content_type,
+            id: message_id(event),
+            place: None,
+            lossy: written.lossy,
+        })
     }
 
     /// Dresses one event, with its text in `scratch`.
     ///
     /// # Errors
     ///
-    /// Some part of the event is not BSON, or it is nested too deep. The event cannot be carried
-    /// then, now or later.
+    /// Some part of the event is not BSON, it is nested too deep, or a document of an outbox has not what
+    /// it has to have. The event cannot be carried then, now or later.
     pub fn message<'a>(
         &self,
         event: &ChangeEvent<'a>,
@@ -224,10 +272,20 @@ impl Envelope {
             body,
             key,
             route,
+            place,
             headers,
         } = scratch;
-        let written = self.format.write(event.raw, body)?;
-        let id = message_id(event);
+        let parts = match &self.outbox {
+            Some(outbox) if Outbox::dresses(event) => {
+                let taken = Taken {
+                    deduplication: self.deduplicates,
+                    trace: self.sampler.is_some(),
+                };
+                outbox.parts(event, (body, place, headers), taken)?
+            }
+            _ => self.whole(event, body)?,
+        };
+        let id = parts.id;
         if self.deduplicates {
             headers.push(DEDUPLICATION, &id);
         }
@@ -240,9 +298,9 @@ impl Envelope {
             None => None,
         };
         Ok(Message {
-            body,
-            content_type: written.content_type,
-            place: None,
+            body: parts.body,
+            content_type: parts.content_type,
+            place: parts.place,
             headers: headers.view(),
             trace: self.sampler.map(|sampler| sampler.context(&id)),
             id,
@@ -252,13 +310,22 @@ impl Envelope {
             coll: event.coll,
             key,
             route: at_path.or(key.map(str::as_bytes)),
-            lossy: written.lossy,
+            lossy: parts.lossy,
             content_encoding: None,
             stripped: None,
             image_missing: event.missing_images.names(),
             undelivered: None,
         })
     }
+}
+
+/// What a message is made of that depends on the format.
+struct Parts<'a> {
+    body: &'a [u8],
+    content_type: &'a str,
+    id: Cow<'a, str>,
+    place: Option<Place<'a>>,
+    lossy: bool,
 }
 
 /// How a body was written.
@@ -348,6 +415,13 @@ pub enum EncodeError {
         /// Where the innermost one begins, in bytes from the start of the event.
         offset: usize,
     },
+    /// A document of an outbox has not what it has to have.
+    Outbox {
+        /// The key of the configuration's section `outbox` that says where it stands.
+        key: &'static str,
+        /// What is wrong with it.
+        fault: OutboxFault,
+    },
 }
 
 impl fmt::Display for EncodeError {
@@ -359,6 +433,9 @@ impl fmt::Display for EncodeError {
                 "the change event is nested deeper than {} levels at byte {offset}",
                 extjson::MAX_DEPTH
             ),
+            Self::Outbox { key, fault } => {
+                write!(f, "the document's field that outbox.{key} names {fault}")
+            }
         }
     }
 }
@@ -367,7 +444,7 @@ impl std::error::Error for EncodeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Malformed(malformed) => Some(malformed),
-            Self::TooDeep { .. } => None,
+            Self::TooDeep { .. } | Self::Outbox { .. } => None,
         }
     }
 }

@@ -6,9 +6,9 @@
 use super::target::{Brokers, Target};
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
-use crate::config::{self, CollectionConfig, DEFAULT_PARTITION_BY, Scope, ServerConfig};
+use crate::config::{CollectionConfig, Scope, ServerConfig};
 use crate::connector::{Parts, Policies, Run, Settings};
-use crate::envelope::{self, Envelope};
+use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
 use crate::metrics::custom::CustomObservers;
@@ -109,7 +109,7 @@ impl Entry {
         let copier = Copier::new(client, config, &about.scope, budget.open());
         let settings = Settings {
             scope: about.scope,
-            envelope: envelope(config),
+            envelope: Envelope::of(config),
             max_unconfirmed: rabbitmq.max_unconfirmed,
             max_unconfirmed_bytes: rabbitmq.max_unconfirmed_bytes,
             save_interval: config.resume_tokens.save_interval,
@@ -279,28 +279,6 @@ impl Entry {
             copier: Some(Arc::clone(&self.copier)),
             in_snapshot: source.snapshot.is_some_and(|phase| !phase.is_over()),
         })
-    }
-}
-
-fn envelope(config: &CollectionConfig) -> Envelope {
-    let mut envelope = Envelope::new(format(config.format));
-    if config.rabbitmq.deduplication_header {
-        envelope = envelope.deduplicated();
-    }
-    match &config.rabbitmq.stream {
-        // The key is what messages go by without a path.
-        Some(stream) if stream.partition_by != DEFAULT_PARTITION_BY => {
-            envelope.routed_by(&stream.partition_by)
-        }
-        _ => envelope,
-    }
-}
-
-fn format(format: config::Format) -> envelope::Format {
-    match format {
-        config::Format::Relaxed => envelope::Format::Relaxed,
-        config::Format::Canonical => envelope::Format::Canonical,
-        other => unreachable!("{other:?} is refused by the validation"),
     }
 }
 
