@@ -10,7 +10,7 @@ use crate::config::{
     OnUnroutable, Scope, TargetName,
 };
 use crate::envelope::{
-    Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Scratch,
+    Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Place, Scratch,
     Undelivered, gzip, only, without,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -138,7 +138,10 @@ impl Judge<'_> {
             Ok(message) => message,
             Err(error) => {
                 let error = malformed(seq, &error);
-                return self.poisoned(event, Cause::Unencodable, error);
+                let too_large = stripped.is_some().then_some(self.policies.on_too_large);
+                let policies = [Some(self.policies.on_poison), too_large];
+                let aside = policies.contains(&Some(OnPoison::DeadLetter));
+                return self.poisoned(event, Cause::Unencodable, aside, error);
             }
         };
         let lacks_image =
@@ -175,7 +178,10 @@ impl Judge<'_> {
     ) -> Result<Fate<'static>> {
         let error = malformed(seq, &why);
         match ChangeEvent::position_only(raw) {
-            Ok(event) => self.poisoned(&event, Cause::Unreadable, error),
+            Ok(event) => {
+                let aside = self.policies.on_poison == OnPoison::DeadLetter;
+                self.poisoned(&event, Cause::Unreadable, aside, error)
+            }
             Err(_) => Err(error),
         }
     }
@@ -195,20 +201,21 @@ impl Judge<'_> {
         self.dead(&event, &message, cause, detail)
     }
 
-    /// An event that makes no message: its BSON is put aside, or the connector stops.
+    /// An event that makes no message: its BSON is put aside, if that is said, or the connector stops.
     fn poisoned(
         &self,
         event: &ChangeEvent<'_>,
         cause: Cause,
+        aside: bool,
         error: Error,
     ) -> Result<Fate<'static>> {
-        if self.policies.on_poison != OnPoison::DeadLetter {
+        if !aside {
             return Err(error);
         }
         let Ok((body, names)) = self.bson_within(event.raw) else {
             return Err(error);
         };
-        let Ok(why) = self.why(event, cause, error.chain()) else {
+        let Ok(why) = self.why(event, None, cause, error.chain()) else {
             return Err(error);
         };
         let letter = Letter::of_bson(event, body).stripped_of(&names);
@@ -297,13 +304,13 @@ impl Judge<'_> {
         cause: Cause,
         detail: String,
     ) -> Result<Letter> {
-        let why = self.why(event, cause, detail)?;
+        let why = self.why(event, message.place, cause, detail)?;
         if self.fits(message.body.len()) {
             return Ok(Letter::of(message).undelivered(why));
         }
         let reduced = self.reduced(event.raw, |rest| self.envelope.body(rest));
         let (body, names) = reduced.map_err(unwritten)?;
-        let letter = Letter::of(&bodiless(message)).with_body(body, None);
+        let letter = Letter::of(&bodiless(message)).with_event(body);
         Ok(letter.stripped_of(&names).undelivered(why))
     }
 
@@ -330,8 +337,17 @@ impl Judge<'_> {
         }
     }
 
-    fn why(&self, event: &ChangeEvent<'_>, cause: Cause, detail: String) -> Result<Undelivered> {
-        let place = self.policies.destination_of(self.scope, event);
+    fn why(
+        &self,
+        event: &ChangeEvent<'_>,
+        place: Option<Place<'_>>,
+        cause: Cause,
+        detail: String,
+    ) -> Result<Undelivered> {
+        let place = match place {
+            Some(place) => (place.exchange.to_owned(), place.routing_key.to_owned()),
+            None => self.policies.destination_of(self.scope, event),
+        };
         Undelivered::new(cause, detail, event, place).map_err(unwritten)
     }
 

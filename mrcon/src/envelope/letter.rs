@@ -9,6 +9,8 @@ use std::fmt;
 
 /// The `content_type` of a body that is no text.
 pub(crate) const BSON_TYPE: &str = "application/bson";
+/// The `content_type` of JSON.
+pub(crate) const JSON_TYPE: &str = "application/json";
 /// Longer resume tokens are not told in a header, which has to fit into a frame.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Longer causes are cut.
@@ -192,6 +194,14 @@ impl Letter {
             body,
             content_encoding,
             ..self
+        }
+    }
+
+    /// The same event with what there is of it as its body, whatever its message had.
+    pub fn with_event(self, body: Vec<u8>) -> Letter {
+        Letter {
+            content_type: Cow::Borrowed(JSON_TYPE),
+            ..self.with_body(body, None)
         }
     }
 

@@ -26,7 +26,7 @@ mod text;
 
 pub(crate) use headers::HeaderText;
 pub use headers::Headers;
-pub(crate) use letter::BSON_TYPE;
+pub(crate) use letter::{BSON_TYPE, JSON_TYPE};
 pub use letter::{Cause, Letter, Undelivered};
 pub use outbox::OutboxFault;
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
@@ -222,7 +222,7 @@ impl Envelope {
         }
     }
 
-    /// The body alone, of an event or of a part of one.
+    /// The body alone, of an event or of a part of one: of an outbox, the whole event.
     ///
     /// # Errors
     ///
@@ -341,7 +341,7 @@ impl Format {
         body.reserve(self.text_capacity(event.as_bytes().len()));
         let written = write_document(body, event, self.ext_json())?;
         Ok(Written {
-            content_type: "application/json",
+            content_type: JSON_TYPE,
             lossy: written.replaced_text,
         })
     }

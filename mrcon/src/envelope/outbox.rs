@@ -1,7 +1,7 @@
 //! A message out of the fields of an inserted document: the transactional outbox.
 
 use super::extjson::{ExtJson, Written, write_value};
-use super::{DEDUPLICATION, EncodeError, HeaderText, MAX_ID_BYTES, Parts, Place, sha256_hex};
+use super::{DEDUPLICATION, EncodeError, HeaderText, JSON_TYPE, MAX_ID_BYTES, Parts, Place, sha256_hex};
 use crate::config::{CollectionConfig, Extent, MAX_HEADER_NAME_BYTES, TargetName, is_reserved_header};
 use crate::elements::{Cursor, Malformed};
 use crate::event::{ChangeEvent, Operation};
@@ -160,7 +160,7 @@ impl Outbox {
             ElementType::Binary => (binary(&mut input)?, "application/octet-stream"),
             _ => {
                 lossy = payload_json(kind, &mut input, body)?.replaced_text;
-                (body, "application/json")
+                (body, JSON_TYPE)
             }
         };
         Ok(Parts {

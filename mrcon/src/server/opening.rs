@@ -5,7 +5,7 @@
 
 use super::entry::{Entry, Legacy};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Claim};
-use crate::config::{Extent, OnHistoryLost, SplitLargeEvents};
+use crate::config::{Extent, Format, OnHistoryLost, SplitLargeEvents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ResumeToken;
 use crate::gap::{Gap, Lost};
@@ -150,6 +150,7 @@ impl Entry {
         let watch = Watch {
             watched: &self.config.watched,
             scope: &self.settings.scope,
+            only_new: self.config.format == Format::Outbox,
             max_await: self.settings.pace.max_await,
             met_large: self.store.has_met_large(),
             barren: &self.barren,

@@ -132,6 +132,19 @@ fn leave_out(mut left_out: LeftOut, extent: Extent, at: Option<Timestamp>) -> Do
     doc! {"$match": {"$or": wanted}}
 }
 
+/// The stage that leaves changes of documents out, where only new documents count.
+///
+/// What ends the stream is never left out, nor what happened at the time of the position: see above.
+pub(super) fn new_documents(token: Option<&ResumeToken>) -> Option<Document> {
+    let at = match token {
+        None => None,
+        Some(token) => Some(time_of(token)?),
+    };
+    let mut wanted = vec![doc! {"operationType": {"$nin": ["update", "replace", "delete"]}}];
+    wanted.extend(at.map(|at| doc! {"clusterTime": at}));
+    Some(doc! {"$match": {"$or": wanted}})
+}
+
 /// Judges events by their collection.
 #[derive(Debug)]
 pub(super) struct Filter {

@@ -58,6 +58,8 @@ pub struct Watch<'a> {
     pub watched: &'a Watched,
     /// The collections that it is about.
     pub scope: &'a Scope,
+    /// Whether only new documents count, and what is about more than a document.
+    pub only_new: bool,
     /// How long MongoDB waits for an event before it says that there is none.
     pub max_await: Duration,
     /// Whether there was an event over 16 MiB.

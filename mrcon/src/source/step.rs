@@ -30,6 +30,7 @@ pub(super) struct Again {
     client: Client,
     watched: Watched,
     scope: Scope,
+    only_new: bool,
     max_await: Duration,
     met_large: bool,
     /// Runs in a row that have lost their connection before anything came.
@@ -72,6 +73,7 @@ impl Again {
             client: client.clone(),
             watched: watch.watched.clone(),
             scope: watch.scope.clone(),
+            only_new: watch.only_new,
             max_await: watch.max_await,
             met_large: watch.met_large,
             barren: Arc::clone(watch.barren),
@@ -82,6 +84,7 @@ impl Again {
         Watch {
             watched: &self.watched,
             scope: &self.scope,
+            only_new: self.only_new,
             max_await: self.max_await,
             met_large: self.met_large,
             barren: &self.barren,

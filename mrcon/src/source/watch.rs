@@ -80,6 +80,9 @@ pub(super) async fn open(
     };
     let mut pipeline = vec![doc! {"$changeStream": stage(watched, token)?}];
     pipeline.extend(filter::stage(client, &watched.db_name, scope, token).await);
+    if watch.only_new {
+        pipeline.extend(filter::new_documents(token));
+    }
     pipeline.extend(watched.pipeline.iter().cloned());
     pipeline.extend(match way.stage() {
         Some(stage) => Some(stage),
