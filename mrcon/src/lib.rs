@@ -32,6 +32,7 @@
 pub mod backoff;
 pub mod budget;
 pub mod checkpoint;
+mod cleaner;
 pub mod config;
 mod connector;
 pub mod dead_letters;

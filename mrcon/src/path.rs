@@ -215,10 +215,7 @@ fn position(path: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// The value that comes next in `input`.
-pub(crate) fn read<'a>(
-    input: &mut Cursor<'a>,
-    kind: ElementType,
-) -> Result<Value<'a>, Malformed> {
+pub(crate) fn read<'a>(input: &mut Cursor<'a>, kind: ElementType) -> Result<Value<'a>, Malformed> {
     use ElementType as Kind;
     Ok(match kind {
         Kind::Null | Kind::Undefined => Value::Null,

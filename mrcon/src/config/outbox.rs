@@ -86,7 +86,10 @@ fn path_fault(path: &str) -> Option<Fault> {
         return fault(what, format!("may have {MAX_PATH_PARTS}"));
     }
     if path.split('.').any(str::is_empty) {
-        return fault("has an empty part", "give names with single dots in between");
+        return fault(
+            "has an empty part",
+            "give names with single dots in between",
+        );
     }
     None
 }

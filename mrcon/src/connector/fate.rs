@@ -10,8 +10,8 @@ use crate::config::{
     OnUnroutable, Scope, TargetName,
 };
 use crate::envelope::{
-    Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Place, Scratch,
-    Undelivered, gzip, only, without,
+    Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Place,
+    Scratch, Undelivered, gzip, only, without,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, EventError, MissingImages};

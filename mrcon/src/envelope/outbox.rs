@@ -1,8 +1,12 @@
 //! A message out of the fields of an inserted document: the transactional outbox.
 
 use super::extjson::{ExtJson, Written, write_value};
-use super::{DEDUPLICATION, EncodeError, HeaderText, JSON_TYPE, MAX_ID_BYTES, Parts, Place, sha256_hex};
-use crate::config::{CollectionConfig, Extent, MAX_HEADER_NAME_BYTES, TargetName, is_reserved_header};
+use super::{
+    DEDUPLICATION, EncodeError, HeaderText, JSON_TYPE, MAX_ID_BYTES, Parts, Place, sha256_hex,
+};
+use crate::config::{
+    CollectionConfig, Extent, MAX_HEADER_NAME_BYTES, TargetName, is_reserved_header,
+};
 use crate::elements::{Cursor, Malformed};
 use crate::event::{ChangeEvent, Operation};
 use crate::path::{after, read};

@@ -6,6 +6,7 @@
 use super::target::{Brokers, Target};
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
+use crate::cleaner::Cleaner;
 use crate::config::{CollectionConfig, Scope, ServerConfig};
 use crate::connector::{Parts, Policies, Run, Settings};
 use crate::envelope::Envelope;
@@ -40,6 +41,8 @@ pub(super) struct Entry {
     pub(super) metrics: ConnectorMetrics,
     pub(super) custom: CustomObservers,
     pub(super) copier: Arc<Copier>,
+    /// Who deletes confirmed documents, if they are to be deleted.
+    cleaner: Option<Arc<Cleaner>>,
     /// Why the next run cannot go on from the saved position, and is to go on from now.
     pub(super) lost: Mutex<Option<Lost>>,
     /// Runs in a row in which the connection was lost before the stream brought anything.
@@ -120,6 +123,8 @@ impl Entry {
             tracing: None,
         };
         let store = MongoCheckpoints::new(client, config);
+        let of_outbox = || metrics.outbox(&status);
+        let cleaner = Cleaner::of(config, client, &status.name, of_outbox);
         let metrics = metrics.connector(&status);
         Entry {
             index: place.index,
@@ -130,6 +135,7 @@ impl Entry {
             metrics,
             custom: about.custom,
             copier: Arc::new(copier),
+            cleaner,
             lost: Mutex::default(),
             barren: Arc::default(),
         }
@@ -169,7 +175,11 @@ impl Entry {
             }
         }
         let began = Instant::now();
+        let cleaning = self.cleaner.as_ref().map(Cleaner::start);
         let (confirmed, outcome) = Run::new(parts).run(&stop).await;
+        if let Some(cleaning) = cleaning {
+            cleaning.finish().await;
+        }
         let last = confirmed.as_ref().map_or(0, |confirmed| confirmed.seq);
         let careful = outcome.as_ref().is_err_and(|error| {
             matches!(
@@ -277,6 +287,7 @@ impl Entry {
             metrics: self.metrics.clone(),
             custom: self.custom.clone(),
             copier: Some(Arc::clone(&self.copier)),
+            cleaner: self.cleaner.clone(),
             in_snapshot: source.snapshot.is_some_and(|phase| !phase.is_over()),
         })
     }

@@ -90,7 +90,11 @@ fn payload_is_wrapped_or_taken_for_something_else() {
     };
     let old = [&3_i32.to_le_bytes()[..], b"\0\x01\xff"].concat();
     for (payload, body, content_type) in [
-        (Bson::from("as \"it\" is\n"), &b"as \"it\" is\n"[..], "text/plain"),
+        (
+            Bson::from("as \"it\" is\n"),
+            &b"as \"it\" is\n"[..],
+            "text/plain",
+        ),
         (Bson::from(""), b"", "text/plain"),
         (
             binary(BinarySubtype::Generic, b"\0\x01\xff").into(),
@@ -131,9 +135,15 @@ fn id_differs_from_run_to_run_or_is_shared() {
     assert_ne!(id(doc! {"a": 1}.into()), id(doc! {"a": 2}.into()));
     assert_eq!(id(Bson::from("x".repeat(200))).len(), 200);
     let long = id(Bson::from("x".repeat(201)));
-    assert_eq!(long, crate::envelope::sha256_hex("x".repeat(201).as_bytes()));
+    assert_eq!(
+        long,
+        crate::envelope::sha256_hex("x".repeat(201).as_bytes())
+    );
     let config = config(|outbox| outbox.id = "event.id".to_owned());
-    let seen = see(&config, doc! {"_id": 1, "event": {"id": "e-1"}, "payload": ""});
+    let seen = see(
+        &config,
+        doc! {"_id": 1, "event": {"id": "e-1"}, "payload": ""},
+    );
     assert_eq!(seen.unwrap().id, "e-1");
     let none = see(&config, doc! {"_id": 1, "payload": ""}).unwrap_err();
     let expected = "the document's field that outbox.id names is missing or null";
@@ -195,7 +205,8 @@ fn document_that_makes_no_message_makes_one_or_tells_its_values() {
     };
     let routed = |outbox: &mut config::Outbox| outbox.routing_key = "key".to_owned();
     let exchanged = |outbox: &mut config::Outbox| outbox.exchange = "key".to_owned();
-    let is = |key: &str, fault: &str| format!("the document's field that outbox.{key} names {fault}");
+    let is =
+        |key: &str, fault: &str| format!("the document's field that outbox.{key} names {fault}");
     let document = Bson::from(doc! {"secret": 1});
     let long = Bson::from("x".repeat(256));
     let lines = Bson::from("secret\nevents");
@@ -238,10 +249,16 @@ fn document_that_makes_no_message_makes_one_or_tells_its_values() {
         ),
         (
             fault_of(|_| {}, with("headers", doc! {"CC": "secret"}.into())),
-            is("headers", "has a header named CC or BCC, which are RabbitMQ's"),
+            is(
+                "headers",
+                "has a header named CC or BCC, which are RabbitMQ's",
+            ),
         ),
         (
-            fault_of(|_| {}, with("headers", doc! {"a": "x".repeat(32 << 10)}.into())),
+            fault_of(
+                |_| {},
+                with("headers", doc! {"a": "x".repeat(32 << 10)}.into()),
+            ),
             is("headers", "has 32769 bytes, and 32768 are allowed"),
         ),
         (

@@ -80,7 +80,7 @@ pub struct AmqpSink {
     channel: Channel,
     targets: Targets,
     /// Those that messages name themselves.
-    exchanges: Exchanges,
+    exchanges: Box<Exchanges>,
     tags: Tags,
     max_message_bytes: Option<u64>,
     returning: Option<Returning>,
@@ -144,7 +144,7 @@ impl AmqpSink {
             Ok(AmqpSink {
                 channel,
                 targets,
-                exchanges: Exchanges::new(connections, connector),
+                exchanges: Box::new(Exchanges::new(connections, connector)),
                 tags: Tags::default(),
                 max_message_bytes: Some(limit),
                 returning: None,
