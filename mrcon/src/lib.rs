@@ -29,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod asyncapi;
 pub mod backoff;
 pub mod budget;
 pub mod checkpoint;

@@ -4,6 +4,7 @@ use crate::common::config::Entry;
 use crate::common::daemon::Daemon;
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector, Delivery};
+use crate::common::replica;
 use crate::common::rig::Rig;
 use crate::common::wait::{PATIENTLY, eventually};
 use bson::{Bson, Document, doc};
@@ -337,10 +338,7 @@ async fn snapshot_of_an_outbox_leaves_documents_out() {
     }
     let entry = entry(&rig).with("watched.snapshot", "initial");
     let daemon = rig.start(from_ref(&entry)).await;
-    let over = |connector: &Value| connector["snapshot"]["state"] == "done";
-    daemon
-        .until(&entry.name(), "the snapshot is over", over)
-        .await;
+    replica::over(&daemon, &entry).await;
     insert(&rig, doc! {"_id": 50, "payload": {"n": 50}}).await;
     daemon.confirmed(&entry.name(), 51).await;
     let deliveries = Collector::drain(&rig.broker, &rig.name).await;
