@@ -1,10 +1,10 @@
 //! The transactional outbox: documents as messages, from transactions, around failures, and gone afterwards.
 
-use crate::common::config::Entry;
-use crate::common::daemon::Daemon;
+use crate::common::config::{Config, Entry};
+use crate::common::daemon::{ConfigFile, Daemon, command};
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector, Delivery};
-use crate::common::replica;
+use crate::common::replica::{self, body};
 use crate::common::rig::Rig;
 use crate::common::wait::{PATIENTLY, eventually};
 use bson::{Bson, Document, doc};
@@ -349,6 +349,66 @@ async fn snapshot_of_an_outbox_leaves_documents_out() {
     assert_eq!(deliveries[50].kind.as_deref(), Some("insert"));
     assert_eq!(daemon.terminate().await.code, Some(0));
     rig.clean().await;
+}
+
+/// What `mrcond schema --messages` says for an entry.
+async fn schema(entry: &Entry) -> Value {
+    let file = ConfigFile::new(&Config::new(from_ref(entry)).text("127.0.0.1:0"));
+    let mut command = command();
+    command
+        .args(["schema", "--messages", "-c"])
+        .arg(file.path());
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn message_in_the_queue_is_not_as_the_schema_says() {
+    for format in ["relaxed", "canonical", "outbox"] {
+        let rig = Rig::new("schema").await;
+        let entry = rig.entry().with("format", format);
+        let daemon = rig.start(from_ref(&entry)).await;
+        let payload = doc! {"n": 1_i64, "at": bson::DateTime::from_millis(-5), "x": f64::INFINITY};
+        for id in 0..3 {
+            let document =
+                doc! {"_id": id, "payload": payload.clone(), "headers": {"region": "eu"}};
+            insert(&rig, document).await;
+        }
+        let update = doc! {"$set": {"payload.n": 2}, "$unset": {"headers": ""}};
+        rig.collection()
+            .update_one(doc! {"_id": 1}, update)
+            .await
+            .unwrap();
+        rig.collection().delete_one(doc! {"_id": 2}).await.unwrap();
+        insert(&rig, doc! {"_id": "last", "payload": {}}).await;
+        daemon.has_confirmed(&entry.name(), 4).await;
+        let collector = Collector::start(&rig.broker, &rig.name).await;
+        let is_last = |delivery: &Delivery| header(delivery, "x-mrcon-key") == r#"{"_id":"last"}"#;
+        collector.until_has("the last message", is_last).await;
+        let deliveries = collector.finish().await;
+        assert_eq!(deliveries.len(), if format == "outbox" { 4 } else { 6 });
+        let described = schema(&entry).await;
+        let messages = described["components"]["messages"].as_object().unwrap();
+        let (_, event) = messages
+            .iter()
+            .find(|(name, _)| name.ends_with(".event"))
+            .unwrap();
+        for (part, of) in [
+            ("payload", &body as &dyn Fn(&Delivery) -> Value),
+            ("headers", &|delivery| json!(delivery.headers)),
+        ] {
+            let validator = jsonschema::draft7::new(&event[part]).unwrap();
+            for delivery in &deliveries {
+                let value = of(delivery);
+                if let Err(fault) = validator.validate(&value) {
+                    panic!("{format} {part}: {fault} in {value}");
+                }
+            }
+        }
+        assert_eq!(daemon.terminate().await.code, Some(0));
+        rig.clean().await;
+    }
 }
 
 async fn documents(rig: &Rig) -> u64 {
