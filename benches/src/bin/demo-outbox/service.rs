@@ -15,8 +15,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Writers at the same time.
 const WRITERS: u64 = 4;
-/// Customers of each writer: an aggregate has one writer, or its order would be nobody's.
-const CUSTOMERS: u64 = 25;
+/// Customers of each writer: an aggregate has one writer, or its order would be nobody's. Not a multiple of
+/// the next number, or all orders of some would be given up.
+const CUSTOMERS: u64 = 24;
 /// Of so many orders one is given up after both documents were written.
 const ONE_ABORTED_IN: u64 = 5;
 /// How often a transaction is tried again that MongoDB could not take.
