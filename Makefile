@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= encode config uri
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit fuzz test test-integration test-faults test-metrics demo run bench services-up services-down clean
+.PHONY: help check audit fuzz test test-integration test-faults test-metrics demo demo-outbox run bench services-up services-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ test-metrics: ## check the metrics of a running mrcond as a user would (ADDRESS=
 demo: ## servers, connector, and orders flowing; DEMO_EVENTS=1000 ends by itself
 	@$(CARGO) build --release --locked -p mrcond -p mrcon-bench
 	@$(WITH_SERVICES) exec target/release/demo
+
+demo-outbox: ## a service's transactions as messages, each checked; OUTBOX_ORDERS=1000 ends by itself
+	@$(CARGO) build --release --locked -p mrcond -p mrcon-bench
+	@$(WITH_SERVICES) exec target/release/demo-outbox
 
 run: ## run mrcond with CONFIG (default config.yaml) against the project's or your servers
 	$(CARGO) build --release --locked -p mrcond

@@ -46,6 +46,7 @@ fn main() {
             message.body.len()
         });
     }
+    let relaxed = Envelope::new(Format::Relaxed);
     for (name, rules) in masks() {
         let mask = Mask::new(&rules, &[]).expect("good rules");
         let mut masker = Masker::new(Arc::new(mask));

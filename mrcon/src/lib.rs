@@ -29,9 +29,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod asyncapi;
 pub mod backoff;
 pub mod budget;
 pub mod checkpoint;
+mod cleaner;
 pub mod config;
 mod connector;
 pub mod dead_letters;

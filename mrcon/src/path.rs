@@ -303,7 +303,8 @@ pub(crate) fn position(path: &[u8]) -> Option<(usize, &[u8])> {
     Some((number.parse().ok()?, after(path, first)?))
 }
 
-fn read<'a>(input: &mut Cursor<'a>, kind: ElementType) -> Result<Value<'a>, Malformed> {
+/// The value that comes next in `input`.
+pub(crate) fn read<'a>(input: &mut Cursor<'a>, kind: ElementType) -> Result<Value<'a>, Malformed> {
     use ElementType as Kind;
     Ok(match kind {
         Kind::Null | Kind::Undefined => Value::Null,

@@ -6,7 +6,6 @@
 //! checkpoint and backoff.
 
 mod entry;
-mod envelope;
 mod journal;
 mod opening;
 mod requests;

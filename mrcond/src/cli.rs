@@ -100,6 +100,16 @@ enum Sub {
     },
     /// List, show, replay or drop the events that could not be delivered
     DeadLetters(DeadLettersArgs),
+    /// Describe what the configuration sends, as JSON on standard output
+    Schema(SchemaArgs),
+}
+
+/// What is described.
+#[derive(Debug, Clone, Args)]
+struct SchemaArgs {
+    /// Its messages, as AsyncAPI 3.0
+    #[arg(long, required = true)]
+    messages: bool,
 }
 
 /// Which queue, and what is done there.
@@ -234,6 +244,7 @@ pub(crate) enum Command {
     Position(PositionSub),
     Snapshot(SnapshotArgs),
     DeadLetters(DeadLettersArgs),
+    Schema,
 }
 
 /// What the environment says.
@@ -296,6 +307,7 @@ impl Cli {
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
+            Some(Sub::Schema(_)) => Command::Schema,
         }
     }
 

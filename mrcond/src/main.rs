@@ -85,6 +85,11 @@ fn run() -> Result<(), Failure> {
             let rabbitmq = cli.rabbitmq()?;
             runtime()?.block_on(dead_letters::handle(&config, rabbitmq, &arguments))
         }
+        Command::Schema => {
+            let described = mrcon::asyncapi::document(&config);
+            let described = described.map_err(|error| Failure::new(exit::OTHER, error))?;
+            cli::say(&format!("{described:#}"))
+        }
         Command::Run => {
             let settings = cli.environment()?;
             telemetry::init(&settings.log)?;

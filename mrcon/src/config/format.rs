@@ -30,13 +30,16 @@ pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
 
 /// Options of a format that is not the entry's would be ignored, which nobody means.
 fn options_of_other_formats(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
-    let cloudevents = entry.format == Format::Cloudevents;
-    let plain_data = cloudevents && entry.needs_documents();
+    let has = |format| entry.has_format(format);
+    let cloudevents = has(Format::Cloudevents);
+    let data = entry.cloudevents.as_ref().map(|options| options.data);
+    let plain_data = cloudevents && data == Some(CloudEventsData::Document);
+    let plain = has(Format::Document) || has(Format::Outbox) || plain_data;
     let options = [
         (
             "document",
-            entry.document.is_some() && entry.format != Format::Document && !plain_data,
-            "goes with `format: document`, or `cloudevents: {data: document}`",
+            entry.document.is_some() && !plain,
+            "goes with `format: document` or `outbox`, or `cloudevents: {data: document}`",
         ),
         (
             "cloudevents",
@@ -45,7 +48,7 @@ fn options_of_other_formats(rules: &mut Rules, entry: &CollectionConfig, at: &Ke
         ),
         (
             "debezium",
-            entry.debezium.is_some() && entry.format != Format::Debezium,
+            entry.debezium.is_some() && !has(Format::Debezium),
             "goes with `format: debezium`",
         ),
     ];

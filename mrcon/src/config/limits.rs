@@ -207,6 +207,43 @@ pub const COMPRESSION_MIN_BYTES_RANGE: RangeInclusive<u64> = 0..=512 * 1024 * 10
 /// message.
 pub const MAX_ENVELOPE_NAME_BYTES: usize = 255;
 
+/// `outbox.id`: the document's own id, which tells it from all others.
+pub const DEFAULT_OUTBOX_ID: &str = "_id";
+
+/// `outbox.exchange`: none; where messages go is for the entry to say until documents are to.
+pub const DEFAULT_OUTBOX_EXCHANGE: &str = "";
+
+/// `outbox.routing_key`: none, for the same reason.
+pub const DEFAULT_OUTBOX_ROUTING_KEY: &str = "";
+
+/// `outbox.headers`: says what it holds.
+pub const DEFAULT_OUTBOX_HEADERS: &str = "headers";
+
+/// `outbox.header_fields`: what outbox collections made for Debezium have besides id and payload.
+pub const DEFAULT_OUTBOX_HEADER_FIELDS: [&str; 3] = ["aggregatetype", "aggregateid", "type"];
+
+/// `outbox.payload`: the field's usual name, Debezium's too.
+pub const DEFAULT_OUTBOX_PAYLOAD: &str = "payload";
+
+/// `outbox.content_type`: says what it holds.
+pub const DEFAULT_OUTBOX_CONTENT_TYPE: &str = "content_type";
+
+/// `outbox.delete_after_confirm`: false. It needs a right to write that nothing else of mrcon does,
+/// and how long documents are of use is for their owner to know.
+pub const DEFAULT_DELETE_AFTER_CONFIRM: bool = false;
+
+/// Most `outbox.header_fields`: all headers together have to fit into one frame of AMQP.
+pub const MAX_HEADER_FIELDS: usize = 50;
+
+/// Whether a header of this name is not for users to set: ours, and those by which RabbitMQ takes a list
+/// of further routing keys, for which it refuses a text.
+pub fn is_reserved_header(name: &str) -> bool {
+    const OURS: &str = "x-mrcon-";
+    let begin = name.as_bytes().get(..OURS.len());
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(OURS.as_bytes()))
+        || ["CC", "BCC"].contains(&name)
+}
+
 /// `metrics.custom[].type`: counter. Most business metrics count documents.
 pub const DEFAULT_CUSTOM_METRIC_TYPE: CustomMetricType = CustomMetricType::Counter;
 

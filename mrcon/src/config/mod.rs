@@ -43,6 +43,7 @@ mod forms;
 mod limits;
 mod mask;
 mod metrics;
+mod outbox;
 mod overrides;
 mod pipeline;
 mod problem;

@@ -3,7 +3,7 @@
 use super::limits::{MAX_OVERRIDES, MAX_SELECTOR_BYTES};
 use super::problem::{EMPTY, KeyPath, escaped};
 use super::rules::Rules;
-use super::schema::CollectionConfig;
+use super::schema::{CollectionConfig, Format};
 use super::selector::Selector;
 
 /// Rules for the overrides of an entry; `at` is the entry.
@@ -32,8 +32,9 @@ pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
             let allowed = "give a key besides `collection`, such as format";
             rules.wrong(at.clone(), "changes nothing", allowed);
         }
-        if one.format.is_some() {
-            rules.not_yet_envelope(&one.of(entry), &at);
+        if one.format == Some(Format::Outbox) {
+            let allowed = "give the outbox an entry of its own";
+            rules.wrong(at.key("format"), "is outbox", allowed);
         }
     }
 }

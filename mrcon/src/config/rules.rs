@@ -10,13 +10,12 @@ use super::limits::{self, *};
 use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
-use super::{database, format, mask, metrics, overrides, pipeline, routing, stream, watching};
+use super::{
+    database, format, mask, metrics, outbox, overrides, pipeline, routing, stream, watching,
+};
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
 pub(crate) const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
-
-/// What is said of keys and values that are documented and not built.
-const NOT_YET: &str = "is not supported yet";
 
 /// Everything that is wrong with `config`.
 pub(super) fn check(config: &Config) -> Vec<Problem> {
@@ -40,7 +39,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         stream::check(&mut rules, entry, &at.key("rabbitmq"));
         routing::check(&mut rules, entry, &at.key("rabbitmq"));
         format::check(&mut rules, entry, &at);
-        rules.not_yet_envelope(entry, &at);
+        outbox::check(&mut rules, entry, &at);
         mask::check(&mut rules, &entry.mask, &at.key("mask"));
         overrides::check(&mut rules, entry, &at);
     }
@@ -92,14 +91,6 @@ impl Rules {
                 format!("is {shown}"),
                 format!("must be {allowed}"),
             );
-        }
-    }
-
-    /// A key with a value that a later version will support.
-    fn not_yet(&mut self, key: KeyPath, value: Option<&str>, for_now: &str) {
-        if let Some(value) = value {
-            let what = format!("`{value}` {NOT_YET}");
-            self.wrong(key, what, format!("must be {for_now}"));
         }
     }
 
@@ -254,11 +245,6 @@ impl Rules {
                 self.wrong(at.key(name), what, "leave it out");
             }
         }
-    }
-
-    pub(super) fn not_yet_envelope(&mut self, entry: &CollectionConfig, at: &KeyPath) {
-        let format = (entry.format == Format::Outbox).then_some("outbox");
-        self.not_yet(at.key("format"), format, "another one");
     }
 
     /// The same collection to the same queue twice would send every event twice.

@@ -87,6 +87,8 @@ pub struct CollectionConfig {
     /// Which bodies are compressed, and how; left out: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// Where the parts of a message stand in a document of [`Format::Outbox`].
+    pub outbox: Outbox,
     /// Values that must not leave: see [`mask`](crate::mask).
     pub mask: Vec<MaskRule>,
     /// Other settings for some of the collections, where there is more than one.
@@ -129,6 +131,7 @@ impl Default for CollectionConfig {
             cloudevents: None,
             debezium: None,
             compression: None,
+            outbox: Outbox::default(),
             mask: Vec::new(),
             overrides: Vec::new(),
         }
@@ -660,33 +663,45 @@ pub enum Format {
     Cloudevents,
     /// The envelope of Debezium's MongoDB connector.
     Debezium,
-    /// The transactional outbox form.
+    /// What a field of an inserted document holds: see [`struct@Outbox`].
     Outbox,
 }
 
 impl CollectionConfig {
+    /// The formats of its messages, also of those that an override is about.
+    fn formats(&self) -> impl Iterator<Item = Format> {
+        let overrides = self.overrides.iter().filter_map(|one| one.format);
+        std::iter::once(self.format).chain(overrides)
+    }
+
+    /// Whether any of its messages is in this format.
+    pub(super) fn has_format(&self, wanted: Format) -> bool {
+        self.formats().any(|format| format == wanted)
+    }
+
     /// Whether bodies are made of documents, so that updates have to bring theirs.
     pub fn needs_documents(&self) -> bool {
-        match self.format {
+        let data = self.cloudevents.as_ref().map(|options| options.data);
+        self.formats().any(|format| match format {
             Format::Document | Format::Debezium => true,
-            Format::Cloudevents => self
-                .cloudevents
-                .as_ref()
-                .is_some_and(|cloudevents| cloudevents.data == CloudEventsData::Document),
+            Format::Cloudevents => data == Some(CloudEventsData::Document),
             Format::Relaxed | Format::Canonical | Format::Bson | Format::Outbox => false,
-        }
+        })
     }
 
     /// Whether there are events that make no message in this format.
     pub fn leaves_out_events(&self) -> bool {
-        matches!(self.format, Format::Debezium | Format::Outbox)
+        self.has_format(Format::Debezium) || self.has_format(Format::Outbox)
     }
 
-    /// The image options in effect: those of [`Watched::images`], but updates bring their documents where
-    /// the format needs them.
-    pub(super) fn with_images_of_the_format(mut self) -> Self {
+    /// What is watched, as the format needs it: updates bring their documents where bodies are made of them,
+    /// and of an outbox only new documents are read.
+    pub(super) fn watching_for_its_format(mut self) -> Self {
         if self.needs_documents() && self.watched.images().full_document == FullDocument::Default {
             self.watched.full_document = FullDocument::UpdateLookup;
+        }
+        if self.format == Format::Outbox && self.watched.operations.is_empty() {
+            self.watched.operations = vec![Operation::Insert];
         }
         self
     }
@@ -872,6 +887,45 @@ pub enum CompressionAlgorithm {
     Gzip,
     /// Zstandard.
     Zstd,
+}
+
+/// `collections[].outbox`: where the parts of a message stand in an inserted document.
+///
+/// Every text is the path of a field in that document; empty: there is no such field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outbox {
+    /// The message's id.
+    pub id: String,
+    /// Name of the exchange; without it, that of the entry.
+    pub exchange: String,
+    /// Routing key; without it, that of the entry.
+    pub routing_key: String,
+    /// A document of scalars, of which each is a header.
+    pub headers: String,
+    /// Fields that are headers by the last part of their path, where the document has them.
+    pub header_fields: Vec<String>,
+    /// The message's body.
+    pub payload: String,
+    /// The body's media type; without it, what suits the payload.
+    pub content_type: String,
+    /// Whether a document is deleted once RabbitMQ has confirmed its message.
+    pub delete_after_confirm: bool,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            id: DEFAULT_OUTBOX_ID.to_owned(),
+            exchange: DEFAULT_OUTBOX_EXCHANGE.to_owned(),
+            routing_key: DEFAULT_OUTBOX_ROUTING_KEY.to_owned(),
+            headers: DEFAULT_OUTBOX_HEADERS.to_owned(),
+            header_fields: DEFAULT_OUTBOX_HEADER_FIELDS.map(str::to_owned).to_vec(),
+            payload: DEFAULT_OUTBOX_PAYLOAD.to_owned(),
+            content_type: DEFAULT_OUTBOX_CONTENT_TYPE.to_owned(),
+            delete_after_confirm: DEFAULT_DELETE_AFTER_CONFIRM,
+        }
+    }
 }
 
 /// `collections[].mask[]`: what to do with one field.

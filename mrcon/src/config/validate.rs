@@ -30,7 +30,7 @@ impl ValidConfig {
     fn of(mut config: Config) -> Self {
         let entries = config.collections.into_iter();
         config.collections = entries
-            .map(CollectionConfig::with_images_of_the_format)
+            .map(CollectionConfig::watching_for_its_format)
             .collect();
         Self(config)
     }

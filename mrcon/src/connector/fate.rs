@@ -10,8 +10,8 @@ use crate::config::{
     OnUnroutable, Scope, TargetName,
 };
 use crate::envelope::{
-    Body, Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter, Message, Place,
-    Scratch, Undelivered, gzip, only, without,
+    BSON_TYPE, Body, Cause, EncodeError, Envelope, HEAD_FIELDS, IMAGES, LARGE_FIELDS, Letter,
+    Message, Place, Scratch, Undelivered, gzip, only, without,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeEvent, EventError, MissingImages};
@@ -146,7 +146,10 @@ impl Judge<'_> {
             Ok(message) => message,
             Err(error) => {
                 let error = malformed(seq, &error);
-                return self.poisoned(event, Cause::Unencodable, error, &[]);
+                let too_large = stripped.is_some().then_some(self.policies.on_too_large);
+                let policies = [Some(self.policies.on_poison), too_large];
+                let aside = policies.contains(&Some(OnPoison::DeadLetter));
+                return self.poisoned(event, Cause::Unencodable, aside, error, &[]);
             }
         };
         let lacks_image =
@@ -183,7 +186,10 @@ impl Judge<'_> {
     ) -> Result<Fate<'static>> {
         let error = malformed(seq, &why);
         match ChangeEvent::position_only(raw) {
-            Ok(event) => self.poisoned(&event, Cause::Unreadable, error, &[]),
+            Ok(event) => {
+                let aside = self.policies.on_poison == OnPoison::DeadLetter;
+                self.poisoned(&event, Cause::Unreadable, aside, error, &[])
+            }
             Err(_) => Err(error),
         }
     }
@@ -197,7 +203,8 @@ impl Judge<'_> {
     ) -> Result<Fate<'static>> {
         let error = Error::new(ErrorKind::Encode, format!("mask event {seq}"));
         let error = error.with_source(why.to_string());
-        self.poisoned(event, Cause::Unreadable, error, &VALUES)
+        let aside = self.policies.on_poison == OnPoison::DeadLetter;
+        self.poisoned(event, Cause::Unreadable, aside, error, &VALUES)
     }
 
     /// The dead letter of an event that the broker did not take.
@@ -215,15 +222,16 @@ impl Judge<'_> {
         self.dead(&event, &message, cause, detail)
     }
 
-    /// An event that makes no message: its BSON is put aside, or the connector stops.
+    /// An event that makes no message: its BSON is put aside, if that is said, or the connector stops.
     fn poisoned(
         &self,
         event: &ChangeEvent<'_>,
         cause: Cause,
+        aside: bool,
         error: Error,
         missing: &[&'static str],
     ) -> Result<Fate<'static>> {
-        if self.policies.on_poison != OnPoison::DeadLetter {
+        if !aside {
             return Err(error);
         }
         let Ok((body, mut names)) = self.bson_within(event.raw) else {
@@ -249,12 +257,9 @@ impl Judge<'_> {
             // What is compressed already does not get smaller.
             OnOversize::Compress if message.content_encoding.is_some() => None,
             OnOversize::Compress => {
-                let packed = Body {
-                    bytes: gzip(message.body),
-                    content_encoding: Some("gzip"),
-                };
-                self.fits(packed.bytes.len())
-                    .then(|| Letter::of(&bodiless(message)).with_body(packed))
+                let packed = gzip(message.body);
+                self.fits(packed.len())
+                    .then(|| Letter::of(&bodiless(message)).packed(packed, "gzip"))
             }
             OnOversize::StripImages => self.without_images(seq, event, message)?,
         };
@@ -363,6 +368,7 @@ impl Judge<'_> {
                 let as_it_is = |rest: &RawDocument| {
                     Ok(Body {
                         bytes: rest.as_bytes().to_vec(),
+                        content_type: BSON_TYPE,
                         content_encoding: None,
                     })
                 };

@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, CheckpointStore};
 use crate::config::{Extent, OnNack, OnUnroutable};
 use crate::envelope::Cause;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{ChangeEvent, ResumeToken};
+use crate::event::{ChangeEvent, Operation, ResumeToken};
 use crate::metrics::{Stage, Which};
 use crate::sink::{Outcome, Settlement, Sink};
 use crate::snapshot::turns::time_of;
@@ -122,6 +122,12 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 self.confirm_row(page, sent.index + 1 == sent.batch.len());
             } else if !self.parts.custom.is_empty() && sent.aside.is_none() {
                 self.observe(&sent);
+            }
+            if let Some(cleaner) = &self.parts.cleaner
+                && sent.aside.is_none()
+                && matches!(sent.operation, Operation::Insert | Operation::Read)
+            {
+                cleaner.confirmed(sent.batch.event(sent.index));
             }
             if sent.sampled {
                 self.tell_span(seq, &sent, now, clock);

@@ -16,6 +16,7 @@ mod save;
 mod snapshot;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore};
+use crate::cleaner::Cleaner;
 use crate::config::{Extent, OnInvalidate, Scope};
 use crate::envelope::{Cause, Scratch};
 use crate::error::{Error, ErrorKind, Result};
@@ -82,6 +83,8 @@ pub(crate) struct Parts<S, C> {
     pub(crate) custom: CustomObservers,
     /// Who copies what is there already.
     pub(crate) copier: Option<Arc<Copier>>,
+    /// Who deletes documents whose message is confirmed.
+    pub(crate) cleaner: Option<Arc<Cleaner>>,
     /// Whether there is a snapshot to begin, or to go on with.
     pub(crate) in_snapshot: bool,
 }

@@ -80,9 +80,34 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         let envelope = self.choice.among(&settings.envelopes, (db, coll));
         let fate =
             judge(settings, envelope, self.limit).fate(seq, &event, batch.stripped(), &mut scratch);
-        let sent = fate.and_then(|fate| self.send(fate, &event, &batch, now));
+        let sent = fate.and_then(|fate| self.send_if_ready(fate, &event, &batch, now));
         self.scratch = scratch;
         sent
+    }
+
+    /// Sends, unless it is not known yet whether the place exists that the message names.
+    fn send_if_ready(
+        &mut self,
+        fate: Fate<'_>,
+        event: &ChangeEvent<'_>,
+        batch: &Arc<EventBatch>,
+        now: Instant,
+    ) -> Result<()> {
+        let place = match &fate {
+            Fate::Goes(message) => message.place,
+            Fate::Instead(letter) => letter.message().place,
+            Fate::Aside(_) | Fate::Nothing => None,
+        };
+        let ready = place.map_or(Ok(true), |place| self.parts.sink.is_ready_to(&place));
+        match ready {
+            Ok(true) => self.send(fate, event, batch, now),
+            Ok(false) => Ok(()),
+            Err(error) => {
+                let seq = self.window.next_seq();
+                let letter = self.without_place(seq, event.raw, error)?;
+                self.send(Fate::Aside(letter), event, batch, now)
+            }
+        }
     }
 
     /// Who decides on the events of a collection, where that is not done for each event.
@@ -109,7 +134,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
     fn without_place(&self, seq: u64, raw: &RawDocument, error: Error) -> Result<Box<Letter>> {
         let aside = self.parts.settings.policies.on_unroutable == OnUnroutable::DeadLetter;
         match error.kind() {
-            ErrorKind::TargetName if aside => {
+            ErrorKind::TargetName | ErrorKind::Unroutable if aside => {
                 let detail = error.chain();
                 let letter = self.letter_of(seq, raw, Cause::Unroutable, detail)?;
                 Ok(Box::new(letter))

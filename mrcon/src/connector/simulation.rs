@@ -491,6 +491,7 @@ fn begin(world: &Shared, metrics: &Metrics, process: &Process) -> Running {
         status: Arc::clone(&status),
         custom: CustomMetrics::default().for_entry(&[config], 0),
         copier: None,
+        cleaner: None,
         in_snapshot: false,
     };
     let stop = CancellationToken::new();

@@ -218,6 +218,7 @@ fn parts<S: Sink>(
         status,
         custom: options.custom,
         copier: None,
+        cleaner: None,
         in_snapshot: false,
     }
 }

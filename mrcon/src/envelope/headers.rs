@@ -60,6 +60,16 @@ impl HeaderText {
         self.ends.push((name_end, self.text.len()));
     }
 
+    /// Whether there is a header of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.view().iter().any(|(other, _)| other == name)
+    }
+
+    /// Bytes of all names and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub(crate) fn view(&self) -> Headers<'_> {
         Headers {
             text: &self.text,

@@ -9,6 +9,8 @@ use std::fmt;
 
 /// The `content_type` of a body that is no text.
 pub(crate) const BSON_TYPE: &str = "application/bson";
+/// The `content_type` of JSON.
+pub(crate) const JSON_TYPE: &str = "application/json";
 /// Longer resume tokens are not told in a header, which has to fit into a frame.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Longer causes are cut.
@@ -190,7 +192,17 @@ impl Letter {
     pub fn with_body(self, body: Body) -> Letter {
         Letter {
             body: body.bytes,
+            content_type: Cow::Borrowed(body.content_type),
             content_encoding: body.content_encoding,
+            ..self
+        }
+    }
+
+    /// The same with its body compressed.
+    pub fn packed(self, body: Vec<u8>, content_encoding: &'static str) -> Letter {
+        Letter {
+            body,
+            content_encoding: Some(content_encoding),
             ..self
         }
     }

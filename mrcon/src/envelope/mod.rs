@@ -17,6 +17,7 @@ use crate::trace::{Sampler, TraceContext};
 mod binary;
 pub mod cloudevents;
 mod compress;
+mod configured;
 mod date;
 pub mod debezium;
 pub mod document;
@@ -28,6 +29,7 @@ mod json;
 mod legacy;
 mod letter;
 mod number;
+mod outbox;
 mod reduce;
 mod router;
 mod text;
@@ -36,13 +38,15 @@ pub use compress::{Algorithm, Compression, unpack};
 pub use format::Format;
 pub(crate) use headers::HeaderText;
 pub use headers::Headers;
-pub(crate) use letter::BSON_TYPE;
+pub(crate) use letter::{BSON_TYPE, JSON_TYPE};
 pub use letter::{Cause, Letter, Undelivered};
+pub use outbox::OutboxFault;
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
 pub use router::Router;
 
 use extjson::{ExtJson, write_document};
 use format::Between;
+use outbox::{Outbox, Routed, Taken};
 use router::PlaceText;
 
 /// The longest resume token text that is a message id as it stands, in bytes.
@@ -66,6 +70,8 @@ pub struct Envelope {
     router: Option<Arc<Router>>,
     /// Where the text that decides on the partition stands; `None`: the key does.
     partition_by: Option<Path>,
+    /// Where the parts of a message stand in a document, of an outbox.
+    outbox: Option<Arc<Outbox>>,
 }
 
 /// Where the text of one message after the other is written: once it has grown, encoding allocates
@@ -76,6 +82,7 @@ pub struct Scratch {
     key: Vec<u8>,
     route: Vec<u8>,
     place: PlaceText,
+    outbox_place: String,
     headers: HeaderText,
     between: Between,
     packed: Vec<u8>,
@@ -97,6 +104,7 @@ impl Scratch {
             }
         }
         self.place.trim(Self::KEPT_BYTES);
+        self.outbox_place.clear();
         self.headers.clear(Self::KEPT_BYTES);
     }
 }
@@ -115,6 +123,8 @@ pub struct Place<'a> {
 pub struct Body {
     /// The bytes.
     pub bytes: Vec<u8>,
+    /// See [`Message::content_type`].
+    pub content_type: &'static str,
     /// See [`Message::content_encoding`].
     pub content_encoding: Option<&'static str>,
 }
@@ -201,6 +211,15 @@ impl Envelope {
             deduplicates: false,
             router: None,
             partition_by: None,
+            outbox: None,
+        }
+    }
+
+    /// The same, of an outbox.
+    fn of_outbox(self, outbox: Outbox) -> Self {
+        Self {
+            outbox: Some(Arc::new(outbox)),
+            ..self
         }
     }
 
@@ -249,7 +268,7 @@ impl Envelope {
         }
     }
 
-    /// The body alone, of an event of which `part` has all or some of the fields.
+    /// The body alone, of an event of which `part` has all or some of the fields; of an outbox, the event's.
     ///
     /// # Errors
     ///
@@ -265,7 +284,7 @@ impl Envelope {
             id: &message_id(event),
             key: key_of(event, &mut key)?,
         };
-        let _written = self
+        let written = self
             .format
             .write(&about, part, &mut bytes, &mut Between::default())?;
         let mut packed = Vec::new();
@@ -275,6 +294,7 @@ impl Envelope {
                 Some(_) => packed,
                 None => bytes,
             },
+            content_type: written.content_type,
             content_encoding,
         })
     }
@@ -289,15 +309,18 @@ impl Envelope {
     ///
     /// One that makes none counts as delivered at once.
     pub fn takes(&self, event: &ChangeEvent<'_>) -> bool {
-        self.format.takes(event)
+        match &self.outbox {
+            Some(_) => Outbox::takes(event),
+            None => self.format.takes(event),
+        }
     }
 
     /// Dresses one event, with its text in `scratch`.
     ///
     /// # Errors
     ///
-    /// Some part of the event is not BSON, or it is nested too deep. The event cannot be carried
-    /// then, now or later.
+    /// Some part of the event is not BSON, it is nested too deep, or a document of an outbox has not what
+    /// it has to have. The event cannot be carried then, now or later.
     pub fn message<'a>(
         &self,
         event: &ChangeEvent<'a>,
@@ -309,39 +332,64 @@ impl Envelope {
             key,
             route,
             place,
+            outbox_place,
             headers,
             between,
             packed,
         } = scratch;
-        let id = message_id(event);
-        let key = key_of(event, key)?;
-        let about = About {
-            event,
-            id: &id,
-            key,
-        };
-        let written = self.format.write(&about, event.raw, body, between)?;
-        if self.deduplicates {
-            headers.push(DEDUPLICATION, &id);
-        }
-        self.format.push_headers(&about, headers, between)?;
         let has_place = match &self.router {
             Some(router) => router.fill(event, place, headers)?,
             None => false,
         };
+        let place = has_place.then(|| place.view());
+        let key = key_of(event, key)?;
+        let parts = match &self.outbox {
+            Some(outbox) if Outbox::dresses(event) => {
+                let taken = Taken {
+                    deduplication: self.deduplicates,
+                    trace: self.sampler.is_some(),
+                };
+                let routed = Routed {
+                    place,
+                    router: self.router.as_deref(),
+                };
+                outbox.parts(event, routed, (body, outbox_place, headers), taken)?
+            }
+            _ => {
+                let id = message_id(event);
+                let about = About {
+                    event,
+                    id: &id,
+                    key,
+                };
+                let written = self.format.write(&about, event.raw, body, between)?;
+                self.format.push_headers(&about, headers, between)?;
+                Parts {
+                    body,
+                    content_type: written.content_type,
+                    id,
+                    place,
+                    lossy: written.lossy,
+                }
+            }
+        };
+        let id = parts.id;
+        if self.deduplicates {
+            headers.push(DEDUPLICATION, &id);
+        }
         let at_path = match &self.partition_by {
             Some(path) => first_text(path, event.raw, route)?,
             None => None,
         };
-        let content_encoding = self.pack(body, packed);
+        let content_encoding = self.pack(parts.body, packed);
         Ok(Message {
             body: match content_encoding {
                 Some(_) => packed,
-                None => body,
+                None => parts.body,
             },
-            text_bytes: body.len() + packed.len() + between.inner.len(),
-            content_type: written.content_type,
-            place: has_place.then(|| place.view()),
+            text_bytes: parts.body.len() + packed.len() + between.inner.len(),
+            content_type: parts.content_type,
+            place: parts.place,
             headers: headers.view(),
             trace: self.sampler.map(|sampler| sampler.context(&id)),
             id,
@@ -351,7 +399,7 @@ impl Envelope {
             coll: event.coll,
             key,
             route: at_path.or(key.map(str::as_bytes)),
-            lossy: written.lossy,
+            lossy: parts.lossy,
             content_encoding,
             stripped: None,
             image_missing: event.missing_images.names(),
@@ -366,6 +414,15 @@ struct About<'a> {
     id: &'a str,
     /// See [`Message::key`].
     key: Option<&'a str>,
+}
+
+/// What a message is made of that depends on the format.
+struct Parts<'a> {
+    body: &'a [u8],
+    content_type: &'a str,
+    id: Cow<'a, str>,
+    place: Option<Place<'a>>,
+    lossy: bool,
 }
 
 pub(crate) fn message_id<'a>(event: &ChangeEvent<'a>) -> Cow<'a, str> {
@@ -430,6 +487,13 @@ pub enum EncodeError {
         /// Where the innermost one begins, in bytes from the start of the event.
         offset: usize,
     },
+    /// A document of an outbox has not what it has to have.
+    Outbox {
+        /// The key of the configuration's section `outbox` that says where it stands.
+        key: &'static str,
+        /// What is wrong with it.
+        fault: OutboxFault,
+    },
 }
 
 impl fmt::Display for EncodeError {
@@ -441,6 +505,9 @@ impl fmt::Display for EncodeError {
                 "the change event is nested deeper than {} levels at byte {offset}",
                 extjson::MAX_DEPTH
             ),
+            Self::Outbox { key, fault } => {
+                write!(f, "the document's field that outbox.{key} names {fault}")
+            }
         }
     }
 }
@@ -449,7 +516,7 @@ impl std::error::Error for EncodeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Malformed(malformed) => Some(malformed),
-            Self::TooDeep { .. } => None,
+            Self::TooDeep { .. } | Self::Outbox { .. } => None,
         }
     }
 }

@@ -64,6 +64,9 @@ pub struct Metrics {
     gaps: IntCounterVec,
     split_events: IntCounterVec,
     snapshot_documents: IntCounterVec,
+    outbox_deleted: IntCounterVec,
+    outbox_delete_failures: IntCounterVec,
+    outbox_left: IntCounterVec,
     configured: IntGauge,
     history: HistoryMetrics,
     gauges: ConnectorGauges,
@@ -77,6 +80,14 @@ pub(crate) struct HistoryMetrics {
     /// Without a series until it is set, since a history that is off is neither up nor down.
     pub(crate) up: IntGaugeVec,
     pub(crate) dropped: IntCounter,
+}
+
+/// What becomes of the documents of an outbox that are to be deleted.
+#[derive(Debug, Clone)]
+pub(crate) struct OutboxMetrics {
+    pub(crate) deleted: IntCounter,
+    pub(crate) failures: IntCounter,
+    pub(crate) left: IntCounter,
 }
 
 /// The handles of one connector.
@@ -227,6 +238,21 @@ impl Metrics {
                 "Documents that snapshots have read and RabbitMQ has confirmed",
                 None,
             )?,
+            outbox_deleted: new.counters(
+                "mrcon_outbox_deleted_total",
+                "Documents deleted after RabbitMQ had confirmed them; absent without delete_after_confirm",
+                None,
+            )?,
+            outbox_delete_failures: new.counters(
+                "mrcon_outbox_delete_failures_total",
+                "Tries to delete confirmed documents that failed; absent without delete_after_confirm",
+                None,
+            )?,
+            outbox_left: new.counters(
+                "mrcon_outbox_left_total",
+                "Confirmed documents that stay because too many waited to be deleted; absent without delete_after_confirm",
+                None,
+            )?,
             configured: new.gauge(
                 "mrcon_configured_connectors",
                 "Connectors in the configuration; those that run are mrcon_running_servers_total",
@@ -307,6 +333,17 @@ impl Metrics {
                     Reset::ALL.map(Reset::as_str),
                 ),
             },
+        }
+    }
+
+    /// The handles of the connector behind `status`, of an outbox whose documents are deleted.
+    pub(crate) fn outbox(&self, status: &ConnectorStatus) -> OutboxMetrics {
+        let labels = [status.collection.as_str(), status.database.as_str()];
+        let one = |counters: &IntCounterVec| counters.with_label_values(&labels);
+        OutboxMetrics {
+            deleted: one(&self.outbox_deleted),
+            failures: one(&self.outbox_delete_failures),
+            left: one(&self.outbox_left),
         }
     }
 

@@ -3,12 +3,13 @@
 //! Both sides are opened at the same time, so that each one's health is known even if the other
 //! fails.
 
-use super::envelope::envelope;
 use super::target::{Brokers, Target};
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
+use crate::cleaner::Cleaner;
 use crate::config::{CollectionConfig, Extent, Scope, Selector, ServerConfig};
 use crate::connector::{Envelopes, Parts, Policies, Run, Settings};
+use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
 use crate::mask::Mask;
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     pub(super) custom: CustomObservers,
     pub(super) copier: Arc<Copier>,
     pub(super) mask: Option<Arc<Mask>>,
+    /// Who deletes confirmed documents, if they are to be deleted.
+    cleaner: Option<Arc<Cleaner>>,
     /// Why the next run cannot go on from the saved position, and is to go on from now.
     pub(super) lost: Mutex<Option<Lost>>,
     /// Runs in a row in which the connection was lost before the stream brought anything.
@@ -129,6 +132,8 @@ impl Entry {
             tracing: None,
         };
         let store = MongoCheckpoints::new(client, config);
+        let of_outbox = || metrics.outbox(&status);
+        let cleaner = Cleaner::of(config, client, &status.name, of_outbox);
         let metrics = metrics.connector(&status);
         Entry {
             index: place.index,
@@ -140,6 +145,7 @@ impl Entry {
             custom: about.custom,
             copier: Arc::new(copier),
             mask: about.mask,
+            cleaner,
             lost: Mutex::default(),
             barren: Arc::default(),
         }
@@ -179,7 +185,11 @@ impl Entry {
             }
         }
         let began = Instant::now();
+        let cleaning = self.cleaner.as_ref().map(Cleaner::start);
         let (confirmed, outcome) = Run::new(parts).run(&stop).await;
+        if let Some(cleaning) = cleaning {
+            cleaning.finish().await;
+        }
         let last = confirmed.as_ref().map_or(0, |confirmed| confirmed.seq);
         let careful = outcome.as_ref().is_err_and(|error| {
             matches!(
@@ -287,6 +297,7 @@ impl Entry {
             metrics: self.metrics.clone(),
             custom: self.custom.clone(),
             copier: Some(Arc::clone(&self.copier)),
+            cleaner: self.cleaner.clone(),
             in_snapshot: source.snapshot.is_some_and(|phase| !phase.is_over()),
         })
     }
@@ -297,12 +308,16 @@ fn envelopes(config: &CollectionConfig, scope: &Scope) -> Envelopes {
     let overrides = overrides.map(|one| {
         (
             Selector::new(&one.collection),
-            envelope(&one.of(config), scope),
+            Envelope::of_scope(&one.of(config), scope),
         )
     });
     let watched = &config.watched;
     let database = (watched.extent() == Extent::Database).then(|| watched.db_name.clone());
-    Envelopes::new(envelope(config, scope), overrides.collect(), database)
+    Envelopes::new(
+        Envelope::of_scope(config, scope),
+        overrides.collect(),
+        database,
+    )
 }
 
 /// Why a run could not begin; with both sides at fault, RabbitMQ's words besides.

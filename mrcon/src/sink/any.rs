@@ -3,7 +3,7 @@
 use super::amqp::{AmqpSink, Aside};
 use super::stream::StreamSink;
 use super::{Settlement, Sink, no_place};
-use crate::envelope::{Letter, Message};
+use crate::envelope::{Letter, Message, Place};
 use crate::error::Result;
 
 /// Where a connector's messages go, as its configuration says.
@@ -57,6 +57,13 @@ impl Sink for AnySink {
         match &mut self.main {
             Main::Amqp(sink) => sink.is_ready_for(database, collection),
             Main::Stream(sink) => sink.is_ready_for(database, collection),
+        }
+    }
+
+    fn is_ready_to(&mut self, place: &Place<'_>) -> Result<bool> {
+        match &mut self.main {
+            Main::Amqp(sink) => sink.is_ready_to(place),
+            Main::Stream(sink) => sink.is_ready_to(place),
         }
     }
 

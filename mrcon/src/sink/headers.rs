@@ -1,6 +1,7 @@
 //! The headers of a message, the same over either protocol.
 
 use crate::envelope::Message;
+use std::borrow::Cow;
 
 /// The property that says who sent it.
 pub(super) const APP_ID: &str = "mrcon";
@@ -67,4 +68,36 @@ pub(super) fn texts<'a>(message: &Message<'a>) -> impl Iterator<Item = (&'a str,
         .chain(dead)
         .filter_map(|(name, text)| Some((name, text?)))
         .chain(message.headers.iter())
+}
+
+/// What a header says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum HeaderValue {
+    Text(String),
+    Integer(i64),
+    Flag(bool),
+}
+
+/// All headers of message `seq`, to be shown: what is sent is written by each protocol.
+pub(crate) fn all<'a>(
+    message: &Message<'a>,
+    seq: u64,
+) -> impl Iterator<Item = (Cow<'a, str>, HeaderValue)> {
+    let text = |(name, text): (&'a str, &'a str)| (name, HeaderValue::Text(text.to_owned()));
+    let trace = message.trace.map(|trace| {
+        let text = String::from_utf8_lossy(&trace.traceparent()).into_owned();
+        (TRACEPARENT, HeaderValue::Text(text))
+    });
+    let lossy = message.lossy.then_some((LOSSY, HeaderValue::Flag(true)));
+    let dead_at = message.undelivered.map(|why| {
+        let at = HeaderValue::Integer(why.at_millis);
+        (DEAD_AT, at)
+    });
+    texts(message)
+        .map(text)
+        .chain([(SEQ, HeaderValue::Integer(seq as i64))])
+        .chain(trace)
+        .chain(lossy)
+        .chain(dead_at)
+        .map(|(name, value)| (Cow::Borrowed(name), value))
 }

@@ -15,7 +15,7 @@ mod wire;
 
 pub use any::AnySink;
 
-use crate::envelope::{Cause, Letter, Message};
+use crate::envelope::{Cause, Letter, Message, Place};
 use crate::error::{Error, ErrorKind, Result};
 use std::future::Future;
 use std::time::Duration;
@@ -58,6 +58,14 @@ pub trait Sink: Send {
     /// # Errors
     /// When there can be no place for it.
     fn is_ready_for(&mut self, _database: Option<&str>, _collection: Option<&str>) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// The same of a place that a message names itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unroutable`] when there is no such exchange.
+    fn is_ready_to(&mut self, _place: &Place<'_>) -> Result<bool> {
         Ok(true)
     }
 

@@ -33,6 +33,7 @@ mod monitoring;
 mod once;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod outbox;
 mod page;
 mod positions;
 mod restarts;

@@ -9,6 +9,7 @@ mod arguments;
 mod aside;
 mod channel;
 mod exchange;
+mod exchanges;
 mod frames;
 mod handshake;
 pub(crate) mod inbox;
@@ -28,7 +29,7 @@ use super::headers::SEQ;
 use super::{Outcome, Settlement, Sink, late};
 use crate::budget::UNSENT_BYTES;
 use crate::config::{ExchangeTarget, RabbitMq};
-use crate::envelope::Message;
+use crate::envelope::{self, Message};
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::AmqpUri;
 use amq_protocol::frame::AMQPFrame;
@@ -37,6 +38,7 @@ use amq_protocol::protocol::basic::{self, AMQPMethod as Basic};
 use amq_protocol::types::AMQPValue;
 use channel::Channel;
 use exchange::Exchange;
+use exchanges::Exchanges;
 use protocol::Amqp;
 use routes::Place;
 use std::sync::Arc;
@@ -79,6 +81,8 @@ impl AmqpConnections {
 pub struct AmqpSink {
     channel: Channel,
     targets: Targets,
+    /// Those that messages name themselves.
+    exchanges: Box<Exchanges>,
     tags: Tags,
     max_message_bytes: Option<u64>,
     returning: Option<Returning>,
@@ -153,6 +157,7 @@ impl AmqpSink {
             Ok(AmqpSink {
                 channel,
                 targets,
+                exchanges: Box::new(Exchanges::new(connections, connector)),
                 tags: Tags::default(),
                 max_message_bytes: Some(limit),
                 returning: None,
@@ -243,6 +248,10 @@ impl Sink for AmqpSink {
         }
     }
 
+    fn is_ready_to(&mut self, place: &envelope::Place<'_>) -> Result<bool> {
+        self.exchanges.is_ready_for(place.exchange)
+    }
+
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
         let publisher = match &self.targets {
             Targets::One(publisher) => publisher,
@@ -262,7 +271,7 @@ impl Sink for AmqpSink {
             Targets::One(_) => false,
             Targets::Many(routes) => routes.is_searching(),
         };
-        !searching && self.channel.unsent() < WRITE_BUFFER_HIGH
+        !searching && !self.exchanges.is_searching() && self.channel.unsent() < WRITE_BUFFER_HIGH
     }
 
     fn blocked(&self) -> Option<&str> {
@@ -284,13 +293,19 @@ impl Sink for AmqpSink {
             }
             let room = self.channel.unsent() < WRITE_BUFFER_HIGH;
             let turn = self.channel.turn(room, WRITE_BUFFER_HIGH);
-            match &mut self.targets {
-                Targets::One(_) => turn.await?,
-                Targets::Many(routes) => tokio::select! {
-                    biased;
-                    turned = turn => turned?,
-                    searched = routes.searched(was_blocked) => searched?,
-                },
+            let searched = async {
+                match &mut self.targets {
+                    Targets::One(_) => self.exchanges.searched(was_blocked).await,
+                    Targets::Many(routes) => tokio::select! {
+                        searched = routes.searched(was_blocked) => searched,
+                        searched = self.exchanges.searched(was_blocked) => searched,
+                    },
+                }
+            };
+            tokio::select! {
+                biased;
+                turned = turn => turned?,
+                searched = searched => searched?,
             }
         }
     }

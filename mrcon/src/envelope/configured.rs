@@ -1,37 +1,49 @@
-//! How an entry's messages are dressed, from its configuration.
+//! The envelope of an entry, from its configuration.
 
+use super::cloudevents::{self, CloudEvents};
+use super::debezium::{self, Debezium};
+use super::document::{self, Plain};
+use super::outbox::Outbox;
+use super::{Algorithm, Compression, Envelope, Format, Router};
 use crate::config::{
     self, CloudEventsData, CloudEventsMode, CollectionConfig, CompressionAlgorithm,
     DEFAULT_GZIP_LEVEL, DEFAULT_PARTITION_BY, DEFAULT_ZSTD_LEVEL, DebeziumJson, Scope,
 };
-use crate::envelope::cloudevents::{self, CloudEvents};
-use crate::envelope::debezium::{self, Debezium};
-use crate::envelope::document::{self, Plain};
-use crate::envelope::{Algorithm, Compression, Envelope, Format, Router};
 
-/// The envelope of an entry.
-pub(super) fn envelope(config: &CollectionConfig, scope: &Scope) -> Envelope {
-    let router = Router::of(config, scope);
-    let mut envelope = Envelope::new(format(config)).addressed_by(router);
-    if let Some(wanted) = config.compression {
-        envelope = envelope.compressed(compression(wanted));
+impl Envelope {
+    /// That of an entry that watches what its configuration says.
+    pub fn of(config: &CollectionConfig) -> Envelope {
+        Self::of_scope(config, &Scope::new(&config.watched, Vec::new()))
     }
-    if config.rabbitmq.deduplication_header {
-        envelope = envelope.deduplicated();
-    }
-    match &config.rabbitmq.stream {
-        // The key is what messages go by without a path.
-        Some(stream) if stream.partition_by != DEFAULT_PARTITION_BY => {
-            envelope.routed_by(&stream.partition_by)
+
+    /// The same where what is watched is known more exactly.
+    pub(crate) fn of_scope(config: &CollectionConfig, scope: &Scope) -> Envelope {
+        let mut envelope = Envelope::new(format(config)).addressed_by(Router::of(config, scope));
+        if config.format == config::Format::Outbox {
+            let plain = plain(config.document.unwrap_or_default());
+            envelope = envelope.of_outbox(Outbox::of(config, plain));
         }
-        _ => envelope,
+        if let Some(wanted) = config.compression {
+            envelope = envelope.compressed(compression(wanted));
+        }
+        if config.rabbitmq.deduplication_header {
+            envelope = envelope.deduplicated();
+        }
+        match &config.rabbitmq.stream {
+            // The key is what messages go by without a path.
+            Some(stream) if stream.partition_by != DEFAULT_PARTITION_BY => {
+                envelope.routed_by(&stream.partition_by)
+            }
+            _ => envelope,
+        }
     }
 }
 
 fn format(config: &CollectionConfig) -> Format {
     let plain = || plain(config.document.unwrap_or_default());
     match config.format {
-        config::Format::Relaxed => Format::Relaxed,
+        // What is no document of an outbox is told as it is.
+        config::Format::Relaxed | config::Format::Outbox => Format::Relaxed,
         config::Format::Canonical => Format::Canonical,
         config::Format::Bson => Format::Bson,
         config::Format::Document => Format::Document(plain()),
@@ -51,7 +63,6 @@ fn format(config: &CollectionConfig) -> Format {
         config::Format::Debezium => {
             Format::Debezium(debezium(config.debezium.clone().unwrap_or_default()))
         }
-        config::Format::Outbox => unreachable!("it is refused by the validation"),
     }
 }
 

@@ -1,0 +1,186 @@
+//! Whether the exchanges exist that messages name.
+//!
+//! RabbitMQ closes the channel on which a message is published to an exchange that does not exist, and
+//! with it the confirms of all others. So each name is looked for once before it is used, on a channel
+//! of its own. Meanwhile the connector publishes nothing, so the order stays. One that is deleted later
+//! ends the run, and the next run looks again.
+
+use super::channel::Channel;
+use super::topology;
+use super::{AmqpConnections, late};
+use crate::error::{Error, ErrorKind, Result};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// Names that are remembered; further ones make the connector forget them all, and look again.
+const REMEMBERED: usize = 1000;
+/// How long an exchange that is missing is taken for missing without another look. A document of an
+/// application that names a wrong one is seldom alone, and each look costs the broker a channel.
+const MISSING_FOR: Duration = Duration::from_secs(10);
+
+type Search = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
+
+/// What a search has brought, and its channel.
+struct Found {
+    exchange: String,
+    exists: bool,
+    channel: Channel,
+}
+
+/// The exchanges that messages of one connector name.
+pub(super) struct Exchanges {
+    connections: Arc<AmqpConnections>,
+    connector: usize,
+    /// By their names; when it was looked for, if it is missing.
+    known: HashMap<String, Option<Instant>>,
+    search: Option<Search>,
+    /// When it has taken too long, unless the broker blocks publishers: it does not read then.
+    deadline: Instant,
+    was_blocked: bool,
+    /// For the next search.
+    spare: Option<Channel>,
+}
+
+impl fmt::Debug for Exchanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchanges")
+            .field("known", &self.known.len())
+            .field("searching", &self.search.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Exchanges {
+    pub(super) fn new(connections: &Arc<AmqpConnections>, connector: usize) -> Exchanges {
+        Exchanges {
+            connections: Arc::clone(connections),
+            connector,
+            known: HashMap::new(),
+            search: None,
+            deadline: Instant::now(),
+            was_blocked: false,
+            spare: None,
+        }
+    }
+
+    /// Whether the exchange is known to exist; if nothing is known of it, the search for it begins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unroutable`] when it does not exist.
+    pub(super) fn is_ready_for(&mut self, exchange: &str) -> Result<bool> {
+        match self.known.get(exchange) {
+            Some(None) => return Ok(true),
+            Some(Some(at)) if at.elapsed() < MISSING_FOR => {
+                let text = "publish: there is no exchange of the name that the event gives";
+                return Err(Error::new(ErrorKind::Unroutable, text));
+            }
+            // The default exchange is always there, and RabbitMQ does not like to be asked for it.
+            None if exchange.is_empty() => return Ok(true),
+            Some(Some(_)) | None => {}
+        }
+        if self.search.is_none() {
+            self.deadline = Instant::now() + self.limit();
+            self.search = Some(self.search_for(exchange.to_owned()));
+        }
+        Ok(false)
+    }
+
+    pub(super) fn is_searching(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// Ready when the search has ended; never without one. Safe to drop half-way.
+    pub(super) async fn searched(&mut self, blocked: bool) -> Result<()> {
+        let limit = self.limit();
+        let Some(search) = &mut self.search else {
+            return std::future::pending().await;
+        };
+        if std::mem::replace(&mut self.was_blocked, blocked) && !blocked {
+            self.deadline = Instant::now() + limit;
+        }
+        let found = match blocked {
+            true => search.await,
+            false => timeout_at(self.deadline, search)
+                .await
+                .unwrap_or_else(|_| Err(late("look for an exchange", limit))),
+        };
+        self.search = None;
+        let Found {
+            exchange,
+            exists,
+            channel,
+        } = found?;
+        self.spare = Some(channel);
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        let missing = (!exists).then(Instant::now);
+        self.known.insert(exchange, missing);
+        Ok(())
+    }
+
+    fn limit(&self) -> Duration {
+        self.connections.uri().connection_timeout
+    }
+
+    fn search_for(&mut self, exchange: String) -> Search {
+        let (connections, connector) = (Arc::clone(&self.connections), self.connector);
+        let spare = self.spare.take();
+        Box::pin(async move {
+            let mut channel = match spare {
+                Some(channel) => channel,
+                None => {
+                    let mut channel = connections.channel(connector).await?;
+                    channel.open().await?;
+                    channel
+                }
+            };
+            let exists = match topology::find_exchange(&mut channel, &exchange).await {
+                Ok(()) => true,
+                Err(error) if error.kind() == ErrorKind::ExchangeMissing => {
+                    channel.open().await?;
+                    false
+                }
+                Err(error) => return Err(error),
+            };
+            Ok(Found {
+                exchange,
+                exists,
+                channel,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uri::AmqpUri;
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_exchange_is_published_to_or_never_looked_for_again() {
+        let uri = AmqpUri::parse("amqp://localhost").unwrap();
+        let connections = Arc::new(AmqpConnections::new(uri, &["db".to_owned()], None));
+        let mut exchanges = Exchanges::new(&connections, 0);
+        assert!(exchanges.is_ready_for("").unwrap());
+        assert!(!exchanges.is_searching());
+        assert!(!exchanges.is_ready_for("events").unwrap());
+        assert!(exchanges.is_searching());
+        exchanges.search = None;
+        exchanges.known.insert("events".to_owned(), None);
+        assert!(exchanges.is_ready_for("events").unwrap());
+        let missing = Some(Instant::now());
+        exchanges.known.insert("secret".to_owned(), missing);
+        let error = exchanges.is_ready_for("secret").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unroutable);
+        assert!(!error.chain().contains("secret"), "{error:?}");
+        tokio::time::advance(MISSING_FOR).await;
+        assert!(!exchanges.is_ready_for("secret").unwrap());
+        assert!(exchanges.is_searching());
+    }
+}
