@@ -204,9 +204,9 @@ fn exchange(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
     let key = at.key("routing_key");
     let template = Template::parse(rabbitmq.routing_key());
     let named = template.map(|template| named(&template, entry));
-    match named.and_then(|template| template.key_fault().map_or(Ok(()), Err)) {
-        Err(wrong) => return wrong_template(rules, key, wrong),
-        Ok(()) => {}
+    let fault = named.map_or_else(Some, |template| template.key_fault());
+    if let Some(wrong) = fault {
+        return wrong_template(rules, key, wrong);
     }
     let target = ExchangeTarget::of(entry).filter(|target| target.binds);
     if let (Some(target), Some(kind)) = (target, rabbitmq.exchange_type)

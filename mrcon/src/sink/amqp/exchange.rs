@@ -187,7 +187,8 @@ async fn declare(
     let request = AMQPClass::Exchange(exchange::AMQPMethod::Declare(request));
     let context = format!("declare the exchange `{name}`");
     if kind.needs_plugin() {
-        let connections = AmqpConnections::new(uri.clone(), &[context.clone()], None);
+        let names = [format!("exchange {name}")];
+        let connections = AmqpConnections::new(uri.clone(), &names, None);
         let mut own = connections.channel(0).await?;
         own.open().await?;
         let answer = own.call(request, &context).await;
