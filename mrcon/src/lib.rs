@@ -56,6 +56,7 @@ pub mod snapshot;
 pub mod source;
 pub mod status;
 mod tls_files;
+pub mod topology;
 pub mod trace;
 pub mod uri;
 pub mod window;

@@ -44,9 +44,9 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
 Exit codes:
   0   finished, or stopped in order by SIGTERM or SIGINT
   64  wrong usage
-  69  dead-letters: RabbitMQ cannot be reached
+  69  dead-letters, topology: RabbitMQ cannot be reached
   78  bad configuration
-  1   anything else";
+  1   anything else; topology: something differs, is missing or refused";
 
 /// Carry MongoDB change events to RabbitMQ: confirmed, resumable, supervised, measured.
 #[derive(Debug, Parser)]
@@ -100,6 +100,24 @@ enum Sub {
     },
     /// List, show, replay or drop the events that could not be delivered
     DeadLetters(DeadLettersArgs),
+    /// Show what RabbitMQ lacks of the configured exchanges, queues, streams and bindings, or declare it
+    Topology {
+        #[command(subcommand)]
+        what: TopologySub,
+    },
+}
+
+/// What is done about the topology.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TopologySub {
+    /// Show what would be done, and in what RabbitMQ differs; changes nothing
+    Plan {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show it and do it, unless anything differs
+    Apply,
 }
 
 /// Which queue, and what is done there.
@@ -234,6 +252,7 @@ pub(crate) enum Command {
     Position(PositionSub),
     Snapshot(SnapshotArgs),
     DeadLetters(DeadLettersArgs),
+    Topology(TopologySub),
 }
 
 /// What the environment says.
@@ -296,6 +315,7 @@ impl Cli {
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
+            Some(Sub::Topology { what }) => Command::Topology(what.clone()),
         }
     }
 

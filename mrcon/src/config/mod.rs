@@ -49,6 +49,7 @@ mod scope;
 mod selector;
 mod stream;
 mod target_name;
+mod topology;
 mod validate;
 mod yaml;
 
@@ -61,4 +62,5 @@ pub(crate) use scope::Home;
 pub use scope::{EVERY_COLLECTION, EVERY_DATABASE, Extent, Scope};
 pub(crate) use selector::Selector;
 pub use target_name::{DATABASE_EVENTS, DEPLOYMENT_EVENTS, TargetName};
+pub use topology::*;
 pub use validate::ValidConfig;

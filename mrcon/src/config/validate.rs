@@ -4,6 +4,7 @@ use super::decode::{Decoded, decode};
 use super::problem::Problem;
 use super::rules::check;
 use super::schema::{CollectionConfig, Config, MetricsConfig, ServerConfig};
+use super::topology::Topology;
 use super::yaml::{self, Node};
 
 /// A configuration that satisfies every rule. It can be read, and is made only by
@@ -39,6 +40,11 @@ impl ValidConfig {
     /// Business metrics, and the history.
     pub fn metrics(&self) -> &MetricsConfig {
         &self.0.metrics
+    }
+
+    /// What RabbitMQ is to have.
+    pub fn topology(&self) -> &Topology {
+        &self.0.topology
     }
 
     /// The configuration as it was before the check, to change and validate again.

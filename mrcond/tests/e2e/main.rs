@@ -40,6 +40,7 @@ mod sharing;
 mod snapshot;
 mod stream;
 mod supervision;
+mod topology;
 mod undeliverable;
 mod values;
 mod whole_database;
