@@ -60,6 +60,7 @@ pub mod source;
 pub mod status;
 pub mod template;
 mod tls_files;
+pub mod topology;
 pub mod trace;
 pub mod uri;
 pub mod window;

@@ -10,6 +10,7 @@ mod journal;
 mod opening;
 mod requests;
 mod target;
+mod topology;
 
 use crate::backoff::Backoff;
 use crate::budget::Budget;
@@ -143,7 +144,7 @@ impl Server {
             })
             .collect();
         let sharing = config.server().connectors_per_connection;
-        let brokers = Brokers::new(rabbitmq, &entries, sharing);
+        let brokers = Brokers::new(rabbitmq, &entries, sharing, config.topology());
         let recorded = entries
             .iter()
             .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
@@ -394,6 +395,7 @@ impl Supervisor<'_> {
             connector.status.count_failure();
         }
         note_connections(&connector.status, error);
+        self.server.brokers.gate.heed(error);
         let halt = match policy.disposition {
             Disposition::Halt if goes_on(connector, slot, error, ended) => false,
             Disposition::Halt

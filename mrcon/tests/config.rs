@@ -397,6 +397,7 @@ fn the_example_works_as_it_is() {
     );
     assert_eq!(config.server(), &ServerConfig::default());
     assert_eq!(config.metrics(), &MetricsConfig::default());
+    assert_eq!(config.topology(), &Topology::default());
 }
 
 #[test]
@@ -412,6 +413,7 @@ fn each_key_of_the_example_shows_its_default() {
     );
     assert_eq!(config.server(), &ServerConfig::default());
     assert_eq!(config.metrics(), &MetricsConfig::default());
+    assert_eq!(config.topology(), &Topology::default());
 }
 
 #[test]
@@ -433,6 +435,85 @@ fn the_custom_metrics_of_the_example_are_refused_or_mean_something_else() {
     assert_eq!(orders.max_series, DEFAULT_MAX_SERIES);
     assert_eq!(price.kind, CustomMetricType::Histogram);
     assert_eq!(price.buckets, Some(vec![10.0, 100.0, 1000.0]));
+}
+
+/// The example with the topology that it shows in a comment.
+fn example_topology() -> ValidConfig {
+    let lines = example();
+    let shown = lines
+        .lines()
+        .skip_while(|line| !line.starts_with("#   exchanges:"))
+        .map_while(|line| line.strip_prefix("#   "));
+    let shown: String = shown.map(|line| format!("  {line}\n")).collect();
+    let text = lines.replace("  #exchanges: []\n", &shown);
+    ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap()
+}
+
+#[test]
+fn the_topology_of_the_example_is_refused_or_means_something_else() {
+    let config = example_topology();
+    let topology = config.topology();
+    let orders = TopologyQueue {
+        name: "orders".into(),
+        max_length: Some(100_000),
+        max_length_bytes: Some(1 << 30),
+        overflow: Some(Overflow::RejectPublish),
+        dead_letter_exchange: Some("dlx".into()),
+        dead_letter_routing_key: Some("orders".into()),
+        dead_letter_strategy: Some(DeadLetterStrategy::AtLeastOnce),
+        delivery_limit: Some(20),
+        single_active_consumer: true,
+        message_ttl: Some(std::time::Duration::from_secs(3600)),
+        arguments: [("x-quorum-initial-group-size".into(), Argument::Number(3))].into(),
+        ..TopologyQueue::default()
+    };
+    assert_eq!(topology.queues[0], orders);
+    let events = TopologyExchange {
+        name: "events".into(),
+        alternate_exchange: Some("unrouted".into()),
+        ..TopologyExchange::default()
+    };
+    assert_eq!(topology.exchanges[0], events);
+    assert!(topology.declare && topology.exchanges[3].passive);
+    assert_eq!(topology.super_streams[0].partitions, 3);
+    assert_eq!(topology.bindings.len(), 5);
+    assert_eq!(topology.bindings[2].to_exchange, "legacy");
+    assert_eq!(topology.streams[0].max_bytes, Some(10 << 30));
+}
+
+#[test]
+fn the_topology_of_topology_md_is_refused() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../TOPOLOGY.md");
+    let page = fs::read_to_string(path).unwrap();
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (topology, _) = rest.split_once("```").unwrap();
+    let entry = "collections:\n  - watched: {db_name: shop, coll_name: orders}\n    rabbitmq: {stream_name: orders}\n";
+    let text = format!("{entry}{topology}");
+    let config = ValidConfig::from_yaml("TOPOLOGY.md", text.as_bytes()).unwrap();
+    assert_eq!(config.topology().bindings.len(), 4);
+}
+
+#[test]
+fn the_example_shows_not_every_key_of_the_topology() {
+    let mut keys = Vec::new();
+    let config = serde_json::to_value(example_topology().into_inner()).unwrap();
+    keys_of(&config["topology"], "topology", &mut keys);
+    let example = example();
+    for path in keys {
+        let key = path.rsplit('.').next().unwrap();
+        assert!(example.contains(&format!("{key}:")), "{path}");
+    }
+    let valid = valid("topology");
+    let [orders, _, dead, ..] = &valid.topology().queues[..] else {
+        panic!("queues");
+    };
+    assert_eq!(orders.arguments["x-flag"], Argument::Bool(true));
+    assert_eq!(orders.arguments["x-note"], Argument::Text("text".into()));
+    assert!(dead.drops() && !orders.drops());
+    assert_eq!(
+        valid.topology().exchanges[2].broker_type(),
+        "x-consistent-hash"
+    );
 }
 
 #[test]
@@ -544,6 +625,11 @@ const PIECES: &[&str] = &[
     "mask:",
     "metrics:",
     "custom:",
+    "topology:",
+    "exchanges:",
+    "queues: [{name: q",
+    "bindings: [{from: x, to: q",
+    "arguments: {x-a: ",
     "labels: {",
     "collection: shop.(",
     "value: 1",

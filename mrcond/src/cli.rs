@@ -44,9 +44,9 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
 Exit codes:
   0   finished, or stopped in order by SIGTERM or SIGINT
   64  wrong usage
-  69  dead-letters: RabbitMQ cannot be reached
+  69  dead-letters, topology: RabbitMQ cannot be reached
   78  bad configuration
-  1   anything else";
+  1   anything else; topology: something differs, is missing or refused";
 
 /// Carry MongoDB change events to RabbitMQ: confirmed, resumable, supervised, measured.
 #[derive(Debug, Parser)]
@@ -102,6 +102,11 @@ enum Sub {
     DeadLetters(DeadLettersArgs),
     /// Describe what the configuration sends, as JSON on standard output
     Schema(SchemaArgs),
+    /// Show what RabbitMQ lacks of the configured exchanges, queues, streams and bindings, or declare it
+    Topology {
+        #[command(subcommand)]
+        what: TopologySub,
+    },
 }
 
 /// What is described.
@@ -110,6 +115,19 @@ struct SchemaArgs {
     /// Its messages, as AsyncAPI 3.0
     #[arg(long, required = true)]
     messages: bool,
+}
+
+/// What is done about the topology.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TopologySub {
+    /// Show what would be done, and in what RabbitMQ differs; changes nothing
+    Plan {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show it and do it, unless anything differs
+    Apply,
 }
 
 /// Which queue, and what is done there.
@@ -245,6 +263,7 @@ pub(crate) enum Command {
     Snapshot(SnapshotArgs),
     DeadLetters(DeadLettersArgs),
     Schema,
+    Topology(TopologySub),
 }
 
 /// What the environment says.
@@ -308,6 +327,7 @@ impl Cli {
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
             Some(Sub::Schema(_)) => Command::Schema,
+            Some(Sub::Topology { what }) => Command::Topology(what.clone()),
         }
     }
 

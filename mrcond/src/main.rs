@@ -9,6 +9,7 @@ mod position;
 mod process;
 mod snapshot;
 mod telemetry;
+mod topology;
 
 use cli::{Command, Environment};
 use mrcon::config::ValidConfig;
@@ -28,7 +29,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 /// Exit codes, a contract with scripts (see `--help`).
 mod exit {
     pub(crate) const USAGE: u8 = 64;
-    /// What `dead-letters` needs is not there.
+    /// What `dead-letters` and `topology` need is not there.
     pub(crate) const UNAVAILABLE: u8 = 69;
     pub(crate) const CONFIG: u8 = 78;
     pub(crate) const OTHER: u8 = 1;
@@ -68,11 +69,16 @@ fn run() -> Result<(), Failure> {
     };
     let config = cli.config()?;
     match cli.command() {
-        Command::Check => cli::say(&format!(
-            "{}: correct, {} connector(s)",
-            cli.config.display(),
-            config.collections().len()
-        )),
+        Command::Check => {
+            for warning in mrcon::topology::warnings(config.topology()) {
+                eprintln!("mrcond: warning: topology: {warning}");
+            }
+            cli::say(&format!(
+                "{}: correct, {} connector(s)",
+                cli.config.display(),
+                config.collections().len()
+            ))
+        }
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(position::change(&config, &mongodb, &what))
@@ -89,6 +95,10 @@ fn run() -> Result<(), Failure> {
             let described = mrcon::asyncapi::document(&config);
             let described = described.map_err(|error| Failure::new(exit::OTHER, error))?;
             cli::say(&format!("{described:#}"))
+        }
+        Command::Topology(what) => {
+            let rabbitmq = cli.rabbitmq()?;
+            runtime()?.block_on(topology::handle(&config, rabbitmq, &what))
         }
         Command::Run => {
             let settings = cli.environment()?;

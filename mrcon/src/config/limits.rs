@@ -11,6 +11,7 @@ use super::schema::{
     OnHistoryLost, OnInvalidate, OnNack, OnOversize, OnPoison, OnUnroutable, Protocol, QueueType,
     Snapshot, SplitLargeEvents, Start,
 };
+use super::topology::Overflow;
 
 /// `server.listen`: port 3000 on every address. Existing deployments scrape and probe this port
 /// from outside the container, so a loopback default would break them.
@@ -143,6 +144,23 @@ pub const DEFAULT_ON_OVERSIZE: OnOversize = OnOversize::Halt;
 
 /// `rabbitmq.dead_letter.routing_key`: says what the queue holds; one for all connectors.
 pub const DEFAULT_DEAD_LETTER_QUEUE: &str = "mrcon.dead_letters";
+
+/// `topology.declare`: true, so that a first run needs no preparation.
+pub const DEFAULT_TOPOLOGY_DECLARE: bool = true;
+
+/// `topology.exchanges[].type`: topic, which can do what direct and fanout exchanges do, and more.
+pub const DEFAULT_TOPOLOGY_EXCHANGE_TYPE: &str = "topic";
+
+/// `topology.exchanges[].durable`: true. Without its exchange nothing is delivered after a restart of the
+/// broker.
+pub const DEFAULT_TOPOLOGY_DURABLE: bool = true;
+
+/// `topology.queues[].overflow` of a queue with a limit: reject_publish. RabbitMQ's own default, drop_head,
+/// drops messages that it has confirmed; a refused one is published again.
+pub const DEFAULT_TOPOLOGY_OVERFLOW: Overflow = Overflow::RejectPublish;
+
+/// `topology.super_streams[].partitions`: 3, as RabbitMQ's own command has it.
+pub const DEFAULT_SUPER_STREAM_PARTITIONS: u32 = 3;
 
 /// `format`: relaxed Extended JSON, the form that is easiest to read for consumers.
 pub const DEFAULT_FORMAT: Format = Format::Relaxed;
@@ -336,6 +354,20 @@ pub const STREAM_SEGMENT_SIZE_RANGE: RangeInclusive<u64> = 64 * 1024..=3_000_000
 /// one byte, and each partition has one.
 pub const PARTITIONS_RANGE: RangeInclusive<u32> = 0..=255;
 
+/// Allowed `topology.queues[].max_length`. RabbitMQ takes more, and no queue has that many messages; with 0 it
+/// would hold none.
+pub const MAX_LENGTH_RANGE: RangeInclusive<u64> = 1..=1 << 40;
+
+/// Allowed `topology.queues[].max_length_bytes`, 1 KiB to 1 PiB: at least one small event.
+pub const MAX_LENGTH_BYTES_RANGE: RangeInclusive<u64> = 1024..=1 << 50;
+
+/// Allowed `topology.queues[].delivery_limit`; -1 is no limit.
+pub const DELIVERY_LIMIT_RANGE: RangeInclusive<i64> = -1..=65_535;
+
+/// Allowed `topology.queues[].message_ttl`: RabbitMQ counts in milliseconds, and takes 3,650 days at most.
+pub const MESSAGE_TTL_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(3650 * 24 * 3600);
+
 /// Allowed `resume_tokens.tokens_coll_size_in_bytes` when the collection is capped: MongoDB raises
 /// a smaller size to 4,096 bytes by itself, and refuses more than 2^50.
 pub const CAPPED_SIZE_RANGE: RangeInclusive<u64> = 4096..=1 << 50;
@@ -365,6 +397,24 @@ pub const MAX_HEADERS: usize = 20;
 pub const MAX_HEADER_NAME_BYTES: usize = 255;
 /// Longest value of such a header in bytes. A longer one is shortened as a routing key is.
 pub const MAX_HEADER_VALUE_BYTES: usize = 1024;
+
+/// Most things of a kind in `topology`. Each takes a question to the broker at every start.
+pub const MAX_TOPOLOGY_THINGS: usize = 1000;
+
+/// Longest name in `topology` with letters that are not ASCII, in bytes. RabbitMQ's answer in what a thing differs has its
+/// name and up to 180 bytes more; where it has over 255 and such letters, 4.0 ends the connection with an
+/// internal error, and 3.10 sends half a letter.
+pub const MAX_OTHER_TOPOLOGY_NAME_BYTES: usize = 64;
+
+/// Most arguments of a thing in `topology`; RabbitMQ knows some twenty.
+pub const MAX_ARGUMENTS: usize = 32;
+
+/// Longest name of an argument in `topology`, in bytes; AMQP's limit.
+pub const MAX_ARGUMENT_NAME_BYTES: usize = 128;
+
+/// Longest text among the arguments of `topology`, in bytes: names and routing keys have that much. A
+/// declaration has to fit into one frame.
+pub const MAX_ARGUMENT_BYTES: usize = 255;
 
 /// Most patterns in `watched.include`, and in `watched.exclude`.
 pub const MAX_PATTERNS: usize = 100;
@@ -440,6 +490,12 @@ pub(super) fn allowed(key: &str) -> Option<String> {
         "max_age" => "a duration with its unit in whole seconds, from 1s to 100years".to_owned(),
         "max_bytes" => "a size such as 10GiB or 500MB, from 64KiB to 1PiB".to_owned(),
         "segment_size" => "a size such as 500MB, from 64KiB to 3GB".to_owned(),
+        "max_length" => numbers(&MAX_LENGTH_RANGE),
+        "max_length_bytes" => "a size such as 1GiB or 500MB, from 1KiB to 1PiB".to_owned(),
+        "delivery_limit" => "a whole number from 0 to 65535, or -1 for no limit".to_owned(),
+        "message_ttl" => {
+            "a duration with its unit in whole milliseconds, from 1ms to 3650days".to_owned()
+        }
         "partitions" => numbers(&PARTITIONS_RANGE),
         "tokens_coll_size_in_bytes" => numbers(&CAPPED_SIZE_RANGE),
         _ => return None,

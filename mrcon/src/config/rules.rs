@@ -11,7 +11,8 @@ use super::problem::{EMPTY, KeyPath, Problem};
 use super::schema::*;
 use super::scope::EVERY_DATABASE;
 use super::{
-    database, format, mask, metrics, outbox, overrides, pipeline, routing, stream, watching,
+    database, format, mask, metrics, outbox, overrides, pipeline, routing, stream, topology,
+    watching,
 };
 
 /// Databases that MongoDB keeps for itself; change streams on them are refused (error 73).
@@ -49,6 +50,8 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     rules.tokens_are_not_watched(&config.collections, &collections);
     let at = KeyPath::root().key("metrics");
     metrics::check(&mut rules, config, &at);
+    let at = KeyPath::root().key("topology");
+    topology::check::check(&mut rules, config, &at);
     rules.problems
 }
 
@@ -376,7 +379,7 @@ pub(super) fn coll_name_fault(db_name: &str, name: &str) -> Option<Fault> {
 
 /// NUL is what no name can have, and line breaks are what RabbitMQ leaves out of the name of a queue
 /// without a word. The others are hardly meant; such a collection can be watched with all of its database.
-fn control_character_fault(name: &str) -> Option<Fault> {
+pub(super) fn control_character_fault(name: &str) -> Option<Fault> {
     let bad = name.chars().find(|c| c.is_control())?;
     let what = format!("has the character {bad:?}");
     fault(what, "must not have control characters")

@@ -18,6 +18,7 @@ use super::forms::{
 };
 use super::limits::*;
 use super::scope::Extent;
+use super::topology::Topology;
 use crate::event::Operation;
 use crate::uri::Secret;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub collections: Vec<CollectionConfig>,
     /// Metrics of the user's own, and the history of ours.
     pub metrics: MetricsConfig,
+    /// What RabbitMQ is to have.
+    pub topology: Topology,
 }
 
 /// `server`: settings of the process.

@@ -24,7 +24,7 @@ pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
     retention(rules, stream, &at);
 }
 
-fn retention(rules: &mut Rules, stream: &StreamOptions, at: &KeyPath) {
+pub(super) fn retention(rules: &mut Rules, stream: &StreamOptions, at: &KeyPath) {
     if let Some(age) = stream.max_age {
         let shown = humantime::format_duration(age);
         let whole = age.subsec_nanos() == 0;

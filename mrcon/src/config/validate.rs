@@ -4,6 +4,7 @@ use super::decode::{Decoded, decode};
 use super::problem::Problem;
 use super::rules::check;
 use super::schema::{CollectionConfig, Config, MetricsConfig, ServerConfig};
+use super::topology::Topology;
 use super::yaml::{self, Node};
 
 /// A configuration that satisfies every rule. It can be read, and is made only by
@@ -50,8 +51,13 @@ impl ValidConfig {
         &self.0.metrics
     }
 
-    /// The configuration, to change and validate again. As checked: its image options are those in effect,
-    /// where a format needs others than the default.
+    /// What RabbitMQ is to have.
+    pub fn topology(&self) -> &Topology {
+        &self.0.topology
+    }
+
+    /// The configuration, to change and validate again. As checked: its image options and operations are those
+    /// in effect, where a format needs others than the default.
     pub fn into_inner(self) -> Config {
         self.0
     }

@@ -94,6 +94,14 @@ pub enum ErrorKind {
     TargetMismatch,
     /// The name of a collection makes no name of a queue.
     TargetName,
+    /// RabbitMQ has a thing of the topology otherwise than the configuration.
+    TopologyDiffers,
+    /// RabbitMQ lacks a thing of the topology that is not to be declared here.
+    TopologyMissing,
+    /// RabbitMQ refuses to declare a thing of the topology: a type that it does not know, a wrong argument.
+    TopologyRefused,
+    /// The RabbitMQ user lacks a permission to declare a thing of the topology (code 403).
+    TopologyPermission,
     /// The broker refuses a message of this size (codes 311, 406 on publish).
     MessageTooLarge,
     /// The broker returned a message: no queue would have got it.
@@ -426,6 +434,30 @@ impl ErrorKind {
                 R::PublishUnroutable,
                 Some(Rabbitmq),
                 "exclude the collection, or change rabbitmq.stream_name so that names stay within RabbitMQ's rules, then restart mrcond",
+            ),
+            ErrorKind::TopologyDiffers => (
+                Halt,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "make the configuration say what is there (`mrcond topology plan` shows it), or delete it in RabbitMQ with what is in it, so that it is declared anew; then restart mrcond",
+            ),
+            ErrorKind::TopologyMissing => (
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "declare it with the command `mrcond topology apply`, or set topology.declare: true; what is passive, somebody else has to declare; the connector goes on by itself",
+            ),
+            ErrorKind::TopologyRefused => (
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "do what the cause says: enable a plugin, or correct `topology` in the configuration and restart mrcond; the connector goes on by itself",
+            ),
+            ErrorKind::TopologyPermission => (
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "grant the RabbitMQ user the permissions that the cause names, or have somebody declare it who has them and set topology.declare: false; the connector goes on by itself",
             ),
             ErrorKind::MessageTooLarge => (
                 Halt,

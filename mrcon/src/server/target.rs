@@ -2,8 +2,10 @@
 
 use super::entry::Entry;
 use super::opening::Opened;
+use super::topology::Gate;
 use crate::config::{
     CollectionConfig, DATABASE_EVENTS, ExchangeTarget, Extent, Protocol, RabbitMq, TargetName,
+    Topology,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
@@ -11,6 +13,7 @@ use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, QueueNames};
 use crate::sink::stream::{StreamConnections, StreamLink};
 use crate::sink::{AnySink, Sink};
 use crate::snapshot::Phase;
+use crate::topology::Declarations;
 use crate::uri::{AmqpUri, StreamUri};
 use std::sync::Arc;
 
@@ -23,6 +26,8 @@ pub(super) struct Brokers {
     letters: AmqpConnections,
     /// For each entry: its place among those with its protocol.
     places: Vec<usize>,
+    pub(super) gate: Gate,
+    declarations: Arc<Declarations>,
 }
 
 impl Brokers {
@@ -37,7 +42,14 @@ impl Brokers {
     }
 
     /// `sharing` is how many connectors use a connection together.
-    pub(super) fn new(uri: AmqpUri, entries: &[Arc<Entry>], sharing: Option<u32>) -> Brokers {
+    pub(super) fn new(
+        uri: AmqpUri,
+        entries: &[Arc<Entry>],
+        sharing: Option<u32>,
+        topology: &Topology,
+    ) -> Brokers {
+        let declarations = Arc::new(Declarations::of(topology));
+        let gate = Gate::new(topology, uri.clone());
         let sharing = sharing.map(|count| count as usize);
         let (mut amqp, mut stream) = (Vec::new(), Vec::new());
         let places = entries.iter().map(|entry| {
@@ -55,11 +67,14 @@ impl Brokers {
             .map(|entry| format!("dead letters of {}", entry.status.name))
             .collect();
         let letters = AmqpConnections::new(uri.clone(), &all, Some(all.len()));
+        let amqp = AmqpConnections::new(uri, &amqp, sharing);
         Brokers {
-            letters,
-            amqp: Arc::new(AmqpConnections::new(uri, &amqp, sharing)),
+            letters: letters.with_declarations(&declarations),
+            amqp: Arc::new(amqp.with_declarations(&declarations)),
             stream: StreamConnections::new(stream_uri, &stream, sharing),
             places,
+            gate,
+            declarations,
         }
     }
 
@@ -82,6 +97,7 @@ enum Main {
 
 impl Target {
     pub(super) async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Target> {
+        brokers.gate.pass().await?;
         let main = Main::connect(entry, brokers).await?;
         match brokers.aside_of(entry).await {
             Ok(aside) => Ok(Target { main, aside }),
@@ -121,9 +137,14 @@ impl Main {
                     .await
                     .map(Main::Amqp)
             }
-            Protocol::Stream => StreamLink::connect(&brokers.stream, place, rabbitmq)
-                .await
-                .map(Main::Stream),
+            Protocol::Stream => {
+                let mut rabbitmq = rabbitmq.clone();
+                // Declared as the topology has it, or not at all: the stream protocol knows fewer arguments.
+                rabbitmq.declare &= !brokers.declarations.has_stream(&rabbitmq.stream_name);
+                StreamLink::connect(&brokers.stream, place, &rabbitmq)
+                    .await
+                    .map(Main::Stream)
+            }
         }
     }
 

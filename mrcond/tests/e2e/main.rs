@@ -45,6 +45,7 @@ mod snapshot;
 mod spread;
 mod stream;
 mod supervision;
+mod topology;
 mod undeliverable;
 mod values;
 mod watching;

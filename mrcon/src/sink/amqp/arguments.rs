@@ -1,41 +1,57 @@
-//! The arguments of a queue that exists, from what RabbitMQ says when it refuses a declaration. Pure.
+//! What an exchange or queue that exists is like, from what RabbitMQ says when it refuses a declaration. Pure.
 
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 const LIMITS: [&str; 2] = ["x-max-length", "x-max-length-bytes"];
 
-/// In what a declaration differs from the queue.
+/// Properties that are true or false.
+const FLAGS: [&str; 4] = ["auto_delete", "durable", "exclusive", "internal"];
+
+/// One property of a thing that differs from a declaration.
 #[derive(Debug, PartialEq)]
-pub(super) struct Difference {
-    name: String,
-    /// Of the queue; none if it does not have this argument.
-    value: Option<AMQPValue>,
+pub(super) struct Told {
+    /// RabbitMQ's name for it, such as `x-max-length`, `type` or `durable`.
+    pub(super) name: String,
+    /// Of the thing; none if it does not have this argument.
+    pub(super) value: Option<AMQPValue>,
 }
 
-impl Difference {
+impl Told {
     /// From RabbitMQ's words, such as `inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received none
-    /// but current is the value 'drop-head' of type 'longstr'`.
-    pub(super) fn told_by(words: &str) -> Option<Difference> {
+    /// but current is the value 'drop-head' of type 'longstr'`. Where both sides have a value, it does not say
+    /// of which type: it is that of `sent`.
+    pub(super) fn by(words: &str, sent: &FieldTable) -> Option<Told> {
         let (_, rest) = words.split_once("inequivalent arg '")?;
         let (name, rest) = rest.split_once('\'')?;
         let (_, current) = rest.rsplit_once("but current is ")?;
         let value = match current.strip_prefix("the value '") {
             Some(told) => {
-                let (value, kind) = told.split_once("' of type '")?;
+                let (value, kind) = told.rsplit_once("' of type '")?;
                 Some(typed(value, kind.split('\'').next()?)?)
             }
             None if current.starts_with("none") => None,
             None => {
-                let value = current.strip_prefix('\'')?.split('\'').next()?;
-                Some(AMQPValue::LongString(value.into()))
+                let value = current.strip_prefix('\'')?.strip_suffix('\'')?;
+                Some(like(value, name, sent)?)
             }
         };
         let name = name.to_owned();
-        // Only arguments are guessed.
-        name.starts_with("x-").then_some(Difference { name, value })
+        Some(Told { name, value })
     }
 
-    /// Makes a declaration agree with the queue in this.
+    /// The name alone, where RabbitMQ's words were too long for its answer and are cut off.
+    pub(super) fn name_of_cut(words: &str) -> Option<&str> {
+        let (_, rest) = words.split_once("inequivalent arg '")?;
+        let (name, rest) = rest.split_once('\'')?;
+        rest.ends_with("...").then_some(name)
+    }
+
+    /// Whether it is about an argument, and no other property.
+    pub(super) fn is_argument(&self) -> bool {
+        self.name.starts_with("x-")
+    }
+
+    /// Makes the arguments of a declaration agree with the thing in this.
     pub(super) fn correct(self, arguments: &mut FieldTable) {
         let others = arguments
             .inner()
@@ -52,11 +68,21 @@ impl Difference {
     }
 }
 
+/// A value of which the type is not told.
+fn like(value: &str, name: &str, sent: &FieldTable) -> Option<AMQPValue> {
+    match sent.inner().get(name) {
+        None if FLAGS.contains(&name) => typed(value, "bool"),
+        Some(AMQPValue::Boolean(_)) => typed(value, "bool"),
+        Some(AMQPValue::LongLongInt(_)) => typed(value, "long"),
+        _ => typed(value, "longstr"),
+    }
+}
+
 /// RabbitMQ compares integers of any width by their value.
 fn typed(value: &str, kind: &str) -> Option<AMQPValue> {
     match kind {
         "longstr" => Some(AMQPValue::LongString(value.into())),
-        "bool" => Some(AMQPValue::Boolean(value == "true")),
+        "bool" => value.parse().ok().map(AMQPValue::Boolean),
         _ => value.parse().ok().map(AMQPValue::LongLongInt),
     }
 }
@@ -82,17 +108,17 @@ pub(super) fn drops_beyond(arguments: &FieldTable) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn told(name: &str, current: &str) -> Option<Difference> {
+    fn told(name: &str, current: &str) -> Option<Told> {
         let words = format!(
             "look: RabbitMQ closed the channel or connection: 406 PRECONDITION_FAILED - inequivalent arg '{name}' \
              for queue 'it's mine but current is' in vhost '/': received none but current is {current}"
         );
-        Difference::told_by(&words)
+        Told::by(&words, &FieldTable::default())
     }
 
     #[test]
     fn words_of_rabbitmq_are_read_wrong() {
-        let value = |difference: Option<Difference>| difference.unwrap().value;
+        let value = |told: Option<Told>| told.unwrap().value;
         let limit = value(told("x-max-length", "the value '10' of type 'signedint'"));
         assert_eq!(limit, Some(AMQPValue::LongLongInt(10)));
         let overflow = value(told(
@@ -109,13 +135,47 @@ mod tests {
         );
         assert_eq!(value(told("x-max-age", "none")), None);
         for (name, current) in [
-            ("durable", "'false'"),
+            ("durable", "'maybe'"),
+            ("x-max-length", "'cut of..."),
             ("x-max-length", "the value 'ten' of type 'signedint'"),
             ("x-max-length", "something new"),
         ] {
             assert_eq!(told(name, current), None, "{name} {current}");
         }
-        assert_eq!(Difference::told_by("403 ACCESS_REFUSED"), None);
+        let nothing = FieldTable::default();
+        assert_eq!(Told::by("403 ACCESS_REFUSED", &nothing), None);
+        let durable = told("durable", "'false'").unwrap();
+        assert!(!durable.is_argument());
+        assert_eq!(durable.value, Some(AMQPValue::Boolean(false)));
+        let key = value(told("x-dead-letter-routing-key", "'it's'"));
+        assert_eq!(key, Some(AMQPValue::LongString("it's".into())));
+    }
+
+    #[test]
+    fn property_is_lost_with_the_end_of_the_words() {
+        let cut = "406 PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'lllllll...";
+        assert_eq!(Told::name_of_cut(cut), Some("x-max-length"));
+        assert_eq!(Told::by(cut, &FieldTable::default()), None);
+        let whole = "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received '1' but current is '2'";
+        assert_eq!(Told::name_of_cut(whole), None);
+    }
+
+    #[test]
+    fn number_is_taken_for_text_so_that_it_differs_for_ever() {
+        let mut sent = FieldTable::default();
+        sent.insert("x-max-length".into(), AMQPValue::LongLongInt(100));
+        sent.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+        let told = |name: &str, received: &str, current: &str| {
+            let words = format!(
+                "406 PRECONDITION_FAILED - inequivalent arg '{name}' for queue 'q' in vhost '/': \
+                 received '{received}' but current is '{current}'"
+            );
+            Told::by(&words, &sent).unwrap().value
+        };
+        let length = told("x-max-length", "100", "10");
+        assert_eq!(length, Some(AMQPValue::LongLongInt(10)));
+        let single = told("x-single-active-consumer", "true", "false");
+        assert_eq!(single, Some(AMQPValue::Boolean(false)));
     }
 
     #[test]

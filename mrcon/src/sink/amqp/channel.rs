@@ -4,19 +4,48 @@ use super::frames;
 use super::protocol::Amqp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sink::link::Port;
+use crate::topology::Declarations;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, channel, confirm};
+use std::sync::Arc;
 
 /// See the module's documentation. Dropping it closes the channel.
 #[derive(Debug)]
 pub(super) struct Channel {
     port: Port<Amqp>,
+    declarations: Arc<Declarations>,
 }
 
 impl Channel {
     /// One that is not open yet.
     pub(super) fn on(port: Port<Amqp>) -> Channel {
-        Channel { port }
+        Channel {
+            port,
+            declarations: Arc::default(),
+        }
+    }
+
+    /// The same, on which queues are declared like this.
+    pub(super) fn with(self, declarations: &Arc<Declarations>) -> Channel {
+        Channel {
+            declarations: Arc::clone(declarations),
+            ..self
+        }
+    }
+
+    /// How queues of the topology are declared.
+    pub(super) fn declarations(&self) -> &Arc<Declarations> {
+        &self.declarations
+    }
+
+    /// Whether the broker takes anything on it.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.port.held().open
+    }
+
+    /// Whether the broker is RabbitMQ 3.
+    pub(super) fn is_rabbitmq_3(&self) -> bool {
+        self.port.limits().is_rabbitmq_3()
     }
 
     /// Opens the channel, for the first time or after the broker closed it.

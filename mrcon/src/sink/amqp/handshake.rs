@@ -26,6 +26,13 @@ pub(super) struct Limits {
     pub(super) max_message_bytes: u64,
 }
 
+impl Limits {
+    /// Whether the broker is RabbitMQ 3: the default of its largest message tells the versions apart.
+    pub(super) fn is_rabbitmq_3(&self) -> bool {
+        self.max_message_bytes == OLD_MAX_MESSAGE_BYTES
+    }
+}
+
 /// `max_message_size` of RabbitMQ 4.
 const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 /// The same of RabbitMQ 3.

@@ -8,6 +8,7 @@
 mod arguments;
 mod aside;
 mod channel;
+pub(crate) mod declare;
 mod exchange;
 mod exchanges;
 mod frames;
@@ -31,6 +32,7 @@ use crate::budget::UNSENT_BYTES;
 use crate::config::{ExchangeTarget, RabbitMq};
 use crate::envelope::{self, Message};
 use crate::error::{Error, ErrorKind, Result};
+use crate::topology::Declarations;
 use crate::uri::AmqpUri;
 use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::AMQPClass;
@@ -56,23 +58,38 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// A few connectors have a connection each. More of them share one, each with a channel of its own:
 /// a connection costs the broker and this process some 100 KiB, and heartbeats.
 #[derive(Debug)]
-pub struct AmqpConnections(Connections<Amqp>);
+pub struct AmqpConnections {
+    connections: Connections<Amqp>,
+    declarations: Arc<Declarations>,
+}
 
 impl AmqpConnections {
     /// For connectors of these names, in the order of the configuration; `sharing` is how many of
     /// them use a connection together, by default what suits their number.
     pub fn new(uri: AmqpUri, connectors: &[String], sharing: Option<usize>) -> AmqpConnections {
-        AmqpConnections(Connections::new(uri, connectors, sharing))
+        AmqpConnections {
+            connections: Connections::new(uri, connectors, sharing),
+            declarations: Arc::default(),
+        }
+    }
+
+    /// The same, over which queues of the topology are declared as it has them.
+    pub(crate) fn with_declarations(self, declarations: &Arc<Declarations>) -> AmqpConnections {
+        AmqpConnections {
+            declarations: Arc::clone(declarations),
+            ..self
+        }
     }
 
     /// Where they lead to.
     pub fn uri(&self) -> &AmqpUri {
-        self.0.uri()
+        self.connections.uri()
     }
 
     /// A channel for a connector, not open yet. The caller sets the deadline.
     async fn channel(&self, connector: usize) -> Result<Channel> {
-        self.0.port(connector, ()).await.map(Channel::on)
+        let port = self.connections.port(connector, ()).await?;
+        Ok(Channel::on(port).with(&self.declarations))
     }
 }
 

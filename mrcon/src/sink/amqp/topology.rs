@@ -1,31 +1,52 @@
 //! Finding or declaring the queue.
 
-use super::arguments::{self, Difference};
+use super::arguments::{self, Told};
 use super::channel::Channel;
+use super::declare;
 use super::frames::short;
 use crate::config::RabbitMq;
 use crate::error::{Error, ErrorKind, Result};
 use amq_protocol::protocol::{AMQPClass, exchange, queue};
 use amq_protocol::types::{AMQPValue, FieldTable};
+use std::sync::Arc;
 
 /// Arguments of an existing queue that are found out, one by one; RabbitMQ knows some twenty.
 const MAX_GUESSES: usize = 20;
 
-/// Uses the queue as it is, if it exists; declares it durable, if it does not and `declare` is set.
+/// Uses the queue as it is, if it exists; declares it durable, if it does not and `declare` is set. A queue of
+/// the topology is declared as the topology has it, with its bindings.
 ///
 /// # Errors
 /// [`ErrorKind::TargetMissing`] when there is no queue and it is not to be declared here.
 pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Result<()> {
     let name = &target.stream_name;
+    let declarations = Arc::clone(channel.declarations());
+    let own = declarations.queue(name);
+    let may_declare = own.map_or(target.declare, |(declare, ..)| declare);
+    // A passive one is somebody else's: what it is like nobody has looked at.
+    let own = own.filter(|(_, queue, _)| !queue.passive);
+    let arguments = match own {
+        Some((_, queue, _)) => declare::table(&queue.arguments),
+        None => wanted(target),
+    };
     match declare(channel, target, Passive::Yes, FieldTable::default()).await {
+        // What a queue of the topology is like was looked at before.
+        Ok(()) if own.is_some() => return Ok(()),
         Ok(()) => return warn_if_it_loses(channel, target).await,
-        Err(error) if error.kind() == ErrorKind::TargetMissing && target.declare => {
+        Err(error) if error.kind() == ErrorKind::TargetMissing && may_declare => {
             channel.open().await?;
         }
         Err(error) => return Err(error),
     }
-    declare(channel, target, Passive::No, wanted(target)).await?;
-    tracing::info!(queue = %name, queue_type = target.queue_type.as_str(), "queue declared");
+    declare(channel, target, Passive::No, arguments).await?;
+    let Some((_, queue, bindings)) = own else {
+        tracing::info!(queue = %name, queue_type = target.queue_type.as_str(), "queue declared");
+        return Ok(());
+    };
+    for binding in bindings {
+        declare::bind_queue(channel, binding).await?;
+    }
+    tracing::info!(queue = %name, kind = queue.noun(), bindings = bindings.len(), "queue of the topology declared again");
     Ok(())
 }
 
@@ -141,9 +162,9 @@ async fn warn_if_it_loses(channel: &mut Channel, target: &RabbitMq) -> Result<()
             );
             return Ok(());
         }
-        match Difference::told_by(&refusal.chain()) {
-            Some(difference) => difference.correct(&mut guess),
-            None => return Ok(()),
+        match Told::by(&refusal.chain(), &guess) {
+            Some(told) if told.is_argument() => told.correct(&mut guess),
+            Some(_) | None => return Ok(()),
         }
     }
     Ok(())

@@ -65,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) server: Value,
     /// The section `metrics`.
     pub(crate) metrics: Value,
+    /// The section `topology`; null without one.
+    pub(crate) topology: Value,
 }
 
 impl Config {
@@ -80,6 +82,7 @@ impl Config {
             metrics: home.map_or_else(|| json!({}), |home| json!({"history": {"db_name": home}})),
             entries,
             server: json!({}),
+            topology: Value::Null,
         }
     }
 
@@ -98,6 +101,12 @@ impl Config {
         self
     }
 
+    /// With what RabbitMQ is to have.
+    pub(crate) fn with_topology(mut self, topology: Value) -> Config {
+        self.topology = topology;
+        self
+    }
+
     /// With these business metrics.
     pub(crate) fn with_custom(mut self, metrics: Value) -> Config {
         self.metrics["custom"] = metrics;
@@ -109,7 +118,10 @@ impl Config {
         let mut server = self.server.clone();
         server["listen"] = listen.into();
         let entries: Vec<&Value> = self.entries.iter().map(|entry| &entry.0).collect();
-        let all = json!({"server": server, "collections": entries, "metrics": self.metrics});
+        let mut all = json!({"server": server, "collections": entries, "metrics": self.metrics});
+        if !self.topology.is_null() {
+            all["topology"] = self.topology.clone();
+        }
         serde_json::to_string_pretty(&all)
             .unwrap_or_else(|error| unreachable!("plain JSON: {error}"))
     }

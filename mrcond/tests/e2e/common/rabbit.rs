@@ -206,6 +206,87 @@ impl Broker {
         services::run(command, &format!("rabbitmqctl {}", arguments.join(" "))).await
     }
 
+    /// Runs `rabbitmq-streams`, which stands beside `rabbitmqctl`.
+    pub(crate) async fn streams_ctl(&self, arguments: &[&str]) -> String {
+        let script = std::fs::read_to_string(&self.own().ctl)
+            .unwrap_or_else(|error| panic!("read rabbitmqctl: {error}"))
+            .replace("rabbitmqctl \"$@\"", "rabbitmq-streams \"$@\"");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &script, "rabbitmq-streams"])
+            .args(arguments);
+        let what = format!("rabbitmq-streams {}", arguments.join(" "));
+        services::run(command, &what).await
+    }
+
+    /// All that the broker has with `part` in its name: exchanges, queues and bindings, a line each.
+    pub(crate) async fn has(&self, part: &str) -> Vec<String> {
+        let (exchanges, queues, bindings) = tokio::join!(
+            self.ctl(&[
+                "list_exchanges",
+                "name",
+                "type",
+                "durable",
+                "internal",
+                "arguments"
+            ]),
+            self.ctl(&["list_queues", "name", "durable", "arguments"]),
+            self.ctl(&[
+                "list_bindings",
+                "source_name",
+                "destination_name",
+                "routing_key",
+                "arguments"
+            ])
+        );
+        let kinds = [
+            ("exchange", exchanges),
+            ("queue", queues),
+            ("binding", bindings),
+        ];
+        let lines = kinds.iter().flat_map(|(kind, text)| {
+            let lines = text.lines().filter(|line| line.contains(part));
+            // The default exchange has a binding to every queue.
+            let lines = lines.filter(|line| !line.starts_with('\t'));
+            lines.map(move |line| format!("{kind} {line}"))
+        });
+        let mut lines: Vec<String> = lines.collect();
+        lines.sort();
+        lines
+    }
+
+    /// Publishes empty messages with these ids as routing keys.
+    pub(crate) async fn publish(&self, exchange: &str, keys: &[&str]) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        for key in keys {
+            let mut properties = BasicProperties::default();
+            properties.with_message_id(key);
+            let target = BasicPublishArguments::new(exchange, key);
+            let put = channel.basic_publish(properties, Vec::new(), target).await;
+            put.unwrap_or_else(|error| panic!("publish to {exchange}: {error}"));
+        }
+        // The broker takes the close after what came before it.
+        close(connection)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Declares an exchange otherwise than anybody would.
+    pub(crate) async fn declare_odd_exchange(&self, name: &str, kind: &str, alternate: &str) {
+        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+        let mut exchange = ExchangeDeclareArguments::new(name, kind);
+        exchange.internal(true);
+        let mut table = FieldTable::new();
+        let key = "alternate-exchange"
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("a short name"));
+        table.insert(key, alternate.into());
+        exchange.arguments(table);
+        let declared = channel.exchange_declare(exchange).await;
+        declared.unwrap_or_else(|error| panic!("declare the exchange {name}: {error}"));
+        let _ = close(connection).await;
+    }
+
     pub(crate) async fn open(&self) -> Result<(Connection, Channel), String> {
         let connection = Connection::open(&arguments(&self.uri))
             .await
