@@ -421,7 +421,7 @@ impl ErrorKind {
                 RetryThenHalt,
                 R::PublishUnroutable,
                 Some(Rabbitmq),
-                "no queue takes the message: create the queue (rabbitmq.stream_name), or set rabbitmq.on_unroutable: dead_letter, then restart mrcond",
+                "no queue takes the message: create the queue (rabbitmq.stream_name), or the exchange or queue that a document of an outbox names, or set rabbitmq.on_unroutable: dead_letter, then restart mrcond",
             ),
             ErrorKind::DeadLetterRefused => (
                 Retry,

@@ -330,6 +330,26 @@ mod tests {
     }
 
     #[test]
+    fn server_leaves_out_the_event_of_the_position_or_the_end_of_the_stream() {
+        let changes = doc! {"operationType": {"$nin": ["update", "replace", "delete"]}};
+        let without_position = doc! {"$match": {"$or": [changes.clone()]}};
+        assert_eq!(new_documents(None), Some(without_position));
+        let token = |data: &str| {
+            let token = RawDocumentBuf::try_from(&doc! {"_data": data}).unwrap();
+            ResumeToken::from(&*token)
+        };
+        let at = Timestamp {
+            time: 7,
+            increment: 1,
+        };
+        let expected = doc! {"$match": {"$or": [changes, {"clusterTime": at}]}};
+        let known = token("8200000007000000012B0429296E1404");
+        assert_eq!(new_documents(Some(&known)), Some(expected));
+        // Of a token whose time nobody knows, nothing can be left out.
+        assert_eq!(new_documents(Some(&token("?"))), None);
+    }
+
+    #[test]
     fn events_are_looked_at_though_all_count() {
         assert!(filter(&[]).is_none());
     }
