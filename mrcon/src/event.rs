@@ -165,6 +165,18 @@ pub(crate) fn names(raw: &RawDocument) -> Result<DbAndColl<'_>, EventError> {
     Ok((None, None))
 }
 
+/// `operationType` of an event, which MongoDB puts near the front; `None` if there is none that can be read.
+pub(crate) fn operation_type(raw: &RawDocument) -> Option<&str> {
+    let mut input = Cursor::new(raw);
+    while let Some(kind) = input.kind().ok()? {
+        match input.cstring().ok()? {
+            b"operationType" => return string(&mut input, kind, "operationType").ok()?,
+            _ => input.skip(kind).ok()?,
+        }
+    }
+    None
+}
+
 /// Writes both names as one, which no other two have: a database has no dot in its name.
 pub(crate) fn write_full_name(into: &mut String, (db, coll): DbAndColl<'_>) {
     into.clear();

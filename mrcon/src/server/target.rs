@@ -2,7 +2,9 @@
 
 use super::entry::Entry;
 use super::opening::Opened;
-use crate::config::{CollectionConfig, DATABASE_EVENTS, Extent, Protocol, RabbitMq, TargetName};
+use crate::config::{
+    CollectionConfig, DATABASE_EVENTS, Extent, Format, Protocol, RabbitMq, TargetName,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
 use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, QueueNames};
@@ -158,7 +160,11 @@ async fn publish_as(
     let seq = source.seq();
     let (watched, stream) = (&entry.config.watched, &entry.config.rabbitmq.stream);
     let own = entry.settings.scope.own_names();
-    let numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
+    let mut numbering = lineage::numbering(watched, link.partitions(), stream.as_ref(), &own);
+    if entry.config.format == Format::Outbox {
+        // Changes of documents have no numbers then.
+        numbering.insert("only_new", true);
+    }
     let repeatable = lineage::is_repeatable(watched);
     let decision = match source.after_gap {
         true => Decision::New(Some(Reset::PositionLost)),

@@ -438,7 +438,7 @@ mod tests {
             exclude: vec!["^big$".to_owned()],
             ..Watched::default()
         };
-        let mut filter = Filter::new(&Scope::new(&watched, Vec::new())).unwrap();
+        let mut filter = Filter::new(&Scope::new(&watched, Vec::new()), false).unwrap();
         let account = Budget::new(BUDGET).open();
         let (small, big) = (event("a", 100), event("big", 3 << 20));
         for (events, kept) in [

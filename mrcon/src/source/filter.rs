@@ -36,6 +36,9 @@ const LISTED_AT_A_TIME: usize = 4;
 /// How long that may take: the stream is to be opened soon, and can be without any list.
 const LISTING_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What is left out where only new documents count.
+const CHANGES: [&str; 3] = ["update", "replace", "delete"];
+
 /// Names to be left out, by database; `None`: everything in it.
 type LeftOut = BTreeMap<String, Option<Vec<String>>>;
 
@@ -140,7 +143,7 @@ pub(super) fn new_documents(token: Option<&ResumeToken>) -> Option<Document> {
         None => None,
         Some(token) => Some(time_of(token)?),
     };
-    let mut wanted = vec![doc! {"operationType": {"$nin": ["update", "replace", "delete"]}}];
+    let mut wanted = vec![doc! {"operationType": {"$nin": CHANGES.to_vec()}}];
     wanted.extend(at.map(|at| doc! {"clusterTime": at}));
     Some(doc! {"$match": {"$or": wanted}})
 }
@@ -149,6 +152,8 @@ pub(super) fn new_documents(token: Option<&ResumeToken>) -> Option<Document> {
 #[derive(Debug)]
 pub(super) struct Filter {
     scope: Scope,
+    /// Whether only new documents count: see [`new_documents`].
+    only_new: bool,
     /// The names of the last event and their answer: most events are of the same collection.
     last: (String, bool),
     answers: HashMap<String, bool>,
@@ -158,9 +163,10 @@ pub(super) struct Filter {
 
 impl Filter {
     /// `None` where every event counts.
-    pub(super) fn new(scope: &Scope) -> Option<Filter> {
-        (!scope.takes_all()).then(|| Filter {
+    pub(super) fn new(scope: &Scope, only_new: bool) -> Option<Filter> {
+        (only_new || !scope.takes_all()).then(|| Filter {
             scope: scope.clone(),
+            only_new,
             last: (String::new(), scope.takes_event(None, None)),
             answers: HashMap::new(),
             name: String::new(),
@@ -168,7 +174,19 @@ impl Filter {
     }
 
     /// Whether the event counts.
+    ///
+    /// One that does not has no number, whether the server leaves it out in this run or not.
     pub(super) fn takes(&mut self, event: &RawDocument) -> Result<bool, EventError> {
+        let operation = self
+            .only_new
+            .then(|| event::operation_type(event))
+            .flatten();
+        if operation.is_some_and(|operation| CHANGES.contains(&operation)) {
+            return Ok(false);
+        }
+        if self.scope.takes_all() {
+            return Ok(true);
+        }
         if self.takes_names(event::names(event)?) {
             return Ok(true);
         }
@@ -220,7 +238,7 @@ mod tests {
     }
 
     fn filter(exclude: &[&str]) -> Option<Filter> {
-        Filter::new(&scope("d", exclude, &[]))
+        Filter::new(&scope("d", exclude, &[]), false)
     }
 
     fn kept(batch: &EventBatch) -> Vec<i32> {
@@ -250,7 +268,7 @@ mod tests {
     #[test]
     fn event_of_a_deployment_is_left_out_by_the_answer_for_another_database() {
         let own = [("mrcon", None), ("crm", Some("positions"))];
-        let mut filter = Filter::new(&scope("*", &["^tmp\\.", "\\.logs$"], &own)).unwrap();
+        let mut filter = Filter::new(&scope("*", &["^tmp\\.", "\\.logs$"], &own), false).unwrap();
         let taken = |filter: &mut Filter, ns: Document| {
             let event = RawDocumentBuf::try_from(&doc! {"operationType": "insert", "ns": ns});
             filter.takes(&event.unwrap()).unwrap()
@@ -347,6 +365,34 @@ mod tests {
         assert_eq!(new_documents(Some(&known)), Some(expected));
         // Of a token whose time nobody knows, nothing can be left out.
         assert_eq!(new_documents(Some(&token("?"))), None);
+    }
+
+    #[test]
+    fn change_that_the_server_lets_pass_at_the_position_takes_a_number() {
+        let operations = [
+            "insert",
+            "update",
+            "replace",
+            "delete",
+            "drop",
+            "invalidate",
+        ];
+        let event = |coll: &str| {
+            let mut events: Vec<_> = (0..)
+                .zip(operations)
+                .map(|(n, operation)| {
+                    let ns = doc! {"db": "d", "coll": coll};
+                    doc! {"_id": {}, "operationType": operation, "n": n, "ns": ns}
+                })
+                .collect();
+            events.push(doc! {"_id": {}, "n": 6, "ns": {"db": "d", "coll": coll}});
+            EventBatch::made(events, None)
+        };
+        let mut all = Filter::new(&scope("d", &[], &[]), true).unwrap();
+        assert_eq!(kept(&event("a").filtered(&mut all)), [0, 4, 5, 6]);
+        let mut some = Filter::new(&scope("d", &["^tmp"], &[]), true).unwrap();
+        assert_eq!(kept(&event("a").filtered(&mut some)), [0, 4, 5, 6]);
+        assert!(kept(&event("tmp").filtered(&mut some)).is_empty());
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Source {
         let reader = Reader {
             cursor,
             fragments: Fragments::default(),
-            filter: Filter::new(watch.scope),
+            filter: Filter::new(watch.scope, watch.only_new),
             account: Arc::clone(account),
             wrap: watch::reading_first,
             expects_much: false,
