@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Names and texts of headers, in order: views into a [`HeaderText`].
+/// Names and texts of headers, in order: views into a `HeaderText`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Headers<'a> {
     text: &'a str,
