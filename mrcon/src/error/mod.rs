@@ -469,7 +469,7 @@ impl ErrorKind {
                 RetryThenHalt,
                 R::PublishUnroutable,
                 Some(Rabbitmq),
-                "no queue takes the message: create the queue (rabbitmq.stream_name), with an exchange bind one to it by the routing key, or set rabbitmq.on_unroutable: dead_letter, then restart mrcond",
+                "no queue takes the message: create the queue (rabbitmq.stream_name), with an exchange bind one to it by the routing key, or create what a document of an outbox names, or set rabbitmq.on_unroutable: dead_letter, then restart mrcond",
             ),
             ErrorKind::DeadLetterRefused => (
                 Retry,

@@ -6,6 +6,7 @@ use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::replica::{self, body};
 use crate::common::rig::Rig;
+use crate::common::stream;
 use crate::common::wait::{PATIENTLY, eventually};
 use bson::{Bson, Document, doc};
 use mongodb::{Client, Collection};
@@ -409,6 +410,35 @@ async fn message_in_the_queue_is_not_as_the_schema_says() {
         assert_eq!(daemon.terminate().await.code, Some(0));
         rig.clean().await;
     }
+}
+
+#[tokio::test]
+async fn message_comes_twice_over_streams_or_changes_take_numbers() {
+    let rig = Rig::new("outbox-stream").await;
+    let entry = stream::entry(&rig).with("format", "outbox");
+    let mut daemon = rig.start(from_ref(&entry)).await;
+    for n in 0..300 {
+        if n % 100 == 50 {
+            daemon.kill().await;
+            daemon = rig.start(from_ref(&entry)).await;
+        }
+        let document = doc! {"_id": n, "type": "Placed", "payload": format!("number {n}")};
+        insert(&rig, document).await;
+        let update = doc! {"$set": {"seen": true}};
+        rig.collection()
+            .update_one(doc! {"_id": n}, update)
+            .await
+            .unwrap();
+    }
+    daemon.confirmed(&entry.name(), 300).await;
+    let deliveries = stream::read(&rig.broker, &rig.name).await;
+    let expected: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    assert_eq!(ids(&deliveries), expected);
+    assert_eq!(deliveries[7].body, b"number 7");
+    assert_eq!(header(&deliveries[7], "type"), "Placed");
+    assert_eq!(deliveries[299].seq(), 300);
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    rig.clean().await;
 }
 
 async fn documents(rig: &Rig) -> u64 {

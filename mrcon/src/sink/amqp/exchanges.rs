@@ -146,7 +146,11 @@ impl Exchanges {
                     channel.open().await?;
                     false
                 }
-                Err(error) => return Err(error),
+                // Without its words: the name is a document's.
+                Err(error) => {
+                    let text = "look for the exchange that a document names";
+                    return Err(Error::new(error.kind(), text));
+                }
             };
             Ok(Found {
                 exchange,

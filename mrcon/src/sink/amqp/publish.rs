@@ -423,6 +423,42 @@ mod tests {
     }
 
     #[test]
+    fn header_is_sent_that_is_not_shown() {
+        use crate::sink::headers::{HeaderValue, all};
+        let why = Undelivered {
+            cause: Cause::Refused,
+            detail: "basic.nack".into(),
+            exchange: "events".into(),
+            routing_key: "orders".into(),
+            token: Some("{}".into()),
+            at_millis: 7,
+        };
+        let mut more = crate::envelope::HeaderText::default();
+        more.push("x-region", "eu");
+        let message = Message {
+            undelivered: Some(&why),
+            trace: Some(crate::trace::Sampler::ratio(1.0).context("8265")),
+            headers: more.view(),
+            lossy: true,
+            ..message(&[])
+        };
+        let AMQPFrame::Header(_, header) = &frames(&message, 4096)[1] else {
+            panic!()
+        };
+        let sent = header.properties.headers().as_ref().unwrap().inner();
+        let shown: Vec<_> = all(&message, 42).collect();
+        assert_eq!(shown.len(), sent.len());
+        for (name, value) in shown {
+            let value = match value {
+                HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
+                HeaderValue::Integer(number) => AMQPValue::LongLongInt(number),
+                HeaderValue::Flag(flag) => AMQPValue::Boolean(flag),
+            };
+            assert_eq!(sent[&*name], value, "{name}");
+        }
+    }
+
+    #[test]
     fn long_property_panics_or_spoils_the_frames_behind_it() {
         let mut out = Vec::new();
         let publisher = Publisher::new(1, 4096, "", "orders").unwrap();
