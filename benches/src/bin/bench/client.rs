@@ -37,6 +37,7 @@ impl<S: Sink> Client for Bare<S> {
         // messages with them as without.
         let message = Message {
             body,
+            text_bytes: body.len(),
             content_type: "application/json",
             place: None,
             headers: Headers::default(),
