@@ -244,7 +244,9 @@ mod tests {
             ("cloudevents", [3.2, 6.4]),
             ("debezium", [9.0, 9.0]),
         ] {
-            micros.map(|micros| collected.add(name, measured(micros)));
+            for micros in micros {
+                collected.add(name, measured(micros));
+            }
         }
         let formats = Formats {
             events: 10,
