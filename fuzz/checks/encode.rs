@@ -1,8 +1,13 @@
-//! Raw BSON to a change event to a message, in both formats.
+//! Raw BSON to a change event to a message, in every format.
 
 use bson::{Document, RawDocument};
+use mrcon::envelope::cloudevents::{CloudEvents, Data, Mode};
+use mrcon::envelope::debezium::{Debezium, Json};
+use mrcon::envelope::document::{Binaries, Dates, Decimals, Int64s, Plain};
 use mrcon::envelope::extjson::{ExtJson, write_document};
-use mrcon::envelope::{Envelope, Format, MAX_ID_BYTES, Scratch};
+use mrcon::envelope::{
+    Algorithm, Compression, Envelope, Format, MAX_ID_BYTES, Message, Scratch, unpack,
+};
 use mrcon::event::ChangeEvent;
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,6 +39,7 @@ pub(crate) fn encode(data: &[u8]) -> bool {
     for mode in [ExtJson::Relaxed, ExtJson::Canonical] {
         check_text(raw, mode);
     }
+    check_formats(raw);
     check_messages(raw)
 }
 
@@ -111,4 +117,82 @@ fn check_messages(raw: &RawDocument) -> bool {
         }
     }
     messages > 0
+}
+
+/// Formats that are not the event in Extended JSON.
+fn others() -> Vec<Format> {
+    let plain = Plain {
+        dates: Dates::Millis,
+        int64: Int64s::Text,
+        // A number may be larger than any double, and cannot be parsed then.
+        decimal128: Decimals::Text,
+        binary: Binaries::Hex,
+    };
+    let cloudevents =
+        |mode, data| Format::CloudEvents(CloudEvents::new(mode, data, "/a/{db}/{coll}", "mrcon."));
+    let debezium = |json, schemas| {
+        Format::Debezium(Debezium {
+            name: "n".into(),
+            json,
+            schemas,
+            key_header: Some("x-key".into()),
+        })
+    };
+    vec![
+        Format::Bson,
+        Format::Document(Plain::default()),
+        Format::Document(plain),
+        cloudevents(Mode::Structured, Data::Event),
+        cloudevents(Mode::Binary, Data::Document(plain)),
+        debezium(Json::Legacy, false),
+        debezium(Json::Canonical, true),
+    ]
+}
+
+/// Every message can be read, and says nothing of itself; compressed, it is the same.
+fn check_formats(raw: &RawDocument) {
+    let Ok(event) = ChangeEvent::parse(raw) else {
+        return;
+    };
+    for format in others() {
+        let envelope = Envelope::new(format);
+        let packing = envelope.clone().compressed(Compression {
+            algorithm: Algorithm::Zstd,
+            level: 1,
+            min_bytes: 100,
+        });
+        let (mut scratch, mut other) = (Scratch::default(), Scratch::default());
+        let message = envelope.message(&event, &mut scratch);
+        let packed = packing.message(&event, &mut other);
+        match (message, packed) {
+            (Ok(message), Ok(packed)) => {
+                check_readable(&message);
+                match packed.content_encoding {
+                    None => assert_eq!(packed.body, message.body),
+                    Some(encoding) => {
+                        let whole = unpack(encoding, packed.body, 1 << 30);
+                        assert_eq!(whole.expect("a body"), message.body);
+                    }
+                }
+            }
+            (Err(_), Err(_)) => {}
+            (message, packed) => panic!("{message:?} and {packed:?}"),
+        }
+    }
+}
+
+fn check_readable(message: &Message<'_>) {
+    match message.content_type {
+        "application/bson" => drop(RawDocument::from_bytes(message.body).expect("BSON")),
+        "application/cloudevents+json" => {
+            let event = parse(message.body);
+            for attribute in ["specversion", "id", "source", "type"] {
+                let value = event[attribute].as_str();
+                assert!(value.is_some_and(|text| !text.is_empty()), "{attribute}");
+            }
+        }
+        _ => drop(parse(message.body)),
+    }
+    let shown = format!("{message:?}");
+    assert!(!shown.contains(super::CANARY));
 }

@@ -389,6 +389,42 @@ fn commented_key(line: &str) -> Option<String> {
 }
 
 #[test]
+fn format_of_documents_gets_none_of_updates() {
+    let images = |format, full_document, enable, data| {
+        let mut entry = CollectionConfig::new("shop", "orders", "orders");
+        entry.format = format;
+        entry.watched.full_document = full_document;
+        entry.watched.change_stream_pre_and_post_images = enable;
+        entry.cloudevents = (format == Format::Cloudevents).then(|| CloudEvents {
+            data,
+            ..CloudEvents::default()
+        });
+        let config = Config {
+            collections: vec![entry],
+            ..Config::default()
+        };
+        let valid = config.validate().unwrap();
+        valid.collections()[0].watched.images().full_document
+    };
+    use CloudEventsData::{Document, Event};
+    use FullDocument::{Default, Required, UpdateLookup, WhenAvailable};
+    let expected = [
+        (Format::Relaxed, Default, false, Event, Default),
+        (Format::Document, Default, false, Event, UpdateLookup),
+        (Format::Debezium, Default, false, Event, UpdateLookup),
+        (Format::Cloudevents, Default, false, Event, Default),
+        (Format::Cloudevents, Default, false, Document, UpdateLookup),
+        (Format::Document, WhenAvailable, false, Event, WhenAvailable),
+        (Format::Document, Required, false, Event, Required),
+        (Format::Document, Default, true, Event, WhenAvailable),
+    ];
+    for (format, wish, enable, data, expected) in expected {
+        let found = images(format, wish, enable, data);
+        assert_eq!(found, expected, "{format:?}, {wish:?}, {enable}, {data:?}");
+    }
+}
+
+#[test]
 fn the_example_works_as_it_is() {
     let config = ValidConfig::from_yaml("config.yaml", example().as_bytes()).unwrap();
     assert_eq!(

@@ -419,6 +419,10 @@ fn malformed(seq: u64, error: &dyn std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::cloudevents::{CloudEvents, Data, Mode};
+    use crate::envelope::debezium::{Debezium, Json};
+    use crate::envelope::document::Plain;
+    use crate::envelope::{Algorithm, Compression, Format};
     use bson::{Document, RawDocumentBuf, doc};
 
     fn config() -> CollectionConfig {
@@ -622,5 +626,103 @@ mod tests {
         assert_eq!((seen.word, seen.cause), ("aside", Some(Cause::Unreadable)));
         config.watched.on_poison = OnPoison::Strip;
         assert_eq!(fate(&config, 1000, &event).unwrap().word, "goes");
+    }
+
+    /// A message that is too large, by format, policy and compression: a word, its body, what it lacks.
+    fn oversized(
+        format: Format,
+        on_oversize: OnOversize,
+        compression: Option<Compression>,
+        limit: u64,
+    ) -> (&'static str, Vec<u8>, String) {
+        let config = CollectionConfig {
+            rabbitmq: crate::config::RabbitMq {
+                on_oversize,
+                on_unroutable: OnUnroutable::DeadLetter,
+                ..Default::default()
+            },
+            ..config()
+        };
+        let raw = event(doc! {
+            "documentKey": {"_id": 7}, "clusterTime": bson::Timestamp {time: 1, increment: 1},
+            "fullDocument": {"_id": 7, "text": "a".repeat(2000)},
+        });
+        let mut envelope = Envelope::new(format);
+        if let Some(compression) = compression {
+            envelope = envelope.compressed(compression);
+        }
+        let (policies, scope) = (
+            Policies::of(&config),
+            Scope::new(&config.watched, Vec::new()),
+        );
+        let judge = Judge {
+            scope: &scope,
+            policies: &policies,
+            envelope: &envelope,
+            limit,
+        };
+        let event = ChangeEvent::parse(&raw).unwrap();
+        let mut scratch = Scratch::default();
+        let seen = |word, message: Message<'_>| {
+            let stripped = message.stripped.unwrap_or_default().to_owned();
+            (word, message.body.to_vec(), stripped)
+        };
+        match judge.fate(7, &event, None, &mut scratch).unwrap() {
+            Fate::Goes(message) => seen("goes", message),
+            Fate::Instead(letter) => seen("instead", letter.message()),
+            Fate::Aside(letter) => seen("aside", letter.message()),
+            Fate::Nothing => panic!("a message"),
+        }
+    }
+
+    #[test]
+    fn reduced_body_is_in_another_format() {
+        let source = "/{db}/{coll}";
+        let cloudevents = CloudEvents::new(Mode::Structured, Data::Event, source, "mrcon.");
+        let debezium = Debezium {
+            name: "n".into(),
+            json: Json::Legacy,
+            schemas: false,
+            key_header: None,
+        };
+        let formats = [
+            (Format::Document(Plain::default()), r#"{"_id":7}"#),
+            (
+                Format::CloudEvents(cloudevents),
+                r#"{"specversion":"1.0","id":"82","#,
+            ),
+            (
+                Format::Debezium(debezium),
+                r#"{"before":null,"after":null,"#,
+            ),
+        ];
+        for (format, expected) in formats {
+            for (policy, word) in [
+                (OnOversize::StripImages, "instead"),
+                (OnOversize::DeadLetter, "aside"),
+            ] {
+                let (found, body, stripped) = oversized(format.clone(), policy, None, 1000);
+                assert_eq!((found, &*stripped), (word, "fullDocument"));
+                let body = String::from_utf8(body).unwrap();
+                assert!(body.starts_with(expected), "{body}");
+            }
+        }
+        let (_, body, _) = oversized(Format::Bson, OnOversize::StripImages, None, 1000);
+        let rest = Document::from_reader(&body[..]).unwrap();
+        assert!(rest.contains_key("documentKey") && !rest.contains_key("fullDocument"));
+    }
+
+    #[test]
+    fn compressed_body_counts_with_its_whole_length_or_is_compressed_again() {
+        let compression = Compression {
+            algorithm: Algorithm::Gzip,
+            level: 6,
+            min_bytes: 0,
+        };
+        let of = |policy, limit| oversized(Format::Relaxed, policy, Some(compression), limit);
+        assert_eq!(of(OnOversize::Halt, 1000).0, "goes");
+        // Too large even so: a dead letter of what fits.
+        let (word, _, stripped) = of(OnOversize::Compress, 150);
+        assert_eq!((word, &*stripped), ("aside", "fullDocument"));
     }
 }

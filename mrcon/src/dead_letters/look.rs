@@ -4,6 +4,7 @@ use super::letter::{DeadLetter, header_text, header_texts, is_copyable, property
 use super::pass::Pass;
 use super::selection::Selection;
 use super::{Content, Listing, Problem, Replay, Summary, Which};
+use crate::envelope::Cause;
 use crate::error::{ErrorKind, Result};
 use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{self, Got};
@@ -382,7 +383,12 @@ fn content(letter: DeadLetter, message: &Got) -> Content {
 
 /// Why a consumer may not know what to do with it.
 fn incompleteness(letter: &DeadLetter) -> Option<&'static str> {
-    match (&letter.stripped, letter.is_bson()) {
+    // Of an entry with that format BSON is what consumers expect.
+    let makes_no_text = letter.is_bson()
+        && [Cause::Unreadable, Cause::Unencodable]
+            .iter()
+            .any(|cause| cause.as_str() == letter.reason);
+    match (&letter.stripped, makes_no_text) {
         (Some(_), _) => Some("its body is not whole"),
         (None, true) => Some("its body is BSON"),
         (None, false) => None,

@@ -3,11 +3,15 @@
 use super::table::{clean, size};
 use bson::Document;
 use mrcon::dead_letters::Content;
+use mrcon::envelope::unpack;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 /// So much is shown of a body that is neither JSON nor BSON.
 const FIRST_BYTES: usize = 256;
+/// A compressed body that comes to more is not unpacked. Text of MongoDB's largest event may be six times as long
+/// as its 16 MiB.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Prints it: the body is what the operator asks to see. A closed pipe is no failure.
 pub(super) fn print(content: &Content) {
@@ -35,24 +39,33 @@ fn head(content: &Content) -> String {
 }
 
 fn body(content: &Content) -> Vec<u8> {
-    let encoded = content
+    let encoding = content
         .properties
         .iter()
-        .any(|(name, _)| *name == "content_encoding");
-    let is_json = content.letter.content_type.as_deref() == Some("application/json");
-    match std::str::from_utf8(&content.body) {
-        Ok(_) if is_json && !encoded => return content.body.clone(),
-        _ => {}
-    }
-    if content.letter.is_bson()
-        && !encoded
-        && let Ok(document) = Document::from_reader(content.body.as_slice())
-    {
-        let json = bson::Bson::Document(document).into_canonical_extjson();
-        return json.to_string().into_bytes();
-    }
-    let first = &content.body[..content.body.len().min(FIRST_BYTES)];
-    let mut text = format!("{} bytes, the first {}:", content.body.len(), first.len());
+        .find(|(name, _)| *name == "content_encoding");
+    let unpacked = match encoding {
+        Some((_, encoding)) => unpack(encoding, &content.body, MAX_BYTES).ok(),
+        None => Some(content.body.clone()),
+    };
+    let readable = unpacked.and_then(|bytes| match content.letter.is_bson() {
+        true => Document::from_reader(bytes.as_slice())
+            .ok()
+            .map(|document| {
+                let json = bson::Bson::Document(document).into_canonical_extjson();
+                json.to_string().into_bytes()
+            }),
+        false => {
+            let content_type = content.letter.content_type.as_deref().unwrap_or_default();
+            let is_json = content_type == "application/json" || content_type.ends_with("+json");
+            (is_json && std::str::from_utf8(&bytes).is_ok()).then_some(bytes)
+        }
+    });
+    readable.unwrap_or_else(|| first_bytes(&content.body))
+}
+
+fn first_bytes(body: &[u8]) -> Vec<u8> {
+    let first = &body[..body.len().min(FIRST_BYTES)];
+    let mut text = format!("{} bytes, the first {}:", body.len(), first.len());
     for line in first.chunks(32) {
         text.push('\n');
         for byte in line {
@@ -111,11 +124,44 @@ mod tests {
         );
         let wrong = content("application/json", &[0xFF; 1000]);
         assert!(shown(&wrong).starts_with("1000 bytes, the first 256:\nffff"));
-        let mut zipped = content("application/json", json.as_bytes());
-        zipped
-            .properties
-            .push(("content_encoding", "gzip".to_owned()));
-        assert!(shown(&zipped).starts_with("33 bytes"), "{}", shown(&zipped));
+        let event = content("application/cloudevents+json", json.as_bytes());
+        assert_eq!(shown(&event), json);
+    }
+
+    #[test]
+    fn compressed_body_is_shown_as_it_is_or_not_at_all() {
+        let zipped = |encoding: &str, content_type: &str, body: &[u8]| {
+            let mut zipped = content(content_type, body);
+            let property = ("content_encoding", encoding.to_owned());
+            zipped.properties.push(property);
+            zipped
+        };
+        let gzip = |bytes: &[u8]| {
+            let level = flate2::Compression::default();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let json = "{\"n\": 1}";
+        let letter = zipped("gzip", "application/json", &gzip(json.as_bytes()));
+        assert_eq!(shown(&letter), json);
+        // A frame of zstd with one raw block, by RFC 8878.
+        let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD, 0x20, json.len() as u8];
+        let block = (json.len() as u32) << 3 | 1;
+        frame.extend_from_slice(&block.to_le_bytes()[..3]);
+        frame.extend_from_slice(json.as_bytes());
+        let letter = zipped("zstd", "application/json", &frame);
+        assert_eq!(shown(&letter), json);
+        let mut bytes = Vec::new();
+        bson::doc! {"n": 1_i64}.to_writer(&mut bytes).unwrap();
+        let letter = zipped("gzip", "application/bson", &gzip(&bytes));
+        assert_eq!(shown(&letter), r#"{"n":{"$numberLong":"1"}}"#);
+        let letter = zipped("br", "application/json", json.as_bytes());
+        assert!(
+            shown(&letter).starts_with("8 bytes, the first 8:"),
+            "{}",
+            shown(&letter)
+        );
     }
 
     #[test]

@@ -440,11 +440,20 @@ async fn incomplete_letter_is_replayed_without_being_asked_for() {
     let target = desk.target("dead-target", &[]).await;
     let stripped =
         Letter::new(1, &target).with("x-mrcon-stripped", "fullDocument,updateDescription");
-    let bson = Letter {
+    let bson = |letter| Letter {
         content_type: "application/bson",
-        ..Letter::new(2, &target)
+        ..letter
     };
-    let desk = desk.with(&[Letter::new(0, &target), stripped, bson]).await;
+    let unencodable = Letter::new(2, &target).with("x-mrcon-dead-reason", "unencodable");
+    // Of an entry with this format.
+    let expected = bson(Letter::new(3, &target));
+    let letters = [
+        Letter::new(0, &target),
+        stripped,
+        bson(unencodable),
+        expected,
+    ];
+    let desk = desk.with(&letters).await;
     let said = desk.run(&["replay", "--all"]).await;
     let said = said.bad(1, &["2 dead letters could not be replayed"]);
     assert_eq!(said.out.matches("--stripped").count(), 2, "{said:?}");
@@ -452,7 +461,7 @@ async fn incomplete_letter_is_replayed_without_being_asked_for() {
         said.out.contains("BSON") && said.out.contains("not whole"),
         "{said:?}"
     );
-    assert_eq!(said.last(), "1 replayed, 2 left");
+    assert_eq!(said.last(), "2 replayed, 2 left");
     desk.run(&["replay", &id(1)])
         .await
         .bad(1, &["1 dead letter could"]);
@@ -464,13 +473,13 @@ async fn incomplete_letter_is_replayed_without_being_asked_for() {
     let said = desk.run(&["replay", "--all", "--stripped"]).await.good();
     assert_eq!(said.last(), "2 replayed, 0 left");
     let arrived = Collector::drain(&desk.broker, &target).await;
-    assert_eq!(ids(&arrived), [id(0), id(1), id(2)]);
+    assert_eq!(ids(&arrived), [id(0), id(3), id(1), id(2)]);
     // Consumers have to know.
     assert_eq!(
-        arrived[1].headers["x-mrcon-stripped"],
+        arrived[2].headers["x-mrcon-stripped"],
         "fullDocument,updateDescription"
     );
-    assert_eq!(arrived[2].content_type.as_deref(), Some("application/bson"));
+    assert_eq!(arrived[3].content_type.as_deref(), Some("application/bson"));
     assert!(desk.left().await.is_empty());
     desk.clean(&[&target]).await;
 }

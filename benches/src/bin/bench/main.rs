@@ -7,6 +7,7 @@ mod carrier;
 mod catch_up;
 mod client;
 mod figure;
+mod formats;
 mod latency;
 mod machine;
 mod memory;
@@ -151,6 +152,7 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
         peers: None,
         scrape: None,
         snapshot: None,
+        formats: None,
         verdicts: Vec::new(),
     };
     say(&results.machine);
@@ -178,6 +180,9 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
     }
     if options.measures(Section::Snapshot) {
         results.snapshot = Some(snapshot::measure(place, options).await?);
+    }
+    if options.measures(Section::Formats) {
+        results.formats = Some(formats::measure(place, options).await?);
     }
     results.seconds = began.elapsed().as_secs();
     results.judge();

@@ -23,6 +23,8 @@ pub(crate) enum Section {
     Scrape,
     /// Copying a collection that is there already
     Snapshot,
+    /// CPU per event in each format, with and without compression
+    Formats,
     /// All of them
     All,
 }

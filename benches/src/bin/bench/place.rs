@@ -75,7 +75,12 @@ impl Place<'_> {
 
     /// The same, once no event can escape it.
     pub(crate) async fn start_ready(&self, target: Target, streams: Streams) -> Result<Daemon> {
-        let mut daemon = self.start_daemon(target, streams)?;
+        let daemon = self.start_daemon(target, streams)?;
+        self.ready(daemon).await
+    }
+
+    /// Waits until no event can escape it.
+    pub(crate) async fn ready(&self, mut daemon: Daemon) -> Result<Daemon> {
         daemon.wait_until_ready().await?;
         let deadline = Instant::now() + SAVE_TIME;
         while !daemon

@@ -1,6 +1,7 @@
 //! What people read, at a terminal or as Markdown, and the file that programs read.
 
 use crate::figure::Figure;
+use crate::formats::Formats;
 use crate::latency::Latency;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -47,6 +48,8 @@ pub(crate) struct Results {
     pub(crate) scrape: Option<Scrape>,
     #[serde(default)]
     pub(crate) snapshot: Option<Snapshot>,
+    #[serde(default)]
+    pub(crate) formats: Option<Formats>,
     /// Of all chapters; filled in when the run is over.
     pub(crate) verdicts: Vec<Verdict>,
 }
@@ -75,6 +78,7 @@ impl Results {
             chapter(&self.peers),
             chapter(&self.scrape),
             chapter(&self.snapshot),
+            chapter(&self.formats),
         ];
         all.into_iter().flatten().collect()
     }
