@@ -2,7 +2,7 @@
 //! `/status`, `/health`, `/readyz` and the gauges.
 
 use crate::budget::Account;
-use crate::config::{CollectionConfig, Extent, Protocol};
+use crate::config::{CollectionConfig, Extent, Protocol, Watched};
 use crate::envelope::Cause;
 use crate::error::{Error, Policy};
 use crate::gap::Gap;
@@ -190,6 +190,10 @@ pub struct ConnectorStatus {
     pub collection: String,
     /// The queue.
     pub target: String,
+    /// What is watched, as configured: with more than one collection the names do not say it.
+    pub watched: Watched,
+    /// Of which collections the entry has overrides, in their order.
+    pub overrides: Vec<String>,
     /// How it publishes.
     pub protocol: Protocol,
     /// Most messages in flight.
@@ -447,6 +451,7 @@ impl ConnectorStatus {
     pub(crate) fn new(config: &CollectionConfig, memory: Arc<Account>, oplog: Arc<Oplog>) -> Self {
         let (database, collection) = (&config.watched.db_name, &config.watched.coll_name);
         let target = config.rabbitmq.target();
+        let overrides = config.overrides.iter();
         let live = Live {
             state: State::Starting,
             since: SystemTime::now(),
@@ -459,6 +464,8 @@ impl ConnectorStatus {
             database: database.clone(),
             collection: collection.clone(),
             target,
+            watched: config.watched.clone(),
+            overrides: overrides.map(|one| one.collection.clone()).collect(),
             protocol: config.rabbitmq.protocol,
             max_unconfirmed: config.rabbitmq.max_unconfirmed.into(),
             max_unconfirmed_bytes: config.rabbitmq.max_unconfirmed_bytes,

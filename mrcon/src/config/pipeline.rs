@@ -140,7 +140,12 @@ fn projected_away(field: &str, fields: &Document, at: &KeyPath) -> Option<KeyPat
     if let Some((name, _)) = named.find(|(name, value)| *name != field || !is_kept(value)) {
         return Some(at.key(name));
     }
-    let lists_what_stays = fields.iter().any(|(_, value)| !is_left_out(value));
+    // `_id` may stay or go beside either kind of list.
+    let mut others = fields.iter().filter(|(name, _)| *name != ID);
+    let lists_what_stays = match others.next() {
+        Some((_, value)) => !is_left_out(value),
+        None => fields.get(ID).is_some_and(is_kept),
+    };
     let is_lost = field != ID && lists_what_stays && !fields.contains_key(field);
     is_lost.then(|| at.clone())
 }
@@ -266,5 +271,134 @@ fn script_in(value: &Bson, at: &KeyPath) -> Option<Problem> {
             .enumerate()
             .find_map(|(index, item)| script_in(item, &at.index(index))),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    fn problems(stage: Document) -> Vec<String> {
+        let problems = check(&[stage], &KeyPath::root().key("pipeline"));
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    fn merge(documents: Vec<Bson>) -> Document {
+        doc! {"$replaceWith": {"$mergeObjects": documents}}
+    }
+
+    #[test]
+    fn stage_that_changes_the_token_is_left_to_the_server() {
+        let event = || Bson::from("$$ROOT");
+        let stages = [
+            doc! {"$project": {"_id": 0}},
+            doc! {"$project": {"_id": false, "ns": 1}},
+            doc! {"$project": {"_id": null, "ns": 1}},
+            doc! {"$project": {"_id": "$documentKey._id"}},
+            doc! {"$project": {"_id._data": 1}},
+            doc! {"$project": {"_id": {"_data": 1}}},
+            doc! {"$project": {"ns": 1, "_id": {"$literal": 1}}},
+            doc! {"$set": {"_id": 1}},
+            doc! {"$addFields": {"a": 1, "_id.x": 1}},
+            doc! {"$addFields": {"_id": "$$REMOVE"}},
+            doc! {"$unset": "_id"},
+            doc! {"$unset": ["ns", "_id._typeBits"]},
+            doc! {"$replaceRoot": {"newRoot": "$fullDocument"}},
+            doc! {"$replaceRoot": {"newRoot": {"a": 1}}},
+            doc! {"$replaceRoot": {"newRoot": {"_id": "$documentKey._id", "a": 1}}},
+            doc! {"$replaceWith": "$fullDocument"},
+            doc! {"$replaceWith": {"_id": {"_data": "$_id._data"}}},
+            doc! {"$replaceWith": {"$literal": {"_id": 1}}},
+            merge(vec![]),
+            merge(vec!["$fullDocument".into()]),
+            merge(vec![event(), "$fullDocument".into()]),
+            merge(vec![event(), "$fullDocument".into(), doc! {"a": 1}.into()]),
+            merge(vec![event(), doc! {"_id": "$documentKey"}.into()]),
+            merge(vec!["$ns".into(), doc! {"a": "$_id"}.into()]),
+            doc! {"$replaceWith": {"$mergeObjects": "$fullDocument"}},
+            doc! {"$replaceWith": {"$ifNull": ["$fullDocument", "$$ROOT"]}},
+            doc! {"$replaceWith": {"$cond": [{"$eq": [1, 1]}, "$$ROOT", "$fullDocument"]}},
+            doc! {"$replaceWith": {"$cond": {"if": true, "then": {"a": 1}, "else": "$$ROOT"}}},
+            doc! {"$replaceRoot": {"newRoot": {"$switch": {
+                "branches": [{"case": true, "then": "$$ROOT"}, {"case": true, "then": "$ns"}],
+            }}}},
+            doc! {"$replaceWith": {"$setField": {"field": "_id", "input": "$$ROOT", "value": 1}}},
+            doc! {"$replaceWith": {"$unsetField": {"field": "_id", "input": "$$ROOT"}}},
+            doc! {"$replaceWith": {"$setField": {"field": "a", "input": "$ns", "value": 1}}},
+        ];
+        for stage in stages {
+            let problems = problems(stage.clone());
+            let said = problems.len() == 1 && problems[0].contains("resume token");
+            assert!(said, "{stage}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn stage_that_keeps_the_token_is_refused() {
+        let event = || Bson::from("$$ROOT");
+        let stages = [
+            doc! {"$project": {"_id": 1, "ns": 1}},
+            doc! {"$project": {"_id": true}},
+            doc! {"$project": {"fullDocument": 1}},
+            doc! {"$project": {"fullDocument._id": 0, "_idea": 0}},
+            doc! {"$set": {"_identity": 1, "fullDocument._id": 1}},
+            doc! {"$unset": ["_ids", "documentKey._id"]},
+            doc! {"$replaceWith": "$$CURRENT"},
+            doc! {"$replaceRoot": {"newRoot": {"_id": "$_id", "ns": "$ns"}}},
+            doc! {"$replaceWith": {"_id": "$$ROOT._id"}},
+            merge(vec![event(), doc! {"a": 1}.into()]),
+            merge(vec!["$fullDocument".into(), event()]),
+            merge(vec!["$fullDocument".into(), doc! {"_id": "$_id"}.into()]),
+            merge(vec![event(), "$updateDescription".into()]),
+            // What nobody can tell is the server's to say.
+            merge(vec!["$fullDocument.event".into(), "$ns".into()]),
+            doc! {"$replaceWith": {"$ifNull": ["$$ROOT", {"$getField": "x"}]}},
+            doc! {"$replaceWith": {"$setField": {"field": "a", "input": "$$ROOT", "value": 1}}},
+            doc! {"$replaceWith": {"$arrayToObject": {"$objectToArray": "$$ROOT"}}},
+            doc! {"$redact": "$$DESCEND"},
+            doc! {"$match": {"_id": {"$exists": true}}},
+        ];
+        for stage in stages {
+            assert_eq!(problems(stage.clone()), Vec::<String>::new(), "{stage}");
+        }
+    }
+
+    #[test]
+    fn operation_that_is_taken_away_stays_or_one_that_stays_is_taken_away() {
+        let taken = |stage: Document| {
+            let at = KeyPath::root().key("pipeline");
+            taking_away("operationType", &[stage], &at).is_some()
+        };
+        for stage in [
+            doc! {"$project": {"fullDocument": 1}},
+            doc! {"$project": {"_id": 1}},
+            doc! {"$project": {"operationType": 0}},
+            doc! {"$project": {"operationType": {"$toUpper": "$operationType"}}},
+            doc! {"$project": {"a": "$ns"}},
+            doc! {"$set": {"operationType": "x"}},
+            doc! {"$unset": ["operationType"]},
+            doc! {"$replaceWith": {"_id": "$_id", "kind": "$operationType"}},
+            merge(vec![
+                "$fullDocument".into(),
+                "$ns".into(),
+                doc! {"operationType": "x"}.into(),
+            ]),
+        ] {
+            assert!(taken(stage.clone()), "{stage}");
+        }
+        for stage in [
+            doc! {"$project": {"operationType": 1, "ns": 1}},
+            doc! {"$project": {"fullDocument": 0, "_id": 1}},
+            doc! {"$project": {"fullDocument": 0}},
+            doc! {"$set": {"operationTypes": "x"}},
+            doc! {"$unset": "fullDocument.operationType"},
+            doc! {"$replaceWith": {"_id": "$_id", "operationType": "$operationType"}},
+            merge(vec!["$$ROOT".into(), doc! {"a": 1}.into()]),
+            // A document of the user's may have such a field; that it has not, shows in the events.
+            merge(vec!["$$ROOT".into(), "$fullDocument".into()]),
+        ] {
+            assert!(!taken(stage.clone()), "{stage}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::State;
 use crate::process::Figures;
 use mrcon::budget::Budget;
 use mrcon::config::{CustomMetricType, Protocol};
+use mrcon::event::Operation;
 use mrcon::history::History;
 use mrcon::metrics::custom::{CustomMetrics, CustomNumber};
 use mrcon::snapshot::Progress;
@@ -92,6 +93,7 @@ struct Connector {
     name: String,
     database: String,
     collection: String,
+    watched: Watched,
     target: String,
     protocol: Protocol,
     state: &'static str,
@@ -120,6 +122,18 @@ struct Connector {
     dead_letters: DeadLetters,
     /// The last one or the running one.
     snapshot: Option<SnapshotProgress>,
+}
+
+/// What of the collections is watched, as configured: two connectors of a database are told apart by it.
+#[derive(Debug, Serialize)]
+struct Watched {
+    include: Vec<String>,
+    exclude: Vec<String>,
+    /// Empty: all.
+    operations: Vec<Operation>,
+    show_expanded_events: bool,
+    /// Of which collections there are overrides.
+    overrides: Vec<String>,
 }
 
 /// Positions that were lost since the process began, and gone on behind.
@@ -382,6 +396,13 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
         name: status.name.clone(),
         database: status.database.clone(),
         collection: status.collection.clone(),
+        watched: Watched {
+            include: status.watched.include.clone(),
+            exclude: status.watched.exclude.clone(),
+            operations: status.watched.operations.clone(),
+            show_expanded_events: status.watched.show_expanded_events,
+            overrides: status.overrides.clone(),
+        },
         target: status.target.clone(),
         protocol: status.protocol,
         state: now.state.as_str(),

@@ -276,6 +276,7 @@ async fn admin_path_answers_otherwise_than_documented() {
         "database",
         "collection",
         "target",
+        "watched",
         "protocol",
         "state",
         "positions",

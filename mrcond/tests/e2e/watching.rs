@@ -444,6 +444,8 @@ async fn start_that_has_left_the_oplog_goes_unsaid_or_stays_after_a_better_one_i
     let queue = format!("{}-now", rig.name);
     let entry = entry
         .with("rabbitmq.stream_name", queue.as_str())
+        // The record is sent whatever is chosen here.
+        .with("watched.operations", json!(["insert"]))
         .with("watched.on_history_lost", "now");
     let daemon = rig.start(from_ref(&entry)).await;
     daemon.confirmed(&entry.name(), 1).await;
@@ -574,6 +576,8 @@ async fn override_is_of_another_collection_or_forgotten_in_dead_letters_and_snap
         let entry = rig
             .entry_for("*", &queue("{coll}"))
             .with("watched.snapshot", "initial")
+            // Rows are sent whatever is chosen here.
+            .with("watched.operations", json!(["insert"]))
             .with("rabbitmq.declare", false)
             .with("rabbitmq.on_unroutable", "dead_letter")
             .with("rabbitmq.dead_letter", json!({"routing_key": letters}));
@@ -637,4 +641,101 @@ async fn override_is_of_another_collection_or_forgotten_in_dead_letters_and_snap
         stopped(daemon).await;
         rig.clean().await;
     }
+}
+
+#[tokio::test]
+async fn operator_cannot_tell_two_connectors_of_a_database_apart() {
+    let rig = Rig::new("apart").await;
+    let one = rig
+        .entry_for("*", &rig.name)
+        .with("watched.include", json!(["^orders$", "^order_lines$"]))
+        .with("watched.operations", json!(["insert", "delete"]))
+        .with(
+            "overrides",
+            json!([{"collection": "orders$", "format": "canonical"}]),
+        );
+    let other_queue = format!("{}-logs", rig.name);
+    let other = rig
+        .entry_for("*", &other_queue)
+        .with("watched.include", json!(["^log_"]))
+        .with("watched.exclude", json!(["_tmp$"]));
+    let daemon = rig.start(&[one.clone(), other.clone()]).await;
+    for collection in ["orders", "order_lines", "log_1", "log_2", "log_tmp", "rest"] {
+        insert(&rig, collection, "1").await;
+        update(&rig, collection, "1").await;
+    }
+    daemon.confirmed(&one.name(), 2).await;
+    daemon.confirmed(&other.name(), 4).await;
+    let shown = |connector: &Value| {
+        let collections = connector["collections"].as_array().unwrap().iter();
+        let mut figures: Vec<String> = collections
+            .map(|one| format!("{} {}", one["collection"], one["events_confirmed"]))
+            .collect();
+        figures.sort_unstable();
+        figures.join(", ")
+    };
+    let connector = daemon.connector(&one.name()).await;
+    assert_eq!(shown(&connector), "\"order_lines\" 1, \"orders\" 1");
+    let watched = json!({
+        "include": ["^orders$", "^order_lines$"], "exclude": [], "operations": ["insert", "delete"],
+        "show_expanded_events": false, "overrides": ["orders$"],
+    });
+    assert_eq!(connector["watched"], watched);
+    let connector = daemon.connector(&other.name()).await;
+    assert_eq!(shown(&connector), "\"log_1\" 2, \"log_2\" 2");
+    let watched = json!({
+        "include": ["^log_"], "exclude": ["_tmp$"], "operations": [], "show_expanded_events": false,
+        "overrides": [],
+    });
+    assert_eq!(connector["watched"], watched);
+    let metrics = daemon.metrics().await;
+    let confirmed = |collection: &str| {
+        let labels = [("database", rig.name.as_str()), ("collection", collection)];
+        metrics.sum("mrcon_events_confirmed_total", &labels)
+    };
+    let counted = ["orders", "order_lines", "log_1", "log_tmp", "rest", "*"].map(confirmed);
+    assert_eq!(counted, [1.0, 1.0, 2.0, 0.0, 0.0, 0.0]);
+    stopped(daemon).await;
+    // Each has a position of its own.
+    let positions = rig.tokens().count_documents(doc! {}).await.unwrap();
+    assert_eq!(positions, 2);
+    rig.broker.delete(&other_queue).await;
+    rig.clean().await;
+}
+
+/// MongoDB cannot find the event of such a position any more, but one behind it.
+#[tokio::test]
+async fn position_is_lost_because_definitions_are_switched_off_again() {
+    let rig = Rig::new("expanded-off").await;
+    let plain = rig.entry();
+    let entry = plain.clone().with("watched.show_expanded_events", true);
+    let daemon = rig.start(from_ref(&entry)).await;
+    insert(&rig, "orders", "1").await;
+    let index = doc! {"createIndexes": "orders", "indexes": [{"key": {"n": 1}, "name": "by_n"}]};
+    rig.client
+        .database(&rig.name)
+        .run_command(index)
+        .await
+        .unwrap();
+    insert(&rig, "orders", "2").await;
+    daemon.confirmed(&entry.name(), 4).await;
+    stopped(daemon).await;
+    insert(&rig, "orders", "3").await;
+    let daemon = accepted(&rig, &plain, "show_expanded_events").await;
+    daemon.confirmed(&plain.name(), 5).await;
+    stopped(daemon).await;
+    let daemon = accepted(&rig, &entry, "show_expanded_events").await;
+    insert(&rig, "orders", "4").await;
+    daemon.confirmed(&entry.name(), 6).await;
+    let expected = [
+        "create",
+        "insert 1",
+        "createIndexes",
+        "insert 2",
+        "insert 3",
+        "insert 4",
+    ];
+    assert_eq!(told(&rig).await, expected);
+    stopped(daemon).await;
+    rig.clean().await;
 }

@@ -39,6 +39,10 @@ pub(crate) enum Streams {
     Each(usize),
     /// One for the whole database.
     Database,
+    /// One for the database, which names so many of its collections.
+    Names(usize),
+    /// The same by patterns, each of which is found in one of them.
+    Patterns(usize),
 }
 
 pub(crate) struct Stage {
@@ -90,13 +94,27 @@ impl Stage {
              metrics: {{history: {{db_name: {DATABASE}, coll_name: {HISTORY}}}}}\n\
              collections:\n"
         );
+        let every = |include: Vec<String>| {
+            let include = include.join(", ");
+            let watched = format!("coll_name: \"*\", include: [{include}]");
+            vec![(watched, EVERY_QUEUE.to_owned())]
+        };
+        let including = |entries: usize, end: &str| {
+            let names = (0..entries).map(Stage::collection_name);
+            every(names.map(|name| format!("'^{name}{end}'")).collect())
+        };
         let watched = match streams {
             Streams::Each(entries) => (0..entries)
-                .map(|entry| (Stage::collection_name(entry), Stage::queue(entry)))
+                .map(|entry| {
+                    let name = Stage::collection_name(entry);
+                    (format!("coll_name: \"{name}\""), Stage::queue(entry))
+                })
                 .collect(),
-            Streams::Database => vec![("*".to_owned(), EVERY_QUEUE.to_owned())],
+            Streams::Database => every(Vec::new()),
+            Streams::Names(entries) => including(entries, "$"),
+            Streams::Patterns(entries) => including(entries, "(_.*)?$"),
         };
-        for (collection, queue) in watched {
+        for (watched, queue) in watched {
             let queue_type = target.queue_type().as_str();
             let protocol = match target.protocol() {
                 Protocol::Amqp => "amqp",
@@ -104,7 +122,7 @@ impl Stage {
             };
             let _ = write!(
                 text,
-                "  - watched: {{db_name: {DATABASE}, coll_name: \"{collection}\"}}\n    \
+                "  - watched: {{db_name: {DATABASE}, {watched}}}\n    \
                  resume_tokens: {{tokens_db_name: {DATABASE}, tokens_coll_name: {TOKENS}}}\n    \
                  rabbitmq: {{stream_name: \"{queue}\", queue_type: {queue_type}, protocol: {protocol}}}\n"
             );
@@ -266,6 +284,20 @@ mod tests {
         for entry in [0, 7] {
             let ours = queue.replace("{coll}", &Stage::collection_name(entry));
             assert_eq!(ours, Stage::queue(entry));
+        }
+        for streams in [Streams::Names(100), Streams::Patterns(100)] {
+            let text = Stage::config(address(), Target::Classic, streams);
+            let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
+            let include = &config.collections()[0].watched.include;
+            assert_eq!(include.len(), 100);
+            for entry in [0, 7, 99] {
+                let name = format!("^{}", Stage::collection_name(entry));
+                let of_it = include.iter().filter(|pattern| {
+                    let rest = pattern.strip_prefix(&name);
+                    rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+                });
+                assert_eq!(of_it.count(), 1, "{name}");
+            }
         }
     }
 
