@@ -68,11 +68,14 @@ fn run() -> Result<(), Failure> {
     };
     let config = cli.config()?;
     match cli.command() {
-        Command::Check => cli::say(&format!(
-            "{}: correct, {} connector(s)",
-            cli.config.display(),
-            config.collections().len()
-        )),
+        Command::Check => {
+            cli.check_keys(&config)?;
+            cli::say(&format!(
+                "{}: correct, {} connector(s)",
+                cli.config.display(),
+                config.collections().len()
+            ))
+        }
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(position::change(&config, &mongodb, &what))
@@ -86,9 +89,10 @@ fn run() -> Result<(), Failure> {
             runtime()?.block_on(dead_letters::handle(&config, rabbitmq, &arguments))
         }
         Command::Run => {
+            let of_keys = cli.check_keys(&config)?;
             let settings = cli.environment()?;
             telemetry::init(&settings.log)?;
-            for warning in &settings.warnings {
+            for warning in settings.warnings.iter().chain(&of_keys) {
                 tracing::warn!("{warning}");
             }
             runtime()?.block_on(serve(config, settings))

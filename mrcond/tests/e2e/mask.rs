@@ -249,6 +249,9 @@ async fn masked_value_leaves_somewhere() {
     let ended = daemon.terminate().await;
     assert_eq!(ended.code, Some(0));
     check_text("the log", &ended.log);
+    // The position has the key in it, in one of the forms that are looked for.
+    let stored = rig.stored().await.to_string();
+    assert!(stored.contains(FORMS[1]), "{stored}");
     let output = rig
         .position(&entry, &["reset", &entry.name(), "--yes"])
         .await;
