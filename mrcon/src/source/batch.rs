@@ -234,7 +234,7 @@ impl EventBatch {
                     true
                 }
             };
-            let place = changed.then(|| start..masked.bytes.len());
+            let place = changed.then_some(start..masked.bytes.len());
             masked.events.push(place);
         }
         if masked.bytes.is_empty() {
