@@ -1,5 +1,7 @@
 //! Masking: what must not leave is looked for in everything that leaves.
 
+mod generated;
+
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::{ConfigFile, Daemon};
 use crate::common::rabbit::{Collector, Delivery};
