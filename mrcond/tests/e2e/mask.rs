@@ -417,7 +417,8 @@ async fn words_of_mongodb_about_an_event_are_repeated() {
         .update_one(key(1), doc! {"$set": {"n": 2}})
         .await
         .unwrap();
-    daemon.unhealthy(&["halted", "47", "10334"]).await;
+    daemon.unhealthy(&["halted", "MongoDB error 47"]).await;
+    daemon.unhealthy(&["halted", "MongoDB error 10334"]).await;
     check_daemon(&daemon, &rig).await;
     let ended = daemon.terminate().await;
     check_text("the log", &ended.log);

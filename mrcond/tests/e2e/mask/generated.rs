@@ -8,13 +8,14 @@ use crate::common::rabbit::Collector;
 use crate::common::rig::Rig;
 use bson::{Bson, Document, doc};
 use fastrand::Rng;
+use futures_util::future::join_all;
 use mongodb::Collection;
 use mongodb::options::UpdateModifications;
 use serde_json::{Value, json};
 
 /// Connectors, and what is written for each.
 const COLLECTIONS: u64 = 8;
-const DOCUMENTS: i64 = 800;
+const DOCUMENTS: i64 = 1000;
 const UPDATES: usize = 700;
 const PLAIN: [&str; 5] = ["a", "b", "c", "items", "list"];
 const MASKED: [&str; 3] = ["ssn", "card", "emails"];
@@ -167,8 +168,10 @@ impl Maker {
         document
     }
 
-    /// A path to something that is covered, with indexes of arrays in it, or to something below that.
-    fn dotted(&mut self) -> Option<String> {
+    /// A path to something that is covered, with indexes of arrays in it, or to something below that; and
+    /// which elements there have to be, or MongoDB would make fields of these names.
+    fn dotted(&mut self) -> Option<(String, Document)> {
+        let mut elements = Document::new();
         let mut path = Vec::new();
         let mut parts: Vec<String> = Vec::new();
         loop {
@@ -180,7 +183,7 @@ impl Maker {
                     1 => parts.push(self.rng.u32(0..3).to_string()),
                     _ => {}
                 }
-                return Some(parts.join("."));
+                return Some((parts.join("."), elements));
             }
             if path.len() == 3 {
                 return None;
@@ -190,15 +193,16 @@ impl Maker {
             parts.push(name.to_owned());
             if self.rng.u32(0..3) == 0 {
                 parts.push(self.rng.u32(0..3).to_string());
+                elements.insert(parts.join("."), doc! {"$exists": true});
             }
         }
     }
 
     /// An update, which may be one that MongoDB refuses for a document that is not made like this.
-    fn update(&mut self) -> Option<UpdateModifications> {
-        let path = self.dotted()?;
+    fn update(&mut self) -> Option<(Document, UpdateModifications)> {
+        let (path, elements) = self.dotted()?;
         let set = path.clone();
-        Some(match self.rng.u32(0..6) {
+        let update = match self.rng.u32(0..6) {
             0 => doc! {"$unset": {path: 1}, "$inc": {"n": 1}}.into(),
             1 => doc! {"$push": {path: self.hidden(1)}}.into(),
             2 => {
@@ -217,7 +221,8 @@ impl Maker {
                 doc! {"$push": {"items": value}}.into()
             }
             _ => doc! {"$set": {set: self.hidden(0)}}.into(),
-        })
+        };
+        Some((elements, update))
     }
 }
 
@@ -228,7 +233,7 @@ async fn write(collection: &Collection<Document>, maker: &mut Maker) -> usize {
     let mut events = DOCUMENTS as usize;
     for _ in 0..UPDATES {
         let number = maker.rng.i64(0..DOCUMENTS);
-        let key = doc! {"_id": maker.id(number)};
+        let mut key = doc! {"_id": maker.id(number)};
         events += match maker.rng.u32(0..12) {
             0 => collection.delete_one(key).await.unwrap().deleted_count as usize,
             1 => {
@@ -236,9 +241,10 @@ async fn write(collection: &Collection<Document>, maker: &mut Maker) -> usize {
                 replaced.unwrap().modified_count as usize
             }
             _ => {
-                let Some(update) = maker.update() else {
+                let Some((elements, update)) = maker.update() else {
                     continue;
                 };
+                key.extend(elements);
                 let updated = collection.update_one(key, update).await;
                 updated.map_or(0, |updated| updated.modified_count as usize)
             }
@@ -251,7 +257,7 @@ fn labels(rig: &Rig) -> Value {
     let metric = |number: usize, name: &str| {
         json!({
             "name": format!("masked_{number}_total"), "help": "Masked", "type": "counter",
-            "collection": rig.name, "max_series": 10_000,
+            "collection": format!("^{}\\.", rig.name), "max_series": 10_000,
             "labels": {
                 "full": format!("fullDocument.{name}"), "deep": format!("fullDocument.a.{name}"),
                 "updated": format!("updateDescription.updatedFields.{name}"), "id": "documentKey._id",
@@ -303,12 +309,15 @@ async fn value_of_a_generated_document_leaves() {
     ];
     let mut daemon = Daemon::spawn_with(&config, &variables, &[]);
     daemon.ready().await;
-    let mut total = 0;
-    for ((name, maker), entry) in makers.iter_mut().zip(&entries) {
-        let events = write(&rig.collection_named(name), maker).await;
-        daemon.confirmed(&entry.name(), events).await;
-        total += events;
+    let writers = makers.iter_mut().map(|(name, maker)| {
+        let collection = rig.collection_named(name);
+        async move { write(&collection, maker).await }
+    });
+    let written = join_all(writers).await;
+    for (events, entry) in written.iter().zip(&entries) {
+        daemon.confirmed(&entry.name(), *events).await;
     }
+    let total: usize = written.iter().sum();
     assert!(total >= 10_000, "{total} events");
     check_daemon(&daemon, &rig).await;
     let ended = daemon.terminate().await;
