@@ -8,7 +8,7 @@ WITH_SERVICES = $(SERVICES) up >/dev/null && eval "$$($(SERVICES) env)" &&
 CONFIG ?= config.yaml
 ADDRESS ?= 127.0.0.1:3000
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= encode config uri
+FUZZ_TARGETS ?= encode mask config uri
 
 .DEFAULT_GOAL := help
 .PHONY: help check audit fuzz test test-integration test-faults test-metrics demo demo-outbox run bench services-up services-down clean

@@ -207,6 +207,18 @@ impl DeadLettersSub {
     }
 }
 
+/// What is to be said of a file with a secret that every user of the machine can read.
+fn open_to_all(name: &str, file: &Path) -> Option<String> {
+    const READ_BY_OTHERS: u32 = 0o004;
+    let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o777;
+    (mode & READ_BY_OTHERS != 0).then(|| {
+        let file = file.display();
+        format!(
+            "{name}: every user of this machine can read {file} (mode {mode:04o}); chmod o-r it"
+        )
+    })
+}
+
 /// How many dead letters are listed.
 fn limit(text: &str) -> Result<usize, String> {
     let limit = text
@@ -340,21 +352,27 @@ impl Cli {
                 format!("{file}: {error}; name the configuration file with -c FILE"),
             )
         })?;
-        let config = ValidConfig::from_yaml(&file, &bytes).map_err(|problems| Failure {
+        ValidConfig::from_yaml(&file, &bytes).map_err(|problems| Failure {
             code: exit::CONFIG,
             lines: problems.iter().map(ToString::to_string).collect(),
-        })?;
-        let faults = mrcon::mask::key_file_faults(&config);
-        match faults.is_empty() {
-            true => Ok(config),
-            false => Err(Failure {
+        })
+    }
+
+    /// Looks at the files with keys that the configuration names; says which of them anybody can read.
+    pub(crate) fn check_keys(&self, config: &ValidConfig) -> Result<Vec<String>, Failure> {
+        let config_file = self.config.display();
+        let faults = mrcon::mask::key_file_faults(config);
+        if !faults.is_empty() {
+            let lines = faults.iter().map(|fault| format!("{config_file}: {fault}"));
+            return Err(Failure {
                 code: exit::CONFIG,
-                lines: faults
-                    .iter()
-                    .map(|fault| format!("{file}: {fault}"))
-                    .collect(),
-            }),
+                lines: lines.collect(),
+            });
         }
+        let rules = config.collections().iter().flat_map(|entry| &entry.mask);
+        let files = rules.filter_map(|rule| rule.key_file.as_deref());
+        let warnings = files.filter_map(|file| open_to_all("key_file", file));
+        Ok(warnings.collect())
     }
 
     /// Where MongoDB is.
@@ -394,22 +412,14 @@ impl Cli {
 
     /// What is to be said of files with a URI that every user of the machine can read.
     fn readable_by_all(&self) -> Result<Vec<String>, Failure> {
-        const READ_BY_OTHERS: u32 = 0o004;
         let mut warnings = Vec::new();
         for name in URIS {
             let name = format!("{name}_FILE");
             let Some(file) = self.variable(&name)? else {
                 continue;
             };
-            let mode = std::fs::metadata(&file).map(|found| found.permissions().mode() & 0o777);
-            if let Ok(mode) = mode
-                && mode & READ_BY_OTHERS != 0
-            {
-                warnings.push(format!(
-                    "{}_{name}: every user of this machine can read {file} (mode {mode:04o}); chmod o-r it",
-                    self.prefix
-                ));
-            }
+            let name = format!("{}_{name}", self.prefix);
+            warnings.extend(open_to_all(&name, Path::new(&file)));
         }
         Ok(warnings)
     }

@@ -73,6 +73,7 @@ fn run() -> Result<(), Failure> {
             for warning in mrcon::topology::warnings(config.topology()) {
                 eprintln!("mrcond: warning: topology: {warning}");
             }
+            cli.check_keys(&config)?;
             cli::say(&format!(
                 "{}: correct, {} connector(s)",
                 cli.config.display(),
@@ -101,9 +102,10 @@ fn run() -> Result<(), Failure> {
             runtime()?.block_on(topology::handle(&config, rabbitmq, &what))
         }
         Command::Run => {
+            let of_keys = cli.check_keys(&config)?;
             let settings = cli.environment()?;
             telemetry::init(&settings.log)?;
-            for warning in &settings.warnings {
+            for warning in settings.warnings.iter().chain(&of_keys) {
                 tracing::warn!("{warning}");
             }
             runtime()?.block_on(serve(config, settings))

@@ -1,11 +1,14 @@
 //! Masking: what must not leave is looked for in everything that leaves.
 
+mod generated;
+
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::{ConfigFile, Daemon};
 use crate::common::rabbit::{Collector, Delivery};
 use crate::common::replica::{body, over};
 use crate::common::rig::Rig;
 use bson::{Bson, Document, doc};
+use mongodb::options::UpdateModifications;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -143,20 +146,25 @@ async fn write(rig: &Rig) -> usize {
     let many: Vec<Bson> = (0..40)
         .map(|n| canary(&format!("tag-{n}")).into())
         .collect();
-    let updates = [
-        doc! {"$set": {"customer.ssn": canary("ssn-2"), "status": "paid"}},
-        doc! {"$set": {"items.1.card": canary("card-2"), "items.0.card": NUMBER, "items.1.parts.0.api_secret": canary("s")}},
-        doc! {"$set": {&address: canary("verified"), "tags.1": canary("tag-2")}},
-        doc! {"$unset": {&address: 1, "notes": 1, "customer.userPassword": 1}},
-        doc! {"$push": {"items": {"card": canary("pushed"), "sku": "c"}}},
-        doc! {"$set": {"tags": many}},
-        doc! {"$push": {"tags": {"$each": [], "$slice": 3}}},
-        doc! {"$set": {"customer": {"ssn": canary("whole"), "password": canary("p"), "n": 1}}},
-        doc! {"$push": {"items": {"$each": [], "$slice": 1}}},
+    let shorter = |field: &str, length: i32| {
+        let path = format!("${field}");
+        UpdateModifications::Pipeline(vec![doc! {"$set": {field: {"$slice": [path, length]}}}])
+    };
+    let updates: [UpdateModifications; 9] = [
+        doc! {"$set": {"customer.ssn": canary("ssn-2"), "status": "paid"}}.into(),
+        doc! {"$set": {"items.1.card": canary("card-2"), "items.0.card": NUMBER, "items.1.parts.0.api_secret": canary("s")}}.into(),
+        doc! {"$set": {&address: canary("verified"), "tags.1": canary("tag-2")}}.into(),
+        doc! {"$unset": {&address: 1, "notes": 1, "customer.userPassword": 1}}.into(),
+        doc! {"$push": {"items": {"card": canary("pushed"), "sku": "c"}}}.into(),
+        doc! {"$set": {"tags": many}}.into(),
+        shorter("tags", 30),
+        doc! {"$set": {"customer": {"ssn": canary("whole"), "password": canary("p"), "n": 1}}}.into(),
+        shorter("items", 2),
     ];
-    for update in &updates {
+    let count = updates.len();
+    for update in updates {
         let updated = orders.update_one(key(10), update.clone()).await.unwrap();
-        assert_eq!(updated.modified_count, 1, "{update}");
+        assert_eq!(updated.modified_count, 1, "{update:?}");
     }
     // The aggregation's way: names of fields below a masked map come and go.
     let pipeline = vec![
@@ -167,7 +175,7 @@ async fn write(rig: &Rig) -> usize {
     replaced.insert("status", "replaced");
     orders.replace_one(key(12), replaced).await.unwrap();
     orders.delete_one(key(13)).await.unwrap();
-    10 + updates.len() + 3
+    10 + count + 3
 }
 
 #[tokio::test]
@@ -243,6 +251,9 @@ async fn masked_value_leaves_somewhere() {
     let ended = daemon.terminate().await;
     assert_eq!(ended.code, Some(0));
     check_text("the log", &ended.log);
+    // The position has the key in it, in one of the forms that are looked for.
+    let stored = rig.stored().await.to_string();
+    assert!(stored.contains(FORMS[1]), "{stored}");
     let output = rig
         .position(&entry, &["reset", &entry.name(), "--yes"])
         .await;
@@ -325,7 +336,7 @@ fn check_events(deliveries: &[Delivery]) {
     );
     assert_eq!(
         described(6)["truncatedArrays"],
-        json!([{"field": "tags", "newSize": 3}])
+        json!([{"field": "tags", "newSize": 30}])
     );
     assert_eq!(
         described(7)["updatedFields"],
@@ -393,7 +404,8 @@ async fn words_of_mongodb_about_an_event_are_repeated() {
         .entry_for("large", &format!("{}-large", rig.name))
         .with("mask", rules(&key_file))
         .with("watched.change_stream_pre_and_post_images", true)
-        .with("watched.split_large_events", false);
+        .with("watched.split_large_events", false)
+        .with("watched.on_too_large", "halt");
     let daemon = spawn(&rig, &[required.clone(), large.clone()]).await;
     rig.collection().insert_one(order(1)).await.unwrap();
     rig.collection().delete_one(key(1)).await.unwrap();
@@ -405,7 +417,8 @@ async fn words_of_mongodb_about_an_event_are_repeated() {
         .update_one(key(1), doc! {"$set": {"n": 2}})
         .await
         .unwrap();
-    daemon.unhealthy(&["halted", "47", "10334"]).await;
+    daemon.unhealthy(&["halted", "MongoDB error 47"]).await;
+    daemon.unhealthy(&["halted", "MongoDB error 10334"]).await;
     check_daemon(&daemon, &rig).await;
     let ended = daemon.terminate().await;
     check_text("the log", &ended.log);
