@@ -3,6 +3,7 @@
 //     node stream-consumer.js rabbitmq-stream://guest:guest@localhost:5552/%2f shop.orders=relaxed ...
 "use strict";
 
+require("./amqp-long.js");
 const { Offset, connect } = require("rabbitmq-stream-js-client");
 const { decode } = require("./decode.js");
 const { State } = require("./state.js");
@@ -60,11 +61,13 @@ function address(uri) {
   };
 }
 
-function messageOf(queue, { content, messageProperties, applicationProperties, offset }) {
+// Headers are application properties. Where the stream is written over AMQP (queue_type: stream), RabbitMQ makes
+// message annotations of those that begin with x-.
+function messageOf(queue, { content, messageProperties, messageAnnotations, applicationProperties, offset }) {
   return {
     queue,
     body: content,
-    headers: applicationProperties ?? {},
+    headers: { ...messageAnnotations, ...applicationProperties },
     contentType: messageProperties?.contentType,
     contentEncoding: messageProperties?.contentEncoding,
     timestamp: Math.floor((messageProperties?.creationTime?.getTime() ?? 0) / 1000),

@@ -84,9 +84,12 @@ def connect(uri: str, on_closed) -> Consumer:
 
 def message_of(found, context) -> Message:
     properties = found.properties
+    # Headers are application properties. Where the stream is written over AMQP (queue_type: stream), RabbitMQ
+    # makes message annotations of those that begin with x-.
+    headers = {**(found.message_annotations or {}), **(found.application_properties or {})}
     return Message(
         queue=context.stream, body=found.body,
-        headers={plain(name): plain(value) for name, value in (found.application_properties or {}).items()},
+        headers={plain(name): plain(value) for name, value in headers.items()},
         content_type=plain(properties.content_type), content_encoding=plain(properties.content_encoding),
         timestamp=(properties.creation_time or 0) // 1000, offset=context.offset)
 
