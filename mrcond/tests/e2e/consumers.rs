@@ -4,12 +4,12 @@
 mod cases;
 mod contract;
 mod example;
+mod others;
 
 use crate::common::daemon::Daemon;
 use crate::common::mongo::{self, Mongo};
-use crate::common::rabbit::{Broker, Collector, Delivery};
+use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
-use crate::common::services;
 use crate::common::truth::{Event, Watch};
 use crate::common::wait::{SOON, eventually};
 use amqprs::FieldValue;
@@ -17,9 +17,8 @@ use bson::doc;
 use cases::{CASES, Case, DOCUMENTS, QueueKind, work};
 use example::{Consumer, Language, Protocol, Reader};
 use mongodb::options::FullDocumentType;
-use serde_json::{Value, json};
-use std::process::Stdio;
-use tokio::io::AsyncWriteExt;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// One test's queues, and who reads them.
 struct Scene {
@@ -112,6 +111,21 @@ impl Scene {
         Truth { plain, looked_up }
     }
 
+    /// Sends the first event once more, behind newer ones of its document, as a broker does that had not noticed the
+    /// end of a connection.
+    async fn repeat_late(&self, daemon: &Daemon) {
+        let truth = self.truth().await;
+        for (queue, case) in self.queues() {
+            if case.is_supported() {
+                let name = case.entry(&self.rig, &queue, self.kind).name();
+                daemon.confirmed(&name, truth.plain.len()).await;
+                let written = contract::message(case, &truth.of(case)[0], 1);
+                let late = vec![(written.properties, written.body)];
+                self.rig.broker.put(&queue, late).await;
+            }
+        }
+    }
+
     /// Writes what the daemon does not write yet, as if it had been killed twice on the way, with a last repeat
     /// that comes late.
     async fn write_by_contract(&self, truth: &Truth) {
@@ -153,18 +167,16 @@ impl Scene {
             let reader = consumer.stop().await;
             for (case, told) in self.cases.iter().zip(told) {
                 let queue = self.queue(*case, reader.language);
-                let what = format!("{:?} {:?} {queue}: {told}", reader.language, reader.protocol);
-                let found = reader.documents(&queue).await;
-                let found = found
-                    .into_iter()
-                    .map(|(key, document)| (key, case.normal(document)))
-                    .collect();
+                let what = format!(
+                    "{:?} {:?} {queue}: {told}",
+                    reader.language, reader.protocol
+                );
                 let expected = case.expected(&self.rig, &truth.plain).await;
-                assert_eq!(expected, found, "{what}");
-                // A stream that is written over its own protocol has nothing twice.
-                if self.kind != QueueKind::NativeStream || !case.is_supported() {
-                    assert!(told["repeats"].as_u64() > Some(0), "nothing came twice: {what}");
-                }
+                assert_eq!(expected, documents(&reader, &queue, *case).await, "{what}");
+                assert!(
+                    told["repeats"].as_u64() > Some(0),
+                    "nothing came twice: {what}"
+                );
             }
             reader.remove();
         }
@@ -178,6 +190,14 @@ impl Scene {
             let _ = self.rig.client.database(&database).drop().await;
         }
     }
+}
+
+/// What a consumer has of a queue, so that equal documents are equal.
+async fn documents(reader: &Reader, queue: &str, case: Case) -> BTreeMap<String, Value> {
+    let found = reader.documents(queue).await.into_iter();
+    found
+        .map(|(key, document)| (key, case.normal(document)))
+        .collect()
 }
 
 /// Everything comes twice, daemon and consumers are killed, and the consumers end with what is in the collection.
@@ -216,6 +236,7 @@ async fn consume(rig: Rig, kind: QueueKind) {
     let mut consumers = restarted;
     let daemon = scene.start_daemon().await;
     work(&scene.rig, DOCUMENTS).await;
+    scene.repeat_late(&daemon).await;
     let truth = scene.truth().await;
     scene.write_by_contract(&truth).await;
     for consumer in &mut consumers {
@@ -298,11 +319,7 @@ async fn consumers_do_not_come_back_when_the_broker_was_killed() {
             for (queue, case) in consumer.reader.queues.clone() {
                 consumer.has_read(&queue, truth.plain.len()).await;
                 let expected = case.expected(&scene.rig, &truth.plain).await;
-                let found = consumer.reader.documents(&queue).await;
-                let found = found
-                    .into_iter()
-                    .map(|(key, document)| (key, case.normal(document)))
-                    .collect();
+                let found = documents(&consumer.reader, &queue, case).await;
                 assert_eq!(expected, found, "{queue}: {}", consumer.complaints());
             }
             assert!(consumer.complaints().contains("connection lost"));
@@ -310,5 +327,104 @@ async fn consumers_do_not_come_back_when_the_broker_was_killed() {
         }
         assert_eq!(daemon.terminate().await.code, Some(0));
         scene.clean().await;
+    }
+}
+
+/// Waits until the clock of MongoDB shows another second, as it does between two starts of a daemon by hand.
+async fn next_second(rig: &Rig) {
+    let before = mongo::now(&rig.client).await;
+    eventually(SOON, "the next second", async || {
+        let now = mongo::now(&rig.client).await;
+        match now.time > before.time {
+            true => Ok(()),
+            false => Err(now.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn consumers_ignore_changes_behind_a_snapshot_a_gap_or_a_position_that_was_lost() {
+    let scene = Scene {
+        rig: Rig::new("consumers-anew").await,
+        kind: QueueKind::Classic,
+        cases: vec![Case::named("relaxed")],
+    };
+    let (rig, case) = (&scene.rig, scene.cases[0]);
+    let queues = scene.queues();
+    let entries = |snapshot: &str| {
+        let entries = queues.iter().map(|(queue, case)| {
+            let entry = case.entry(rig, queue, scene.kind);
+            entry.with("watched.snapshot", snapshot)
+        });
+        entries.collect::<Vec<_>>()
+    };
+    // What is there already comes as rows.
+    work(rig, 0).await;
+    let daemon = rig.start(&entries("initial")).await;
+    let mut consumers = Vec::new();
+    for reader in scene.readers() {
+        consumers.push(reader.start().await);
+    }
+    for entry in entries("initial") {
+        let done = |connector: &Value| connector["snapshot"]["phase"] == "done";
+        daemon
+            .until(&entry.name(), "the snapshot is done", done)
+            .await;
+    }
+    work(rig, DOCUMENTS).await;
+    all_have_what_is_there(&scene, case, &mut consumers).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    // The numbers begin at 1 again, far below those that the consumers have seen.
+    rig.tokens().delete_many(doc! {}).await.unwrap();
+    next_second(rig).await;
+    let daemon = rig.start(&entries("never")).await;
+    let grow = doc! {"$inc": {"count": 1}};
+    rig.collection()
+        .update_many(doc! {}, grow.clone())
+        .await
+        .unwrap();
+    all_have_what_is_there(&scene, case, &mut consumers).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    // A gap is told, and what comes behind it is applied.
+    for entry in entries("never") {
+        let reset = rig
+            .position(&entry, &["reset", &entry.name(), "--yes"])
+            .await;
+        assert!(reset.status.success(), "{reset:?}");
+    }
+    let daemon = rig.start(&entries("never")).await;
+    rig.collection().update_many(doc! {}, grow).await.unwrap();
+    all_have_what_is_there(&scene, case, &mut consumers).await;
+    for consumer in consumers {
+        let queue = scene.queue(case, consumer.reader.language);
+        assert_eq!(consumer.told(&queue)["gaps"], 1, "{queue}");
+        let complaints = consumer.complaints();
+        for expected in [
+            "the connector's numbers have begun anew",
+            "changes are missing here: position_reset",
+        ] {
+            assert!(complaints.contains(expected), "{complaints}");
+        }
+        consumer.stop().await.remove();
+    }
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    scene.clean().await;
+}
+
+/// Waits until each consumer has exactly what is in the collection.
+async fn all_have_what_is_there(scene: &Scene, case: Case, consumers: &mut [Consumer]) {
+    let expected = case.expected(&scene.rig, &[]).await;
+    for consumer in consumers {
+        let queue = scene.queue(case, consumer.reader.language);
+        eventually(
+            SOON,
+            &format!("{queue} is applied"),
+            async || match documents(&consumer.reader, &queue, case).await {
+                found if found == expected => Ok(()),
+                found => Err(format!("{found:?}; {}", consumer.complaints())),
+            },
+        )
+        .await;
     }
 }

@@ -186,9 +186,7 @@ impl Case {
             });
             let payloads =
                 documents.map(|document| (key_of(document), self.normal(payload(document))));
-            return payloads
-                .filter(|(_, payload)| !payload.is_null())
-                .collect();
+            return payloads.filter(|(_, payload)| !payload.is_null()).collect();
         }
         let mut found = rig
             .collection()
@@ -228,7 +226,7 @@ impl Case {
 }
 
 /// JavaScript has one kind of numbers.
-fn numbers(value: Value) -> Value {
+pub(super) fn numbers(value: Value) -> Value {
     match value {
         Value::Number(number) => match number.as_f64() {
             Some(float) if float.fract() == 0.0 && float.abs() < 9e15 => json!(float as i64),

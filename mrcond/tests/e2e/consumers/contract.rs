@@ -1,5 +1,5 @@
-//! Messages as the daemon is to write them, for formats that it does not write yet: what they have in common
-//! is the README's table, and their bodies are as each format says.
+//! Messages as the daemon writes them, written by the tests: late repeats, and whole queues of formats that the
+//! daemon does not write yet. What they have in common is the README's table; bodies are as each format says.
 
 use super::cases::{Case, payload, plain};
 use crate::common::truth::Event;
@@ -138,7 +138,10 @@ fn attributes(event: &Event) -> Vec<(&'static str, String)> {
     vec![
         ("specversion", "1.0".to_owned()),
         ("id", event.token().to_owned()),
-        ("source", format!("/mongodb/{}/{}", name("db"), name("coll"))),
+        (
+            "source",
+            format!("/mongodb/{}/{}", name("db"), name("coll")),
+        ),
         ("type", format!("mrcon.{}", event.operation())),
         ("subject", key(event).unwrap_or_default()),
         ("time", time.try_to_rfc3339_string().unwrap_or_default()),
@@ -219,11 +222,7 @@ fn image_is_missing(event: &Event) -> bool {
 
 fn key(event: &Event) -> Option<String> {
     let key = event.document.get_document("documentKey").ok()?;
-    Some(
-        Bson::from(key.clone())
-            .into_canonical_extjson()
-            .to_string(),
-    )
+    Some(Bson::from(key.clone()).into_canonical_extjson().to_string())
 }
 
 fn seconds(event: &Event) -> u64 {
