@@ -1,6 +1,6 @@
 // What a consumer has: the documents of each queue, in SQLite, and which change of each came last.
 //
-//     node state.js FILE QUEUE     prints the documents of a queue, one on a line
+//     node state.js FILE     prints the documents, one on a line
 "use strict";
 
 const { DatabaseSync } = require("node:sqlite");
@@ -91,10 +91,10 @@ class State {
     this.untold.clear();
   }
 
-  documents(queue) {
+  documents() {
     return this.sql(
-      "SELECT db, coll, key, document FROM documents WHERE queue = ? AND document IS NOT NULL ORDER BY db, coll, key",
-    ).all(queue);
+      "SELECT queue, db, coll, key, document FROM documents WHERE document IS NOT NULL ORDER BY queue, db, coll, key",
+    ).all();
   }
 
   sql(text) {
@@ -125,7 +125,7 @@ function after(queue, { operation, key, document, patch }, before) {
 module.exports = { State };
 
 if (require.main === module) {
-  for (const { db, coll, key, document } of new State(process.argv[2]).documents(process.argv[3])) {
-    console.log(JSON.stringify({ db, coll, key: JSON.parse(key), document: JSON.parse(document) }));
+  for (const { key, document, ...where } of new State(process.argv[2]).documents()) {
+    console.log(JSON.stringify({ ...where, key: JSON.parse(key), document: JSON.parse(document) }));
   }
 }

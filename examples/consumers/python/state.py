@@ -1,6 +1,6 @@
 """What a consumer has: the documents of each queue, in SQLite, and which change of each came last.
 
-    python3 state.py FILE QUEUE     prints the documents of a queue, one on a line
+    python3 state.py FILE     prints the documents, one on a line
 """
 
 import json
@@ -112,12 +112,13 @@ class State:
             print(json.dumps(self.counts[queue]), flush=True)
         self.untold.clear()
 
-    def documents(self, queue: str):
+    def documents(self):
         return self.connection.execute(
-            "SELECT db, coll, key, document FROM documents"
-            " WHERE queue = ? AND document IS NOT NULL ORDER BY db, coll, key", (queue,))
+            "SELECT queue, db, coll, key, document FROM documents"
+            " WHERE document IS NOT NULL ORDER BY queue, db, coll, key")
 
 
 if __name__ == "__main__":
-    for db, coll, key, document in State(sys.argv[1]).documents(sys.argv[2]):
-        print(json.dumps({"db": db, "coll": coll, "key": json.loads(key), "document": json.loads(document)}))
+    for queue, db, coll, key, document in State(sys.argv[1]).documents():
+        print(json.dumps({"queue": queue, "db": db, "coll": coll,
+                          "key": json.loads(key), "document": json.loads(document)}))

@@ -18,7 +18,6 @@ use cases::{CASES, Case, DOCUMENTS, QueueKind, work};
 use example::{Consumer, Language, Protocol, Reader};
 use mongodb::options::FullDocumentType;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// One test's queues, and who reads them.
 struct Scene {
@@ -165,6 +164,7 @@ impl Scene {
                 .map(|case| consumer.told(&self.queue(*case, consumer.reader.language)))
                 .collect();
             let reader = consumer.stop().await;
+            let found = reader.documents().await;
             for (case, told) in self.cases.iter().zip(told) {
                 let queue = self.queue(*case, reader.language);
                 let what = format!(
@@ -172,7 +172,7 @@ impl Scene {
                     reader.language, reader.protocol
                 );
                 let expected = case.expected(&self.rig, &truth.plain).await;
-                assert_eq!(expected, documents(&reader, &queue, *case).await, "{what}");
+                assert_eq!(Some(&expected), found.get(&queue), "{what}");
                 assert!(
                     told["repeats"].as_u64() > Some(0),
                     "nothing came twice: {what}"
@@ -190,14 +190,6 @@ impl Scene {
             let _ = self.rig.client.database(&database).drop().await;
         }
     }
-}
-
-/// What a consumer has of a queue, so that equal documents are equal.
-async fn documents(reader: &Reader, queue: &str, case: Case) -> BTreeMap<String, Value> {
-    let found = reader.documents(queue).await.into_iter();
-    found
-        .map(|(key, document)| (key, case.normal(document)))
-        .collect()
 }
 
 /// Everything comes twice, daemon and consumers are killed, and the consumers end with what is in the collection.
@@ -319,8 +311,13 @@ async fn consumers_do_not_come_back_when_the_broker_was_killed() {
             for (queue, case) in consumer.reader.queues.clone() {
                 consumer.has_read(&queue, truth.plain.len()).await;
                 let expected = case.expected(&scene.rig, &truth.plain).await;
-                let found = documents(&consumer.reader, &queue, case).await;
-                assert_eq!(expected, found, "{queue}: {}", consumer.complaints());
+                let found = consumer.reader.documents().await;
+                assert_eq!(
+                    Some(&expected),
+                    found.get(&queue),
+                    "{queue}: {}",
+                    consumer.complaints()
+                );
             }
             assert!(consumer.complaints().contains("connection lost"));
             consumer.stop().await.remove();
@@ -417,14 +414,13 @@ async fn all_have_what_is_there(scene: &Scene, case: Case, consumers: &mut [Cons
     let expected = case.expected(&scene.rig, &[]).await;
     for consumer in consumers {
         let queue = scene.queue(case, consumer.reader.language);
-        eventually(
-            SOON,
-            &format!("{queue} is applied"),
-            async || match documents(&consumer.reader, &queue, case).await {
-                found if found == expected => Ok(()),
+        eventually(SOON, &format!("{queue} is applied"), async || {
+            let found = consumer.reader.documents().await;
+            match found.get(&queue) {
+                Some(found) if *found == expected => Ok(()),
                 found => Err(format!("{found:?}; {}", consumer.complaints())),
-            },
-        )
+            }
+        })
         .await;
     }
 }

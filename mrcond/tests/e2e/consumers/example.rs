@@ -114,21 +114,30 @@ impl Reader {
         command(self.language, program).await
     }
 
-    /// The documents that it has of a queue, by key.
-    pub(super) async fn documents(&self, queue: &str) -> BTreeMap<String, Value> {
+    /// The documents that it has, by queue and key, so that equal ones are equal.
+    pub(super) async fn documents(&self) -> BTreeMap<String, BTreeMap<String, Value>> {
         let program = match self.language {
             Language::Python => "state.py",
             Language::Node => "state.js",
         };
         let mut command = self.command(program).await;
-        command.arg(&self.state).arg(queue);
-        let printed = services::run(command, &format!("{program} {queue}")).await;
-        let lines = printed.lines().map(|line| {
+        command.arg(&self.state);
+        let printed = services::run(command, program).await;
+        let cases: BTreeMap<&str, Case> = self
+            .queues
+            .iter()
+            .map(|(queue, case)| (queue.as_str(), *case))
+            .collect();
+        let mut documents: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+        for line in printed.lines() {
             let mut line: Value =
                 serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
-            (line["key"].to_string(), line["document"].take())
-        });
-        lines.collect()
+            let queue = line["queue"].as_str().unwrap_or_default().to_owned();
+            let document = cases[queue.as_str()].normal(line["document"].take());
+            let of_queue = documents.entry(queue).or_default();
+            of_queue.insert(line["key"].to_string(), document);
+        }
+        documents
     }
 
     /// Removes what it has written.
