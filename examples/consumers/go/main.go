@@ -118,6 +118,7 @@ func (q *queue) consume(stopping context.Context, uri string) error {
 	for {
 		select {
 		case <-stopping.Done():
+			log.Printf("%s: %d applied, %d repeats", q.queue, applied, repeats)
 			return nil
 		case delivery, isOpen := <-deliveries:
 			if !isOpen { // the connection is lost, or the queue deleted
@@ -139,12 +140,8 @@ func (q *queue) consume(stopping context.Context, uri string) error {
 			if offset, isThere := delivery.Headers["x-stream-offset"].(int64); isThere {
 				q.next = offset + 1
 			}
-			// Once for all that has arrived, when it is applied.
-			if len(deliveries) == 0 {
-				if err := channel.Ack(delivery.DeliveryTag, true); err != nil {
-					return err
-				}
-				log.Printf("%s: at %d, %d applied, %d repeats", q.queue, c.position.seq, applied, repeats)
+			if err := delivery.Ack(false); err != nil {
+				return err
 			}
 		}
 	}
