@@ -142,7 +142,7 @@ impl Scene {
             let half = before.len() / 2;
             let order = [
                 &before[..half],
-                &before[..],
+                before,
                 &before[half..],
                 &before[..1],
                 &[*last],

@@ -259,9 +259,7 @@ pub(super) fn plain(value: &Bson) -> Value {
 
 /// What the outbox publishes of a document.
 pub(super) fn payload(document: &Document) -> Value {
-    document
-        .get("payload")
-        .map_or(Value::Null, |payload| plain(payload))
+    document.get("payload").map_or(Value::Null, plain)
 }
 
 /// The text of `x-mrcon-key` of a document.
