@@ -69,19 +69,20 @@ func decode(delivery amqp.Delivery, format string) (change, error) {
 	if err != nil {
 		return c, err
 	}
+	if strings.HasPrefix(delivery.ContentType, "application/cloudevents") {
+		// In binary mode the body is the data, and the attributes are headers.
+		envelope, _ := content.(object)
+		content = envelope["data"]
+	}
 	if c.operation == "gap" {
 		c.event, _ = content.(object)
 		return c, nil
-	}
-	if strings.HasPrefix(delivery.ContentType, "application/cloudevents") {
-		// In binary mode the body is the data, and the attributes are headers.
-		content = content.(object)["data"]
 	}
 	switch format {
 	case "relaxed", "canonical", "bson", "cloudevents":
 		c.fromEvent(content)
 	case "document", "cloudevents-document": // cloudevents.data: document
-		c.fromDocument(content, text("x-mrcon-image-missing"))
+		c.fromDocument(content, text("x-mrcon-image-missing")+","+text("x-mrcon-stripped"))
 	case "debezium":
 		err = c.fromDebezium(content)
 	case "outbox":
@@ -105,13 +106,16 @@ func (c *change) fromEvent(content any) {
 	}
 }
 
-func (c *change) fromDocument(content any, imageMissing string) {
+func (c *change) fromDocument(content any, absent string) {
 	switch c.operation {
 	case "insert", "update", "replace", "read":
-		// An update whose document was gone when MongoDB looked for it: the body is the key.
-		if !strings.Contains(imageMissing, "fullDocument") {
-			c.document = content
+		// Where the document was gone when MongoDB looked for it, or is too large, the body is the key.
+		for _, name := range strings.Split(absent, ",") {
+			if name == "fullDocument" {
+				return
+			}
 		}
+		c.document = content
 	case "delete":
 	default:
 		c.event, _ = content.(object)

@@ -22,7 +22,9 @@ function decode(message, format) {
     key: headers["x-mrcon-key"],
     position: { timestamp: message.timestamp, seq: Number(headers["x-mrcon-seq"]) },
   };
-  const content = parse(decompress(message), message.contentType);
+  let content = parse(decompress(message), message.contentType);
+  // In binary mode the body is the data, and the attributes are headers.
+  if (message.contentType?.startsWith("application/cloudevents")) content = content.data;
   if (change.operation === "gap") {
     change.event = content;
   } else {
@@ -62,19 +64,12 @@ function fromEvent(change, event) {
 
 function fromDocument(change, content, { headers }) {
   if (["insert", "update", "replace", "read"].includes(change.operation)) {
-    // An update whose document was gone when MongoDB looked for it: the body is the key.
-    if (!(headers["x-mrcon-image-missing"] ?? "").includes("fullDocument")) change.document = content;
+    // Where the document was gone when MongoDB looked for it, or is too large, the body is the key.
+    const absent = [headers["x-mrcon-image-missing"], headers["x-mrcon-stripped"]].join(",").split(",");
+    if (!absent.includes("fullDocument")) change.document = content;
   } else if (change.operation !== "delete") {
     change.event = content;
   }
-}
-
-function fromCloudEvent(fromData) {
-  return (change, content, message) => {
-    // In binary mode the body is the data, and the attributes are headers.
-    const structured = message.contentType.startsWith("application/cloudevents");
-    fromData(change, structured ? content.data : content, message);
-  };
 }
 
 function fromDebezium(change, value) {
@@ -99,8 +94,8 @@ const DECODERS = {
   canonical: fromEvent,
   bson: fromEvent,
   document: fromDocument,
-  cloudevents: fromCloudEvent(fromEvent),
-  "cloudevents-document": fromCloudEvent(fromDocument), // cloudevents.data: document
+  cloudevents: fromEvent,
+  "cloudevents-document": fromDocument, // cloudevents.data: document
   debezium: fromDebezium,
   outbox: fromOutbox,
 };

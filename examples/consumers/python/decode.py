@@ -55,6 +55,8 @@ def decode(message: Message, format: str) -> Change:
         position=(message.timestamp, headers["x-mrcon-seq"]),
     )
     content = parse(decompress(message), message.content_type)
+    if (message.content_type or "").startswith("application/cloudevents"):
+        content = content["data"]  # in binary mode the body is the data, and the attributes are headers
     if change.operation == "gap":
         change.event = content
     else:
@@ -94,20 +96,12 @@ def from_event(change: Change, event: dict, _) -> None:
 
 def from_document(change: Change, content: dict, message: Message) -> None:
     if change.operation in ("insert", "update", "replace", "read"):
-        # An update whose document was gone when MongoDB looked for it: the body is the key.
-        if "fullDocument" not in message.headers.get("x-mrcon-image-missing", ""):
+        # Where the document was gone when MongoDB looked for it, or is too large, the body is the key.
+        absent = [message.headers.get(name, "") for name in ("x-mrcon-image-missing", "x-mrcon-stripped")]
+        if "fullDocument" not in ",".join(absent).split(","):
             change.document = content
     elif change.operation != "delete":
         change.event = content
-
-
-def cloudevent(from_data):
-    def from_cloudevent(change: Change, content: dict, message: Message) -> None:
-        # In binary mode the body is the data, and the attributes are headers.
-        structured = (message.content_type or "").startswith("application/cloudevents")
-        from_data(change, content["data"] if structured else content, message)
-
-    return from_cloudevent
 
 
 def from_debezium(change: Change, value: dict, _) -> None:
@@ -135,8 +129,8 @@ DECODERS = {
     "canonical": from_event,
     "bson": from_event,
     "document": from_document,
-    "cloudevents": cloudevent(from_event),
-    "cloudevents-document": cloudevent(from_document),  # cloudevents.data: document
+    "cloudevents": from_event,
+    "cloudevents-document": from_document,  # cloudevents.data: document
     "debezium": from_debezium,
     "outbox": from_outbox,
 }

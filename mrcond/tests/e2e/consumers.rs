@@ -117,7 +117,9 @@ impl Scene {
         for (queue, case) in self.queues() {
             if case.is_supported() {
                 let name = case.entry(&self.rig, &queue, self.kind).name();
-                daemon.confirmed(&name, truth.plain.len()).await;
+                daemon
+                    .confirmed(&name, case.numbered(&truth.plain).len())
+                    .await;
                 let written = contract::message(case, &truth.of(case)[0], 1);
                 let late = vec![(written.properties, written.body)];
                 self.rig.broker.put(&queue, late).await;
@@ -132,10 +134,7 @@ impl Scene {
             if case.is_supported() {
                 continue;
             }
-            let numbered = truth.of(case).iter().zip(1..);
-            let sent: Vec<(&Event, usize)> = numbered
-                .filter(|(event, _)| contract::is_sent(case, event))
-                .collect();
+            let sent = case.numbered(truth.of(case));
             let (last, before) = sent
                 .split_last()
                 .unwrap_or_else(|| unreachable!("there are events"));
@@ -212,11 +211,11 @@ async fn consume(rig: Rig, kind: QueueKind) {
         consumers.push(reader.start().await);
     }
     work(&scene.rig, 0).await;
-    let count = scene.rig.truth().await.len();
+    let first = scene.rig.truth().await;
     for consumer in &mut consumers {
         for (queue, case) in consumer.reader.queues.clone() {
             if case.is_supported() {
-                consumer.has_read(&queue, count).await;
+                consumer.has_read(&queue, case.numbered(&first).len()).await;
             }
         }
     }
@@ -232,8 +231,9 @@ async fn consume(rig: Rig, kind: QueueKind) {
     let truth = scene.truth().await;
     scene.write_by_contract(&truth).await;
     for consumer in &mut consumers {
-        for (queue, _) in consumer.reader.queues.clone() {
-            consumer.has_read(&queue, truth.plain.len()).await;
+        for (queue, case) in consumer.reader.queues.clone() {
+            let count = case.numbered(&truth.plain).len();
+            consumer.has_read(&queue, count).await;
         }
     }
     scene.compare(&truth, consumers).await;

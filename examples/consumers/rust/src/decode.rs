@@ -48,17 +48,19 @@ impl Change {
         };
         let body = decompress(&delivery.data, &name(properties.content_encoding()))?;
         let content_type = name(properties.content_type());
-        let content = parse(&body, &content_type)?;
+        let mut content = parse(&body, &content_type)?;
+        if content_type.starts_with("application/cloudevents") {
+            // In binary mode the body is the data, and the attributes are headers.
+            content = content["data"].take();
+        }
         if change.operation == "gap" {
             change.event = Some(content);
             return Ok(change);
         }
         match format {
-            "relaxed" | "canonical" | "bson" => change.event(content),
-            "document" => change.document(content, headers),
-            "cloudevents" => change.event(data(content, &content_type)),
+            "relaxed" | "canonical" | "bson" | "cloudevents" => change.event(content),
             // cloudevents.data: document
-            "cloudevents-document" => change.document(data(content, &content_type), headers),
+            "document" | "cloudevents-document" => change.document(content, headers),
             "debezium" => change.debezium(content)?,
             "outbox" => change.document = Some(content),
             other => return Err(format!("no format {other}").into()),
@@ -82,10 +84,14 @@ impl Change {
     }
 
     fn document(&mut self, content: Value, headers: Headers<'_>) {
-        let missing = headers.text("x-mrcon-image-missing").unwrap_or_default();
+        let absent = ["x-mrcon-image-missing", "x-mrcon-stripped"]
+            .map(|name| headers.text(name).unwrap_or_default());
+        let is_absent = absent
+            .iter()
+            .any(|names| names.split(',').any(|name| name == "fullDocument"));
         match self.operation.as_str() {
-            // The document was gone when MongoDB looked for it: the body is the key.
-            "update" if missing.contains("fullDocument") => {}
+            // It was gone when MongoDB looked for it, or is too large: the body is the key.
+            "insert" | "update" | "replace" | "read" if is_absent => {}
             "insert" | "update" | "replace" | "read" => self.document = Some(content),
             "delete" => {}
             _ => self.event = Some(content),
@@ -117,14 +123,6 @@ impl Change {
             }));
         }
         Ok(())
-    }
-}
-
-/// In binary mode the body is the data, and the attributes are headers.
-fn data(mut content: Value, content_type: &str) -> Value {
-    match content_type.starts_with("application/cloudevents") {
-        true => content["data"].take(),
-        false => content,
     }
 }
 

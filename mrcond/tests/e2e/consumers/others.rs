@@ -129,7 +129,11 @@ async fn cloud_events(case: &str) {
             }
             false => event.relaxed(),
         };
-        assert_eq!(numbers(read["data"].clone()), numbers(data));
+        // What is looked up may be of a later moment.
+        match case.looks_up() && event.operation() == "update" {
+            true => assert_eq!(read["data"]["_id"], data["_id"]),
+            false => assert_eq!(numbers(read["data"].clone()), numbers(data)),
+        }
     }
     rig.clean().await;
 }
@@ -180,7 +184,12 @@ async fn debezium(case: &str) {
             let document = Bson::from(document.clone()).into_canonical_extjson();
             case.normal(document)
         });
-        assert_eq!(after, expected, "{read}");
+        // What is looked up may be of a later moment, or gone by then.
+        match (case.looks_up() && kind == "update", after, expected) {
+            (true, Some(after), Some(expected)) => assert_eq!(after["_id"], expected["_id"]),
+            (true, _, _) => {}
+            (false, after, expected) => assert_eq!(after, expected, "{read}"),
+        }
         match kind {
             "delete" => assert_eq!(read["state"], read["before"], "{read}"),
             _ => assert_eq!(read["state"], read["after"], "{read}"),

@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.Base64;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.zip.GZIPInputStream;
@@ -62,7 +63,7 @@ record Change(
     BsonValue document = null;
     BsonDocument patch = null;
     BsonDocument event = null;
-    if (type.startsWith("application/cloudevents") && !operation.equals("gap")) {
+    if (type.startsWith("application/cloudevents")) {
       // In binary mode the body is the data, and the attributes are headers.
       content = content.asDocument().get("data");
     }
@@ -74,10 +75,10 @@ record Change(
         patch = event.getDocument("updateDescription", null);
       }
       case "document", "cloudevents-document" -> { // cloudevents.data: document
-        String missing = message.text("x-mrcon-image-missing");
-        boolean isGone = missing != null && missing.contains("fullDocument");
+        String absent = message.text("x-mrcon-image-missing") + "," + message.text("x-mrcon-stripped");
+        boolean isGone = List.of(absent.split(",")).contains("fullDocument");
         if (Set.of("insert", "update", "replace", "read").contains(operation)) {
-          // An update whose document was gone when MongoDB looked for it: the body is the key.
+          // Where the document was gone when MongoDB looked for it, or is too large, the body is the key.
           document = isGone ? null : content;
         } else if (!operation.equals("delete")) {
           event = content.asDocument();
