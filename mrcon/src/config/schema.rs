@@ -152,6 +152,21 @@ pub struct Override {
     /// How an event is written as a message body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// How plain JSON is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<PlainJson>,
+    /// How CloudEvents are made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloudevents: Option<CloudEvents>,
+    /// How Debezium's envelope is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debezium: Option<Debezium>,
+    /// Which bodies are compressed, and how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// Templates of further headers, in the place of those of the entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, String>>,
 }
 
 impl Override {
@@ -170,6 +185,13 @@ impl Override {
         entry.overrides.clear();
         if let Some(format) = self.format {
             entry.format = format;
+        }
+        entry.document = self.document.or(entry.document);
+        entry.cloudevents = self.cloudevents.clone().or(entry.cloudevents);
+        entry.debezium = self.debezium.clone().or(entry.debezium);
+        entry.compression = self.compression.or(entry.compression);
+        if let Some(headers) = &self.headers {
+            entry.rabbitmq.headers.clone_from(headers);
         }
         entry
     }

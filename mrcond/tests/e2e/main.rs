@@ -18,6 +18,7 @@ mod agreement;
 mod bad_input;
 mod broker;
 mod cli;
+mod consumers;
 mod custom;
 mod database;
 mod dead_letters;

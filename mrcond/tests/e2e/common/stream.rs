@@ -95,7 +95,7 @@ fn is_mark(delivery: &Delivery) -> bool {
     delivery.kind.as_deref() == Some(END)
 }
 
-fn uri(broker: &Broker) -> String {
+pub(crate) fn uri(broker: &Broker) -> String {
     let derived = || {
         let (server, _) = broker.uri.rsplit_once(':').unwrap_or((&broker.uri, ""));
         server.replacen("amqp://", "rabbitmq-stream://", 1) + ":5552"
