@@ -32,9 +32,7 @@ pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
 fn options_of_other_formats(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
     let has = |format| entry.has_format(format);
     let cloudevents = has(Format::Cloudevents);
-    let data = entry.cloudevents.as_ref().map(|options| options.data);
-    let plain_data = cloudevents && data == Some(CloudEventsData::Document);
-    let plain = has(Format::Document) || has(Format::Outbox) || plain_data;
+    let plain = has(Format::Document) || has(Format::Outbox) || entry.has_document_data();
     let options = [
         (
             "document",

@@ -29,11 +29,22 @@ pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
         let allowed = "must be halt, compress or dead_letter";
         rules.wrong(at.key("rabbitmq").key("on_oversize"), what, allowed);
     }
+    if entry.outbox.delete_after_confirm && entry.mask.iter().any(hides_ids) {
+        let what = "with a rule of `mask` that hides `_id` would find no document to delete";
+        let allowed = "leave it out, or mask fields by paths other than _id";
+        rules.wrong(key.key("delete_after_confirm"), what, allowed);
+    }
     if entry.outbox.delete_after_confirm && entry.watched.extent().has_many() {
         let what = "with more than one collection would delete the documents of all of them";
         let allowed = "watch the outbox collection alone, or leave it out";
         rules.wrong(key.key("delete_after_confirm"), what, allowed);
     }
+}
+
+/// Whether the rule is, or may be, about the key of a document.
+fn hides_ids(rule: &MaskRule) -> bool {
+    let path = rule.path.as_deref().unwrap_or("_id");
+    path == "_id" || path.starts_with("_id.")
 }
 
 fn routes(outbox: &Outbox) -> [(&'static str, &str); 2] {

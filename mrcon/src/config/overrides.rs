@@ -5,6 +5,7 @@ use super::problem::{EMPTY, KeyPath, escaped};
 use super::rules::Rules;
 use super::schema::{CollectionConfig, Format};
 use super::selector::Selector;
+use super::{format, routing};
 
 /// Rules for the overrides of an entry; `at` is the entry.
 pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
@@ -31,6 +32,19 @@ pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
         if one.is_empty() {
             let allowed = "give a key besides `collection`, such as format";
             rules.wrong(at.clone(), "changes nothing", allowed);
+        }
+        // Its own settings, as if they were those of an entry.
+        let alone = CollectionConfig {
+            format: one.format.unwrap_or(entry.format),
+            document: one.document,
+            cloudevents: one.cloudevents.clone(),
+            debezium: one.debezium.clone(),
+            compression: one.compression,
+            ..CollectionConfig::default()
+        };
+        format::check(rules, &alone, &at);
+        if one.headers.is_some() {
+            routing::check_headers(rules, &one.of(entry).rabbitmq, &at);
         }
         if one.format == Some(Format::Outbox) {
             let allowed = "give the outbox an entry of its own";

@@ -171,6 +171,21 @@ pub(super) fn check(rules: &mut Rules, entry: &CollectionConfig, at: &KeyPath) {
     headers(rules, rabbitmq, &at.key("headers"));
 }
 
+/// The same of nothing but headers.
+pub(super) fn check_headers(rules: &mut Rules, rabbitmq: &RabbitMq, at: &KeyPath) {
+    match rabbitmq.protocol {
+        Protocol::Amqp => headers(rules, rabbitmq, &at.key("headers")),
+        Protocol::Stream => {
+            let what = "is for protocol: amqp";
+            rules.wrong(
+                at.key("headers"),
+                what,
+                "leave it out, or use protocol: amqp",
+            );
+        }
+    }
+}
+
 fn only_over_amqp(rules: &mut Rules, rabbitmq: &RabbitMq, at: &KeyPath) {
     let set = [
         ("exchange", !rabbitmq.exchange.is_empty()),

@@ -693,25 +693,33 @@ pub enum Format {
 }
 
 impl CollectionConfig {
-    /// The formats of its messages, also of those that an override is about.
-    fn formats(&self) -> impl Iterator<Item = Format> {
-        let overrides = self.overrides.iter().filter_map(|one| one.format);
-        std::iter::once(self.format).chain(overrides)
+    /// The formats of its messages, also of those that an override is about, and what CloudEvents have as data.
+    fn formats(&self) -> impl Iterator<Item = (Format, Option<CloudEventsData>)> {
+        let data = |options: &Option<CloudEvents>| options.as_ref().map(|options| options.data);
+        let own = (self.format, data(&self.cloudevents));
+        let overrides = self.overrides.iter().map(move |one| {
+            let format = one.format.unwrap_or(own.0);
+            (format, data(&one.cloudevents).or(own.1))
+        });
+        std::iter::once(own).chain(overrides)
     }
 
     /// Whether any of its messages is in this format.
     pub(super) fn has_format(&self, wanted: Format) -> bool {
-        self.formats().any(|format| format == wanted)
+        self.formats().any(|(format, _)| format == wanted)
+    }
+
+    /// Whether any of its CloudEvents has a document as its data.
+    pub(super) fn has_document_data(&self) -> bool {
+        let data = (Format::Cloudevents, Some(CloudEventsData::Document));
+        self.formats().any(|format| format == data)
     }
 
     /// Whether bodies are made of documents, so that updates have to bring theirs.
     pub fn needs_documents(&self) -> bool {
-        let data = self.cloudevents.as_ref().map(|options| options.data);
-        self.formats().any(|format| match format {
-            Format::Document | Format::Debezium => true,
-            Format::Cloudevents => data == Some(CloudEventsData::Document),
-            Format::Relaxed | Format::Canonical | Format::Bson | Format::Outbox => false,
-        })
+        self.has_format(Format::Document)
+            || self.has_format(Format::Debezium)
+            || self.has_document_data()
     }
 
     /// Whether there are events that make no message in this format.

@@ -103,6 +103,7 @@ impl Scene {
         let watch = Watch {
             full_document: Some(FullDocumentType::UpdateLookup),
             before_change: None,
+            expanded: false,
         };
         let orders = self.rig.collection();
         let is_last = |event: &Event| Some(event.token()) == last.as_deref();

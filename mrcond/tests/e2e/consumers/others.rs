@@ -35,6 +35,7 @@ async fn told(rig: &Rig, case: Case) -> (Vec<Event>, Vec<Delivery>) {
         let watch = Watch {
             full_document: Some(FullDocumentType::UpdateLookup),
             before_change: None,
+            expanded: false,
         };
         let last = truth.last().map(|event| event.token().to_owned());
         let is_last = |event: &Event| Some(event.token()) == last.as_deref();
