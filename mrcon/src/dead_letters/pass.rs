@@ -15,7 +15,7 @@ use crate::sink::Outcome;
 use crate::sink::amqp::inbox::{Got, Inbox};
 use crate::sink::amqp::outbox::Outbox;
 use amq_protocol::protocol::basic::AMQPProperties;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -49,8 +49,8 @@ pub(super) struct Pass {
     renewing: bool,
     /// Length of the largest body so far.
     largest: u64,
-    /// Each batch by the tag of its last message, with how much of it is still held.
-    held: BTreeMap<u64, u64>,
+    /// Each batch by the tag of its last message, with the tags of what is still held of it.
+    held: BTreeMap<u64, BTreeSet<u64>>,
     /// How long it may take to put everything back.
     put_back_until: Option<Instant>,
 }
@@ -110,7 +110,8 @@ impl Pass {
         // If it is empty, somebody else has taken some, too: there are fewer than there were.
         let last = taken.last().map(|message| message.tag);
         Ok(last.map(|tag| {
-            self.held.insert(tag, taken.len() as u64);
+            let tags = taken.iter().map(|message| message.tag).collect();
+            self.held.insert(tag, tags);
             taken
         }))
     }
@@ -123,7 +124,7 @@ impl Pass {
 
     fn settle(&mut self, tag: u64) -> Result<()> {
         if let Some((_, held)) = self.held.range_mut(tag..).next() {
-            *held = held.saturating_sub(1);
+            held.remove(&tag);
         }
         self.inbox.remove(tag)
     }
@@ -196,7 +197,11 @@ impl Pass {
     async fn put_back(&mut self) -> Result<()> {
         self.remove_originals().await?;
         let held = std::mem::take(&mut self.held);
-        let held: Vec<_> = held.into_iter().filter(|(_, held)| *held > 0).collect();
+        // By the last one that is still held: RabbitMQ takes a tag that was settled for an error.
+        let held = held.into_values();
+        let held: Vec<_> = held
+            .filter_map(|held| Some((*held.last()?, held.len() as u64)))
+            .collect();
         // After this answer the broker has what was removed.
         let mut ready = self.inbox.ready().await?;
         for batches in held.chunks(BATCHES_AT_ONCE) {

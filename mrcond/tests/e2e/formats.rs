@@ -474,5 +474,11 @@ async fn replay(rig: &Rig, entries: &[Entry]) -> String {
     command.arg(file.path());
     command.env("MRCON_RABBITMQ_URI", &rig.broker.uri);
     let output = command.output().await.unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    let [said, complaints] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(
+        complaints.contains("2 could not be replayed"),
+        "{said}{complaints}"
+    );
+    said
 }
