@@ -90,7 +90,7 @@ impl Form {
     /// The same of a gap record.
     pub fn gap_content_type(self) -> Option<&'static str> {
         match self {
-            Form::Outbox => Some("application/json"),
+            Form::Bson | Form::Outbox => Some("application/json"),
             other => other.content_type(),
         }
     }
@@ -115,9 +115,9 @@ impl Form {
         let whole = entry.watched.pipeline.is_empty();
         match self {
             Form::Canonical => gap(canonical(whole)),
-            Form::Bson => bson(),
             Form::CloudEventsStructured => cloudevents_structured(),
             Form::Relaxed
+            | Form::Bson
             | Form::Document
             | Form::CloudEventsBinary
             | Form::Debezium

@@ -48,7 +48,15 @@ fn follow(all: &Value, at: &Value) {
     }
 }
 
-const FORMATS: [Format; 3] = [Format::Relaxed, Format::Canonical, Format::Outbox];
+const FORMATS: [Format; 7] = [
+    Format::Relaxed,
+    Format::Canonical,
+    Format::Bson,
+    Format::Document,
+    Format::Cloudevents,
+    Format::Debezium,
+    Format::Outbox,
+];
 
 #[test]
 fn example_is_not_as_its_schema_says() {
@@ -141,7 +149,8 @@ fn message_is_not_as_its_schema_says() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 2 * 32 + 4);
+    // Debezium does not send six of them, and an outbox has but four documents with a payload.
+    assert_eq!(checked, 5 * 32 + 26 + 4);
 }
 
 #[test]

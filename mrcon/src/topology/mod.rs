@@ -70,6 +70,7 @@ pub(crate) struct Declarations {
     declare: bool,
     queues: HashMap<String, (Queue, Vec<Binding>)>,
     super_streams: HashSet<String>,
+    exchanges: HashSet<String>,
 }
 
 impl Declarations {
@@ -97,7 +98,17 @@ impl Declarations {
                 .iter()
                 .map(|stream| stream.name.clone())
                 .collect(),
+            exchanges: topology
+                .exchanges
+                .iter()
+                .map(|exchange| exchange.name.clone())
+                .collect(),
         }
+    }
+
+    /// Whether an exchange of this name is in the topology, which then says what is bound to it.
+    pub(crate) fn has_exchange(&self, name: &str) -> bool {
+        self.exchanges.contains(name)
     }
 
     /// Whether a stream or super stream of this name is in the topology.

@@ -41,7 +41,7 @@ impl Case {
 }
 
 /// All cases; others are held against the first.
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     Case::new("relaxed", &[], None),
     Case::new("canonical", &["format: canonical"], None),
     Case::new("bson", &["format: bson"], None),
@@ -70,6 +70,13 @@ const CASES: [Case; 10] = [
             "compression: {algorithm: zstd, min_bytes: 0}",
         ],
         None,
+    ),
+    Case::new(
+        "relaxed, 3 masked",
+        &[
+            "mask: [{path: customer.name, action: hash, key: a-key-of-sixteen}, {path: payment.last4, action: mask}, {path: totals.tax, action: drop}]",
+        ],
+        Some(1.3),
     ),
 ];
 

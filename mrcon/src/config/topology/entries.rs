@@ -54,6 +54,20 @@ pub(super) fn check(rules: &mut Rules, config: &Config, topology_at: &KeyPath) {
             let wanted = (one.max_age, one.max_bytes, one.segment_size, one.partitions);
             options(rules, rabbitmq.stream.as_ref(), wanted, &at, &other);
         }
+        let found = topology
+            .exchanges
+            .iter()
+            .position(|one| one.name == rabbitmq.exchange);
+        if let (Some(found), Some(wanted)) = (found, rabbitmq.exchange_type)
+            && topology.exchanges[found].broker_type() != wanted.amqp_name()
+        {
+            let other = topology_at.key("exchanges").index(found);
+            let problem = Problem::new(at.key("exchange_type"), "is another type than that of");
+            let allowed = "leave it out: the topology says which";
+            rules
+                .problems
+                .push(problem.with_other(other).allowed(allowed));
+        }
         for (key, exchange) in [
             (at.key("exchange"), &rabbitmq.exchange),
             (

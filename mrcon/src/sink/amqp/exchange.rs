@@ -34,8 +34,12 @@ impl Exchange {
     pub(super) async fn find(
         channel: &mut Channel,
         uri: &AmqpUri,
-        target: ExchangeTarget,
+        mut target: ExchangeTarget,
     ) -> Result<Exchange> {
+        if channel.declarations().has_exchange(&target.name) {
+            // It was looked at, and declared if that is to be done, before anybody connected.
+            (target.declare, target.binds) = (false, false);
+        }
         let wanted = target.kind.unwrap_or(DEFAULT_EXCHANGE_TYPE);
         let kind = match topology::find_exchange(channel, &target.name).await {
             Ok(()) if target.declare => kind_of(channel, uri, &target, wanted).await?,

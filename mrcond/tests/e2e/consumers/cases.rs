@@ -9,7 +9,23 @@ use std::collections::BTreeMap;
 
 /// The cases that the daemon writes. Messages of the others are written by the tests, after the contract
 /// in `contract.rs`.
-pub(super) const SUPPORTED: [&str; 3] = ["relaxed", "lookup", "canonical"];
+pub(super) const SUPPORTED: [&str; 15] = [
+    "relaxed",
+    "lookup",
+    "canonical",
+    "gzip",
+    "zstd",
+    "bson",
+    "document",
+    "cloudevents",
+    "cloudevents-binary",
+    "cloudevents-document",
+    "cloudevents-binary-document",
+    "debezium",
+    "debezium-patch",
+    "debezium-schemas",
+    "outbox",
+];
 
 /// What the consumer's documents look like.
 #[derive(Debug, Clone, Copy, PartialEq)]
