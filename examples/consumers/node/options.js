@@ -25,6 +25,8 @@ async function untilStopped(consume) {
   for (const name of ["SIGTERM", "SIGINT"]) process.once(name, () => stopping.abort());
   let pause = 1000;
   const connected = () => (pause = 1000);
+  // Node ends when nothing is left that could happen, as after a client's connection has gone without a word.
+  const alive = setInterval(() => {}, LONGEST_PAUSE_MS);
   while (!stopping.signal.aborted) {
     try {
       await consume(stopping.signal, connected);
@@ -39,6 +41,16 @@ async function untilStopped(consume) {
       pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
     }
   }
+  clearInterval(alive);
+}
+
+// A promise, for so long at most: clients may wait for a broker that is gone for ever.
+function within(milliseconds, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: no answer within ${milliseconds} ms`)), milliseconds);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 // A message that cannot be read ends the program, and stays in the queue.
@@ -48,4 +60,4 @@ class Unreadable extends Error {
   }
 }
 
-module.exports = { Unreadable, options, untilStopped };
+module.exports = { Unreadable, options, untilStopped, within };

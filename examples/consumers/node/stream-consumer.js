@@ -7,9 +7,11 @@ require("./amqp-long.js");
 const { Offset, connect } = require("rabbitmq-stream-js-client");
 const { decode } = require("./decode.js");
 const { State } = require("./state.js");
-const { Unreadable, options, untilStopped } = require("./options.js");
+const { Unreadable, options, untilStopped, within } = require("./options.js");
 
 const COMMIT_MS = 200;
+const CONNECT_MS = 10_000;
+const CLOSE_MS = 2_000;
 
 const { uri, queues, state: file } = options();
 const state = new State(file);
@@ -19,12 +21,13 @@ async function consume(stopping, connected) {
   const ended = new Promise((_, reject) => (lost = reject));
   ended.catch(() => {}); // looked at below
   const closed = () => lost(new Error("closed"));
-  const client = await connect({ ...address(uri), listeners: { connection_closed: closed } });
+  const connecting = connect({ ...address(uri), listeners: { connection_closed: closed } });
+  const client = await within(CONNECT_MS, "connect", connecting);
   // The offset is committed with what the message did, so nothing is lost or done twice here.
   const commits = setInterval(() => state.commit(), COMMIT_MS);
   try {
     for (const [stream, format] of queues) {
-      await client.declareConsumer(
+      const declared = client.declareConsumer(
         { stream, offset: start(stream), connectionClosedListener: closed },
         (found) => {
           if (stopping.aborted) return;
@@ -36,6 +39,7 @@ async function consume(stopping, connected) {
           }
         },
       );
+      await within(CONNECT_MS, "subscribe", declared);
     }
     connected();
     const stopped = new Promise((resolve) => stopping.addEventListener("abort", resolve, { once: true }));
@@ -43,7 +47,7 @@ async function consume(stopping, connected) {
   } finally {
     clearInterval(commits);
     state.commit();
-    await client.close().catch(() => {});
+    await within(CLOSE_MS, "close", client.close()).catch(() => {});
   }
 }
 
@@ -75,4 +79,5 @@ function messageOf(queue, { content, messageProperties, messageAnnotations, appl
   };
 }
 
-untilStopped(consume);
+// What a lost connection left behind keeps Node from ending by itself.
+untilStopped(consume).then(() => process.exit(0));

@@ -477,7 +477,7 @@ async fn replay(rig: &Rig, entries: &[Entry]) -> String {
     let [said, complaints] =
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     assert!(
-        complaints.contains("2 could not be replayed"),
+        complaints.contains("2 dead letters could not be replayed"),
         "{said}{complaints}"
     );
     said

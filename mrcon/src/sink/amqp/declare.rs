@@ -147,7 +147,7 @@ impl Declarer {
             Err(error) => error,
         };
         match refusal.kind() {
-            ErrorKind::TargetMissing => Ok(Found::Nothing),
+            ErrorKind::TargetMissing | ErrorKind::ExchangeMissing => Ok(Found::Nothing),
             _ if is_lost(&refusal) => Err(refusal),
             _ => Ok(Found::Refused(words(&refusal))),
         }
@@ -238,7 +238,8 @@ impl Declarer {
         let channel = self.channel().await?;
         let answered = answer(channel.call(request, context), context).await;
         // After any other refusal the channel is opened anew.
-        if answered.as_ref().is_err_and(is_lost) {
+        let closes_connection = |error: &Error| is_lost(error) || knows_no_type(error);
+        if answered.as_ref().is_err_and(closes_connection) {
             self.channel = None;
         }
         answered
@@ -300,7 +301,7 @@ fn is_lost(error: &Error) -> bool {
 
 /// RabbitMQ 4 closes the channel for that, and those before the connection.
 fn knows_no_type(error: &Error) -> bool {
-    error.chain().contains("unknown exchange type")
+    error.kind() == ErrorKind::ExchangeUnknown
 }
 
 fn no_type(kind: &str) -> String {

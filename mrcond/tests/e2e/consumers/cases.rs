@@ -279,7 +279,7 @@ fn second_version(value: Value) -> Value {
     }
 }
 
-/// JavaScript has one kind of numbers.
+/// JavaScript has one kind of numbers, and a fraction of a second is written in more than one way.
 pub(super) fn numbers(value: Value) -> Value {
     match value {
         Value::Number(number) => match number.as_f64() {
@@ -289,7 +289,14 @@ pub(super) fn numbers(value: Value) -> Value {
         Value::Array(items) => items.into_iter().map(numbers).collect(),
         Value::Object(fields) => fields
             .into_iter()
-            .map(|(name, value)| (name, numbers(value)))
+            .map(|(name, value)| match (name.as_str(), value.as_str()) {
+                ("$date", Some(text)) => {
+                    let date = bson::DateTime::parse_rfc3339_str(text);
+                    let date = date.unwrap_or_else(|error| panic!("{text}: {error}"));
+                    (name, json!(date.timestamp_millis()))
+                }
+                _ => (name, numbers(value)),
+            })
             .collect(),
         other => other,
     }
@@ -304,10 +311,21 @@ pub(super) fn plain(value: &Bson) -> Value {
             .collect(),
         Bson::Array(items) => items.iter().map(plain).collect(),
         Bson::ObjectId(id) => id.to_hex().into(),
-        Bson::DateTime(_) => value.clone().into_relaxed_extjson()["$date"].clone(),
+        Bson::DateTime(date) => iso(date.timestamp_millis()).into(),
         Bson::Decimal128(number) => number.to_string().into(),
         Bson::Binary(_) => value.clone().into_canonical_extjson()["$binary"]["base64"].clone(),
         other => other.clone().into_relaxed_extjson(),
+    }
+}
+
+/// Three digits of a second, or none.
+fn iso(millis: i64) -> String {
+    let rest = millis.rem_euclid(1000);
+    let whole = bson::DateTime::from_millis(millis - rest).try_to_rfc3339_string();
+    let whole = whole.unwrap_or_else(|error| panic!("{error}"));
+    match rest {
+        0 => whole,
+        rest => whole.replace('Z', &format!(".{rest:03}Z")),
     }
 }
 
