@@ -42,6 +42,9 @@ pub enum ErrorKind {
     ResumeTokenRefused,
     /// An event is larger than a BSON document may be (code 10334), or cannot be split (7182500).
     EventTooLarge,
+    /// A stream that asks for fragments does not begin behind an event that was read without them, because it
+    /// cannot be split (code 7182504).
+    NotSplitThere,
     /// A required pre- or post-image does not exist (code 47).
     ImageMissing,
     /// MongoDB refuses the watch itself: a stage, an option, the namespace.
@@ -272,6 +275,12 @@ impl ErrorKind {
                 R::HistoryLost,
                 Some(Mongo),
                 "the saved position does not belong to this deployment or is damaged: restore it, or begin from now with the command `mrcond position reset`, then restart mrcond",
+            ),
+            ErrorKind::NotSplitThere => (
+                Retry,
+                R::UnhandledError,
+                Some(Mongo),
+                "none needed: the stream is read on without fragments; if it stays so, set watched.split_large_events: false, then restart mrcond",
             ),
             ErrorKind::EventTooLarge => (
                 Halt,

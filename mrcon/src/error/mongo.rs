@@ -58,6 +58,7 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (Phase::Open, Some(286)) => ErrorKind::HistoryLost,
         // 7182500: not even in fragments, because the key or the token alone takes too much of one.
         (Phase::FirstRead | Phase::Read, Some(10334 | 7_182_500)) => ErrorKind::EventTooLarge,
+        (Phase::FirstRead | Phase::Read, Some(7_182_504)) => ErrorKind::NotSplitThere,
         (Phase::FirstRead | Phase::Read, Some(47)) => ErrorKind::ImageMissing,
         (_, Some(40573)) => ErrorKind::NotReplicaSet,
         (Phase::Copy | Phase::CopyMasked, Some(code)) if is_about_the_watch(code) => {
@@ -240,6 +241,7 @@ mod tests {
         }
         for phase in [Phase::FirstRead, Phase::Read] {
             check(phase, &[10334, 7_182_500], ErrorKind::EventTooLarge);
+            check(phase, &[7_182_504], ErrorKind::NotSplitThere);
             check(phase, &[47], ErrorKind::ImageMissing);
         }
         for phase in [Phase::Resume, Phase::FirstRead] {

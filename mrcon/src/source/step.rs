@@ -148,6 +148,13 @@ impl Reader {
         let Some(position) = self.position.clone() else {
             return Err(error);
         };
+        if error.kind() == ErrorKind::NotSplitThere {
+            // Behind an event that could not be split, MongoDB splits again only from the next one on.
+            self.cursor = self.again.open(Way::Unsplit, &position).await?;
+            self.fragments = Fragments::default();
+            self.gait = Gait::Single(1);
+            return Box::pin(self.read_plain()).await;
+        }
         if !self.again.steps_over(error.kind(), self.suspicious) {
             return Err(error);
         }

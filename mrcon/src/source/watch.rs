@@ -31,6 +31,8 @@ pub(super) enum Way {
     Whole,
     /// One event at a time.
     Single,
+    /// The same, and never in fragments.
+    Unsplit,
     /// The same, without the fields that can be large.
     WithoutLarge,
     /// The same, with nothing but where an event stands and what it was.
@@ -41,7 +43,7 @@ impl Way {
     /// What is taken away, or left, at the end of the pipeline.
     fn stage(self) -> Option<Document> {
         match self {
-            Way::Whole | Way::Single => None,
+            Way::Whole | Way::Single | Way::Unsplit => None,
             Way::WithoutLarge => Some(doc! {"$project": {
                 "fullDocument": 0, "fullDocumentBeforeChange": 0, "updateDescription": 0,
             }}),
@@ -54,7 +56,7 @@ impl Way {
     /// Names of the fields of a document's change that are not there.
     pub(super) fn left_out(self) -> &'static str {
         match self {
-            Way::Whole | Way::Single => "",
+            Way::Whole | Way::Single | Way::Unsplit => "",
             Way::WithoutLarge => "fullDocument,fullDocumentBeforeChange,updateDescription",
             Way::HeadOnly => "documentKey,fullDocument,fullDocumentBeforeChange,updateDescription",
         }
@@ -110,6 +112,7 @@ pub(super) async fn open(
     pipeline.extend(watched.pipeline.iter().cloned());
     pipeline.extend(match way.stage() {
         Some(stage) => Some(stage),
+        None if way == Way::Unsplit => None,
         None => splitting(&database, watch).await?,
     });
     let target = match extent.has_many() {
@@ -126,7 +129,7 @@ pub(super) async fn open(
         .run_cursor_command(command)
         .batch_size(match way {
             Way::Whole => watched.batch_size,
-            Way::Single | Way::WithoutLarge | Way::HeadOnly => 1,
+            Way::Single | Way::Unsplit | Way::WithoutLarge | Way::HeadOnly => 1,
         })
         .max_time(watch.max_await);
     if let Some(criteria) = database.selection_criteria() {

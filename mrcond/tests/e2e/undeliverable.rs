@@ -344,10 +344,15 @@ async fn key_of_megabytes_stops_the_stream() {
     insert_text(&rig, "k".repeat(4_000_000), 10).await;
     load::insert(&rig.collection(), 200, 10).await;
     daemon.confirmed(&entry.name(), 32).await;
+    // On its own in a reply it is too large as an event, and as fragments too.
+    insert_text(&rig, "l".repeat(4_000_000), 10).await;
+    daemon.confirmed(&entry.name(), 33).await;
+    load::insert(&rig.collection(), 300, 10).await;
+    daemon.confirmed(&entry.name(), 43).await;
     daemon.healthy().await;
     assert_eq!(daemon.terminate().await.code, Some(0));
     let queue = Collector::drain(&broker, &rig.name).await;
-    all_once(32, &[&queue]);
+    all_once(43, &[&queue]);
     assert_eq!(
         body(&queue[10])["documentKey"]["_id"]
             .as_str()
@@ -360,7 +365,7 @@ async fn key_of_megabytes_stops_the_stream() {
         "it has to fit into a frame"
     );
     assert_eq!(text(&queue[10], "x-mrcon-stripped"), "");
-    for delivery in &queue[22..] {
+    for delivery in queue[22..32].iter().chain(&queue[33..]) {
         assert!(body(delivery)["fullDocument"].is_object());
     }
     rig.clean().await;
