@@ -323,11 +323,13 @@ fn told(message: &Message<'_>, into: &mut Vec<u8>) {
     }
 }
 
-/// All that leaves of an event.
-fn all_told(raw: &RawDocumentBuf) -> Vec<u8> {
+/// All that leaves of an event, in two of the formats: those whose turn it is.
+fn all_told(raw: &RawDocumentBuf, turn: u64) -> Vec<u8> {
     let mut all = raw.as_bytes().to_vec();
     let event = ChangeEvent::parse(raw).unwrap();
-    for format in formats() {
+    let formats = formats();
+    let first = turn as usize % formats.len();
+    for format in formats.into_iter().cycle().skip(first).take(2) {
         let envelope = Envelope::new(format)
             .routed_by("fullDocument.a")
             .deduplicated()
@@ -395,7 +397,7 @@ fn masked_value_is_told_in_some_form() {
                 expected.unwrap()
             );
         }
-        let told = characters(&all_told(&masked));
+        let told = characters(&all_told(&masked, seed));
         check_hidden(&reference.hidden, &told, &of);
         hidden_values += reference.hidden.values.len();
         left_alone += usize::from(!changed);
@@ -419,7 +421,7 @@ fn canary_is_not_found_where_it_is() {
         let value = maker.scalar();
         let event = doc! {"_id": {"_data": hex(&element("v", &value))}, "fullDocument": {"v": value.clone()}};
         let raw = RawDocumentBuf::try_from(&event).unwrap();
-        let told = characters(&all_told(&raw));
+        let told = characters(&all_told(&raw, 0));
         let forms = forms(&value);
         let is_there = forms.iter().any(|form| told.contains(form));
         assert_eq!(is_there, !forms.is_empty(), "{value}");
