@@ -5,17 +5,16 @@
 //! of its own. Meanwhile the connector publishes nothing, so the order stays. One that is deleted later
 //! ends the run, and the next run looks again.
 
+use super::AmqpConnections;
 use super::channel::Channel;
+use super::search::Search;
 use super::topology;
-use super::{AmqpConnections, late};
 use crate::error::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Names that are remembered; further ones make the connector forget them all, and look again.
 const REMEMBERED: usize = 1000;
@@ -23,34 +22,19 @@ const REMEMBERED: usize = 1000;
 /// application that names a wrong one is seldom alone, and each look costs the broker a channel.
 const MISSING_FOR: Duration = Duration::from_secs(10);
 
-type Search = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
-
-/// What a search has brought, and its channel.
-struct Found {
-    exchange: String,
-    exists: bool,
-    channel: Channel,
-}
-
 /// The exchanges that messages of one connector name.
 pub(super) struct Exchanges {
-    connections: Arc<AmqpConnections>,
-    connector: usize,
     /// By their names; when it was looked for, if it is missing.
     known: HashMap<String, Option<Instant>>,
-    search: Option<Search>,
-    /// When it has taken too long, unless the broker blocks publishers: it does not read then.
-    deadline: Instant,
-    was_blocked: bool,
-    /// For the next search.
-    spare: Option<Channel>,
+    /// Finds out whether one of a name exists.
+    search: Search<(String, bool)>,
 }
 
 impl fmt::Debug for Exchanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchanges")
             .field("known", &self.known.len())
-            .field("searching", &self.search.is_some())
+            .field("searching", &self.search.is_running())
             .finish_non_exhaustive()
     }
 }
@@ -58,13 +42,8 @@ impl fmt::Debug for Exchanges {
 impl Exchanges {
     pub(super) fn new(connections: &Arc<AmqpConnections>, connector: usize) -> Exchanges {
         Exchanges {
-            connections: Arc::clone(connections),
-            connector,
             known: HashMap::new(),
-            search: None,
-            deadline: Instant::now(),
-            was_blocked: false,
-            spare: None,
+            search: Search::new(connections, connector, "look for an exchange"),
         }
     }
 
@@ -83,39 +62,21 @@ impl Exchanges {
             None if exchange.is_empty() => return Ok(true),
             Some(Some(_)) | None => {}
         }
-        if self.search.is_none() {
-            self.deadline = Instant::now() + self.limit();
-            self.search = Some(self.search_for(exchange.to_owned()));
+        if !self.search.is_running() {
+            let exchange = exchange.to_owned();
+            self.search
+                .begin(move |channel| look_for(exchange, channel));
         }
         Ok(false)
     }
 
     pub(super) fn is_searching(&self) -> bool {
-        self.search.is_some()
+        self.search.is_running()
     }
 
     /// Ready when the search has ended; never without one. Safe to drop half-way.
     pub(super) async fn searched(&mut self, blocked: bool) -> Result<()> {
-        let limit = self.limit();
-        let Some(search) = &mut self.search else {
-            return std::future::pending().await;
-        };
-        if std::mem::replace(&mut self.was_blocked, blocked) && !blocked {
-            self.deadline = Instant::now() + limit;
-        }
-        let found = match blocked {
-            true => search.await,
-            false => timeout_at(self.deadline, search)
-                .await
-                .unwrap_or_else(|_| Err(late("look for an exchange", limit))),
-        };
-        self.search = None;
-        let Found {
-            exchange,
-            exists,
-            channel,
-        } = found?;
-        self.spare = Some(channel);
+        let (exchange, exists) = self.search.answer(blocked).await?;
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
@@ -123,42 +84,23 @@ impl Exchanges {
         self.known.insert(exchange, missing);
         Ok(())
     }
+}
 
-    fn limit(&self) -> Duration {
-        self.connections.uri().connection_timeout
-    }
-
-    fn search_for(&mut self, exchange: String) -> Search {
-        let (connections, connector) = (Arc::clone(&self.connections), self.connector);
-        let spare = self.spare.take();
-        Box::pin(async move {
-            let mut channel = match spare {
-                Some(channel) => channel,
-                None => {
-                    let mut channel = connections.channel(connector).await?;
-                    channel.open().await?;
-                    channel
-                }
-            };
-            let exists = match topology::find_exchange(&mut channel, &exchange).await {
-                Ok(()) => true,
-                Err(error) if error.kind() == ErrorKind::ExchangeMissing => {
-                    channel.open().await?;
-                    false
-                }
-                // Without its words: the name is a document's.
-                Err(error) => {
-                    let text = "look for the exchange that a document names";
-                    return Err(Error::new(error.kind(), text));
-                }
-            };
-            Ok(Found {
-                exchange,
-                exists,
-                channel,
-            })
-        })
-    }
+/// Whether there is an exchange of this name.
+async fn look_for(exchange: String, mut channel: Channel) -> Result<((String, bool), Channel)> {
+    let exists = match topology::find_exchange(&mut channel, &exchange).await {
+        Ok(()) => true,
+        Err(error) if error.kind() == ErrorKind::ExchangeMissing => {
+            channel.open().await?;
+            false
+        }
+        // Without its words: the name is a document's.
+        Err(error) => {
+            let text = "look for the exchange that a document names";
+            return Err(Error::new(error.kind(), text));
+        }
+    };
+    Ok(((exchange, exists), channel))
 }
 
 #[cfg(test)]
@@ -175,7 +117,7 @@ mod tests {
         assert!(!exchanges.is_searching());
         assert!(!exchanges.is_ready_for("events").unwrap());
         assert!(exchanges.is_searching());
-        exchanges.search = None;
+        exchanges.search.forget();
         exchanges.known.insert("events".to_owned(), None);
         assert!(exchanges.is_ready_for("events").unwrap());
         let missing = Some(Instant::now());

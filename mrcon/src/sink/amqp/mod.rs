@@ -18,6 +18,7 @@ pub(crate) mod outbox;
 mod protocol;
 mod publish;
 mod routes;
+mod search;
 mod tags;
 mod topology;
 

@@ -9,20 +9,16 @@ use super::AmqpConnections;
 use super::channel::Channel;
 use super::exchange::Exchange;
 use super::publish::Publisher;
+use super::search::Search;
 use super::topology;
 use crate::config::{
     DATABASE_EVENTS, DEPLOYMENT_EVENTS, MAX_STREAM_NAME_BYTES, RabbitMq, TargetName,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::write_full_name;
-use crate::sink::late;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
 
 /// Queues that are remembered; further ones make the connector forget them all, and look again.
 const REMEMBERED: usize = 10_000;
@@ -36,14 +32,11 @@ pub struct QueueNames {
     pub name: TargetName,
 }
 
-type Search = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
-
-/// A queue that exists, and the channel of the search.
+/// A queue that exists.
 struct Found {
     /// What was looked for, as in [`Routes::publishers`].
     place: String,
     queue: String,
-    channel: Channel,
 }
 
 /// The queues of one connector.
@@ -59,12 +52,7 @@ pub(crate) struct Routes {
     current: Option<String>,
     /// A buffer.
     wanted: String,
-    search: Option<Search>,
-    /// When it has taken too long, unless the broker blocks publishers: it does not read then.
-    deadline: Instant,
-    was_blocked: bool,
-    /// For the next search.
-    spare: Option<Channel>,
+    search: Search<Found>,
 }
 
 /// Where channels come from, and what is published on.
@@ -79,7 +67,7 @@ impl fmt::Debug for Routes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Routes")
             .field("known", &self.publishers.len())
-            .field("searching", &self.search.is_some())
+            .field("searching", &self.search.is_running())
             .finish_non_exhaustive()
     }
 }
@@ -91,6 +79,7 @@ impl Routes {
         target: &RabbitMq,
         exchange: Option<Exchange>,
     ) -> Routes {
+        let search = Search::new(&place.connections, place.connector, "look for a queue");
         Routes {
             place,
             names,
@@ -99,10 +88,7 @@ impl Routes {
             publishers: HashMap::new(),
             current: None,
             wanted: String::new(),
-            search: None,
-            deadline: Instant::now(),
-            was_blocked: false,
-            spare: None,
+            search,
         }
     }
 
@@ -133,21 +119,20 @@ impl Routes {
             current.clone_from(&self.wanted);
             return Ok(true);
         }
-        if self.search.is_none() {
+        if !self.search.is_running() {
             let queue = self.queue_of(database, collection)?;
             let place = (
                 own.as_deref().or(database).unwrap_or(DEPLOYMENT_EVENTS),
                 collection.unwrap_or(DATABASE_EVENTS),
             );
-            self.deadline = Instant::now() + self.limit();
             let exchange = self.exchange_for(place);
-            self.search = Some(self.search_for(self.wanted.clone(), queue, exchange));
+            self.search_for(self.wanted.clone(), queue, exchange);
         }
         Ok(false)
     }
 
     pub(super) fn is_searching(&self) -> bool {
-        self.search.is_some()
+        self.search.is_running()
     }
 
     /// What writes the message that [`Routes::is_ready_for`] was asked about.
@@ -160,26 +145,7 @@ impl Routes {
 
     /// Ready when the search has ended; never without one. Safe to drop half-way.
     pub(super) async fn searched(&mut self, blocked: bool) -> Result<()> {
-        let limit = self.limit();
-        let Some(search) = &mut self.search else {
-            return std::future::pending().await;
-        };
-        if std::mem::replace(&mut self.was_blocked, blocked) && !blocked {
-            self.deadline = Instant::now() + limit;
-        }
-        let found = match blocked {
-            true => search.await,
-            false => timeout_at(self.deadline, search)
-                .await
-                .unwrap_or_else(|_| Err(late("look for a queue", limit))),
-        };
-        self.search = None;
-        let Found {
-            place,
-            queue,
-            channel,
-        } = found?;
-        self.spare = Some(channel);
+        let Found { place, queue } = self.search.answer(blocked).await?;
         let (number, frame_max) = (self.place.channel, self.place.frame_max);
         let publisher = publisher(number, frame_max, &queue, self.exchange.as_ref())?;
         if self.publishers.len() >= REMEMBERED {
@@ -188,10 +154,6 @@ impl Routes {
         }
         self.publishers.insert(place, publisher);
         Ok(())
-    }
-
-    fn limit(&self) -> Duration {
-        self.place.connections.uri().connection_timeout
     }
 
     fn queue_of(&self, database: Option<&str>, collection: Option<&str>) -> Result<String> {
@@ -223,28 +185,13 @@ impl Routes {
         Some(exchange.named(name.has_db().then_some(db), name.has_coll().then_some(coll)))
     }
 
-    fn search_for(&mut self, place: String, queue: String, exchange: Option<Exchange>) -> Search {
-        let connections = Arc::clone(&self.place.connections);
-        let connector = self.place.connector;
+    fn search_for(&mut self, place: String, queue: String, exchange: Option<Exchange>) {
         let mut target = self.target.clone();
         target.stream_name.clone_from(&queue);
-        let spare = self.spare.take();
-        Box::pin(async move {
-            let mut channel = match spare {
-                Some(channel) => channel,
-                None => {
-                    let mut channel = connections.channel(connector).await?;
-                    channel.open().await?;
-                    channel
-                }
-            };
+        self.search.begin(move |mut channel| async move {
             ensure(&mut channel, &target, exchange.as_ref()).await?;
-            Ok(Found {
-                place,
-                queue,
-                channel,
-            })
-        })
+            Ok((Found { place, queue }, channel))
+        });
     }
 }
 
@@ -322,7 +269,7 @@ mod tests {
         let queue = asked(routes, db, coll).unwrap();
         let publisher = Publisher::new(1, 128 << 10, "", &queue).unwrap();
         routes.publishers.insert(routes.wanted.clone(), publisher);
-        routes.search = None;
+        routes.search.forget();
         assert_eq!(asked(routes, db, coll), None);
     }
 
@@ -345,7 +292,7 @@ mod tests {
             (None, None, "$deployment.$database"),
         ] {
             assert_eq!(asked(&mut routes, db, coll).as_deref(), Some(queue));
-            routes.search = None;
+            routes.search.forget();
             found(&mut routes, db, coll);
         }
         assert_eq!(routes.publishers.len(), 4);
