@@ -165,6 +165,14 @@ fn masks() -> Vec<(&'static str, Vec<MaskRule>)> {
         ("three fields masked", three(MaskAction::Mask)),
         ("three fields hashed", three(MaskAction::Hash)),
         (
+            "one hashed, one masked, one dropped",
+            vec![
+                rule(MaskAction::Hash, Some("customer.name"), None),
+                rule(MaskAction::Mask, Some("customer.address.street"), None),
+                rule(MaskAction::Drop, Some("total"), None),
+            ],
+        ),
+        (
             "a pattern",
             vec![rule(MaskAction::Mask, None, Some(pattern))],
         ),

@@ -20,14 +20,6 @@ pub(super) struct Frame {
     changes: usize,
 }
 
-/// What an edit was before a trial.
-#[derive(Clone, Copy)]
-pub(super) struct Before {
-    length: usize,
-    copied: usize,
-    changes: usize,
-}
-
 impl<'w, 'a> Edit<'w, 'a> {
     pub(super) fn new(input: &'a [u8], out: &'w mut Vec<u8>) -> Edit<'w, 'a> {
         Edit {
@@ -105,20 +97,9 @@ impl<'w, 'a> Edit<'w, 'a> {
         self.out[at..][..4].copy_from_slice(&length.to_le_bytes());
     }
 
-    pub(super) fn before(&self) -> Before {
-        Before {
-            length: self.out.len(),
-            copied: self.copied,
-            changes: self.changes,
-        }
-    }
-
-    /// As if nothing had happened since; says whether anything was changed.
-    pub(super) fn undo(&mut self, before: Before) -> bool {
-        let changed = self.changes != before.changes;
-        self.out.truncate(before.length);
-        (self.copied, self.changes) = (before.copied, before.changes);
-        changed
+    /// Counts the changes so far.
+    pub(super) fn changes(&self) -> usize {
+        self.changes
     }
 
     /// Copies the rest; says whether anything was changed, and otherwise copies nothing.

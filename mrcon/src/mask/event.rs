@@ -29,20 +29,23 @@ const WITHOUT_KEY: [&[u8]; 12] = [
 ];
 
 /// Fields of an event that have nothing of a document in them.
-const PLAIN: [&[u8]; 12] = [
-    b"operationType",
-    b"clusterTime",
-    b"txnNumber",
-    b"lsid",
-    b"collectionUUID",
-    b"wallTime",
-    b"ns",
-    b"nsType",
-    b"to",
-    b"splitEvent",
-    b"commitTimestamp",
-    b"reshardingUUID",
-];
+fn has_no_values(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"operationType"
+            | b"clusterTime"
+            | b"txnNumber"
+            | b"lsid"
+            | b"collectionUUID"
+            | b"wallTime"
+            | b"ns"
+            | b"nsType"
+            | b"to"
+            | b"splitEvent"
+            | b"commitTimestamp"
+            | b"reshardingUUID"
+    )
+}
 
 /// What a description of an operation on a collection may say as it is: it has no values of documents.
 const DESCRIBED: [&[u8]; 32] = [
@@ -90,12 +93,14 @@ const DESCRIPTIONS: [&[u8]; 5] = [
 /// Names in these are paths of fields.
 const KEYS: [&[u8]; 3] = [b"key", b"shardKey", b"oldShardKey"];
 
-/// What has to be known before the first field is written.
-#[derive(Default)]
-struct Looked<'a> {
-    operation: &'a [u8],
-    key: Option<(Cursor<'a>, ElementType)>,
-    described: Option<Cursor<'a>>,
+/// What has to be known before the first field of an event is written, and is told by later ones. Most
+/// events are like the one before, so that is what each is taken for at first.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Known {
+    /// Whether the token has something in it that is hidden elsewhere.
+    hides_token: bool,
+    /// Whether it is a record of a gap.
+    is_gap: bool,
 }
 
 /// See [`Masker::mask`].
@@ -104,117 +109,105 @@ pub(super) fn mask(
     event: &RawDocument,
     out: &mut Vec<u8>,
 ) -> Result<bool, EncodeError> {
-    let Masker {
-        mask,
-        active,
-        verdicts,
-        normal,
-    } = masker;
-    let mut walk = Walk {
-        mask,
-        edit: Edit::new(event.as_bytes(), out),
-        active,
-        verdicts,
-        normal,
-        in_key: false,
-    };
-    let mut root = walk.root();
-    let looked = look(event)?;
-    let hides_token = walk.hides_token(&looked, &mut root)?;
-    walk.event(event, &mut root, hides_token, looked.operation)?;
-    Ok(walk.edit.finish())
-}
-
-fn look(event: &RawDocument) -> Result<Looked<'_>, EncodeError> {
-    let mut looked = Looked::default();
-    let mut input = Cursor::new(event);
-    while let Some(Element { kind, name, .. }) = next(&mut input)? {
-        let mut value = input;
-        input.skip(kind)?;
-        match (name, kind) {
-            (b"operationType", ElementType::String) => looked.operation = value.string()?,
-            (b"documentKey", ElementType::EmbeddedDocument) => looked.key = Some((value, kind)),
-            (b"operationDescription", ElementType::EmbeddedDocument) => {
-                looked.described = Some(value.document()?);
-            }
-            _ => {}
+    let start = out.len();
+    loop {
+        let assumed = masker.known;
+        let mut walk = Walk {
+            mask: &masker.mask,
+            edit: Edit::new(event.as_bytes(), out),
+            active: &mut masker.active,
+            verdicts: &mut masker.verdicts,
+            normal: &mut masker.normal,
+            in_key: false,
+        };
+        masker.known = walk.event(event, assumed)?;
+        let changed = walk.edit.finish();
+        if masker.known == assumed {
+            return Ok(changed);
         }
+        out.truncate(start);
     }
-    Ok(looked)
 }
 
 impl<'a> Walk<'_, 'a> {
-    fn event(
-        &mut self,
-        event: &'a RawDocument,
-        root: &mut Place,
-        hides_token: bool,
-        operation: &[u8],
-    ) -> Walked {
+    /// Writes the event as if `assumed` were so; returns what is.
+    fn event(&mut self, event: &'a RawDocument, assumed: Known) -> Result<Known, EncodeError> {
+        let mut root = self.root();
         let level = root.level.clone();
         let mut shortened = Vec::new();
+        let mut operation: &[u8] = b"";
+        let mut has_key = false;
+        let mut hides_token = self.mask.hides_tokens;
         let mut input = Cursor::new(event);
         while let Some(element) = next(&mut input)? {
             let kind = element.kind;
             match element.name {
-                b"_id" if hides_token => self.token(&mut input, element)?,
+                b"_id" if assumed.hides_token => self.token(&mut input, element)?,
                 b"_id" => input.skip(kind)?,
+                b"operationType" if kind == ElementType::String => operation = input.string()?,
                 b"fullDocument" | b"fullDocumentBeforeChange" => {
-                    self.below(&mut input, kind, level.clone(), root)?;
+                    self.below(&mut input, kind, level.clone(), &mut root)?;
                 }
                 b"documentKey" | b"updateDescription" if kind == ElementType::Null => {}
                 b"documentKey" if kind == ElementType::EmbeddedDocument => {
-                    self.key(&mut input, kind, root)?;
+                    has_key = true;
+                    hides_token |= self.key(&mut input, kind, &mut root)?;
                 }
                 b"updateDescription" if kind == ElementType::EmbeddedDocument => {
                     let frame = self.edit.open(input.offset());
                     let inner = input.document()?;
-                    self.update(inner, root)?;
+                    self.update(inner, &mut root)?;
                     self.edit.close(frame, input.offset());
                 }
-                b"operationDescription" | b"stateBeforeChange"
-                    if kind == ElementType::EmbeddedDocument =>
-                {
-                    let frame = self.edit.open(input.offset());
-                    let inner = input.document()?;
-                    self.described(inner, root)?;
-                    self.edit.close(frame, input.offset());
+                b"operationDescription" if kind == ElementType::EmbeddedDocument => {
+                    hides_token |= self.description(&mut input, &mut root)?;
                 }
-                b"gap" if operation == gap::OPERATION.as_bytes() => {
-                    self.positions(&mut input, kind, 0)?;
+                b"stateBeforeChange" if kind == ElementType::EmbeddedDocument => {
+                    self.description(&mut input, &mut root)?;
                 }
+                b"gap" if assumed.is_gap => self.positions(&mut input, kind, 0)?,
                 // A pipeline has made something of it that no rule fits.
                 b"documentKey" | b"updateDescription" => self.leave_out(&mut input, element)?,
-                name if PLAIN.contains(&name) => input.skip(kind)?,
+                name if has_no_values(name) => input.skip(kind)?,
                 // A pipeline has put it there.
-                _ => self.field(&mut input, element, root, &mut shortened)?,
+                _ => self.field(&mut input, element, &mut root, &mut shortened)?,
             }
         }
-        Ok(())
+        // The token may have a key in it that cannot be seen here, or is of an earlier event.
+        hides_token |= !has_key && !WITHOUT_KEY.contains(&operation);
+        Ok(Known {
+            hides_token,
+            is_gap: operation == gap::OPERATION.as_bytes(),
+        })
     }
 
-    fn key(&mut self, input: &mut Cursor<'a>, kind: ElementType, root: &mut Place) -> Walked {
+    /// Says whether something of it is hidden.
+    fn key(
+        &mut self,
+        input: &mut Cursor<'a>,
+        kind: ElementType,
+        root: &mut Place,
+    ) -> Result<bool, EncodeError> {
+        let before = self.edit.changes();
         self.in_key = true;
         let level = root.level.clone();
         let walked = self.below(input, kind, level, root);
         self.in_key = false;
-        walked
+        walked.map(|()| self.edit.changes() != before)
     }
 
-    /// Whether the token has something in it that is hidden elsewhere.
-    fn hides_token(&mut self, looked: &Looked<'a>, root: &mut Place) -> Result<bool, EncodeError> {
-        let before = self.edit.before();
-        match looked.key {
-            Some((mut value, kind)) => self.key(&mut value, kind, root)?,
-            // It has one that cannot be seen here, or is of an earlier event.
-            None if !WITHOUT_KEY.contains(&looked.operation) => return Ok(true),
-            None => {}
-        }
-        if let Some(described) = looked.described {
-            self.described(described, root)?;
-        }
-        let changed = self.edit.undo(before);
-        Ok(changed || self.mask.hides_tokens)
+    /// Says whether something of it is hidden.
+    fn description(
+        &mut self,
+        input: &mut Cursor<'a>,
+        root: &mut Place,
+    ) -> Result<bool, EncodeError> {
+        let before = self.edit.changes();
+        let frame = self.edit.open(input.offset());
+        let inner = input.document()?;
+        self.described(inner, root)?;
+        self.edit.close(frame, input.offset());
+        Ok(self.edit.changes() != before)
     }
 
     fn token(&mut self, input: &mut Cursor<'a>, element: Element<'a>) -> Walked {
@@ -268,29 +261,24 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn inner(&mut self, input: &mut Cursor<'a>, element: Element<'a>, root: &mut Place) -> Walked {
-        let frame = self.edit.open(input.offset());
         match element.kind {
-            ElementType::EmbeddedDocument => {
-                let inner = input.document()?;
-                self.described(inner, root)?;
-            }
+            ElementType::EmbeddedDocument => self.description(input, root).map(drop),
             ElementType::Array => {
+                let frame = self.edit.open(input.offset());
                 let mut inner = input.document()?;
                 while let Some(element) = next(&mut inner)? {
-                    if element.kind != ElementType::EmbeddedDocument {
-                        inner.skip(element.kind)?;
-                        continue;
+                    match element.kind {
+                        ElementType::EmbeddedDocument => {
+                            self.description(&mut inner, root)?;
+                        }
+                        kind => inner.skip(kind)?,
                     }
-                    let frame = self.edit.open(inner.offset());
-                    let description = inner.document()?;
-                    self.described(description, root)?;
-                    self.edit.close(frame, inner.offset());
                 }
+                self.edit.close(frame, input.offset());
+                Ok(())
             }
-            _ => return Ok(input.skip(element.kind)?),
+            kind => Ok(input.skip(kind)?),
         }
-        self.edit.close(frame, input.offset());
-        Ok(())
     }
 
     /// Whether an index or shard key names something below a masked path.

@@ -18,6 +18,18 @@ const NO_TEXT: u8 = 0xFF;
 /// Whole numbers of up to so many digits are written in full.
 const MAX_DIGITS: usize = 40;
 
+/// Each byte in hexadecimal digits.
+static PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 /// A hash as text.
 pub(super) type Hex = [u8; 64];
 
@@ -38,14 +50,12 @@ impl HashKey {
     }
 
     pub(super) fn of_bytes(&self, bytes: &[u8]) -> Hex {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut keyed = self.0.clone();
         keyed.update(bytes);
         let mut text = [0; 64];
-        let digits = text.chunks_exact_mut(2);
-        for (byte, pair) in keyed.finalize().into_bytes().iter().zip(digits) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        let (pairs, _) = text.as_chunks_mut();
+        for (pair, byte) in pairs.iter_mut().zip(keyed.finalize().into_bytes()) {
+            *pair = PAIRS[usize::from(byte)];
         }
         text
     }

@@ -24,6 +24,7 @@ use crate::config::{CollectionConfig, MaskAction, MaskRule, ValidConfig};
 use crate::envelope::EncodeError;
 use crate::error::{Error, ErrorKind};
 use bson::{Document, RawDocument, Uuid};
+use event::Known;
 use hash::HashKey;
 use regex_lite::Regex;
 use std::fmt;
@@ -287,6 +288,8 @@ pub struct Masker {
     active: Vec<Active>,
     verdicts: Verdicts,
     normal: Vec<u8>,
+    /// What was so of the last event.
+    known: Known,
 }
 
 impl Masker {
@@ -297,6 +300,7 @@ impl Masker {
             active: Vec::new(),
             verdicts: Verdicts::default(),
             normal: Vec::new(),
+            known: Known::default(),
         }
     }
 

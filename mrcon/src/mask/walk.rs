@@ -18,6 +18,8 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Active {
     rule: u16,
+    /// The first byte of what is left of the path, by which most names are told from it.
+    first: u8,
     rest: u32,
 }
 
@@ -70,14 +72,20 @@ impl<'a> Walk<'_, 'a> {
     /// The root of a document, of which every rule leads on.
     pub(super) fn root(&mut self) -> Place {
         self.active.clear();
-        let rules = self.mask.paths.iter();
+        let mask = self.mask;
+        let rules = mask.paths.iter();
         self.active.extend(rules.map(|rule| Active {
             rule: *rule,
+            first: mask.path(*rule)[0],
             rest: 0,
         }));
+        let paths = match mask.patterns.is_empty() {
+            true => Paths::none(),
+            false => Paths::root(),
+        };
         Place {
             level: 0..self.active.len(),
-            paths: Paths::root(),
+            paths,
             depth: 0,
         }
     }
@@ -88,8 +96,13 @@ impl<'a> Walk<'_, 'a> {
 
     /// Adds to the level that begins at `from`, unless it is there.
     fn lead_on(&mut self, from: usize, rule: u16, left: usize) {
-        let rest = (self.mask.path(rule).len() - left) as u32;
-        let active = Active { rule, rest };
+        let path = self.mask.path(rule);
+        let rest = path.len() - left;
+        let active = Active {
+            rule,
+            first: path[rest],
+            rest: rest as u32,
+        };
         if !self.active[from..].contains(&active) {
             self.active.push(active);
         }
@@ -99,13 +112,23 @@ impl<'a> Walk<'_, 'a> {
     pub(super) fn fields(&mut self, mut input: Cursor<'a>, place: &mut Place) -> Walked {
         let mut shortened = Vec::new();
         while let Some(element) = next(&mut input)? {
-            self.field(&mut input, element, place, &mut shortened)?;
+            match self.may_be_meant(element.name, &place.level) {
+                true => self.field(&mut input, element, place, &mut shortened)?,
+                false => input.skip(element.kind)?,
+            }
         }
         Ok(())
     }
 
+    /// Whether a rule may have to do with a field of this name; most are sorted out by their first byte.
+    #[inline(always)]
+    fn may_be_meant(&self, name: &[u8], level: &Range<usize>) -> bool {
+        let first = name.first().copied().unwrap_or_default();
+        let mut actives = self.active[level.clone()].iter();
+        actives.any(|active| active.first == first) || !self.mask.patterns.is_empty()
+    }
+
     /// One field; `shortened` are the names of its document that others have been shortened to.
-    #[inline]
     pub(super) fn field(
         &mut self,
         input: &mut Cursor<'a>,
@@ -113,8 +136,8 @@ impl<'a> Walk<'_, 'a> {
         place: &mut Place,
         shortened: &mut Vec<&'a [u8]>,
     ) -> Walked {
-        let end = self.active.len();
         let name = element.name;
+        let end = self.active.len();
         let dotted = name.contains(&b'.');
         let covered = self.by_path(name, dotted, place.level.clone());
         if self.mask.patterns.is_empty() {
@@ -173,6 +196,9 @@ impl<'a> Walk<'_, 'a> {
         let mut covered = None;
         for index in level {
             let active = self.active[index];
+            if name.first() != Some(&active.first) {
+                continue;
+            }
             if dotted {
                 covered = earliest(covered, self.by_dotted(active, name, end));
                 continue;
@@ -289,7 +315,7 @@ impl<'a> Walk<'_, 'a> {
 
     /// The elements of an array: paths lead to each of them, and also by their position.
     fn elements(&mut self, mut input: Cursor<'a>, place: &mut Place) -> Walked {
-        let has_number = |active: &Active| self.rest(*active)[0].is_ascii_digit();
+        let has_number = |active: &Active| active.first.is_ascii_digit();
         let by_position = self.active[place.level.clone()].iter().any(has_number);
         let end = self.active.len();
         for at in 0.. {

@@ -259,10 +259,15 @@ impl EventBatch {
             };
             let place = changed.then_some(start..masked.bytes.len());
             masked.events.push(place);
+            if changed && start == 0 {
+                // Others are likely to be masked as well.
+                masked.bytes.reserve(self.reply.as_bytes().len());
+            }
         }
         if masked.bytes.is_empty() {
             return Ok(self);
         }
+        masked.bytes.shrink_to_fit();
         // Both would be held until the last event is confirmed.
         let replaces = masked.bytes.len() > self.reply.as_bytes().len() / 2;
         self.masked = Some(Box::new(masked));
@@ -290,7 +295,6 @@ impl EventBatch {
                 *place = Some(start..masked.bytes.len());
             }
         }
-        masked.bytes.shrink_to_fit();
         self.events = places;
         self.reply = Reply::Tokens(tokens);
         self.masked = Some(masked);
