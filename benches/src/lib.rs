@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod broker;
 pub mod daemon;
+pub mod demo;
 pub mod failure;
 pub mod http;
 mod listener;

@@ -2,6 +2,7 @@
 
 use crate::service::Written;
 use mrcon_bench::broker::Arrival;
+use mrcon_bench::demo::Verdict as Outcome;
 use mrcon_bench::output::grouped;
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -117,13 +118,13 @@ pub(crate) struct Verdict {
     mistakes: Vec<String>,
 }
 
-impl Verdict {
-    pub(crate) fn is_good(&self) -> bool {
+/// The last line begins with `PASS` or `FAIL`.
+impl Outcome for Verdict {
+    fn is_good(&self) -> bool {
         self.lost == 0 && self.repeated == 0 && self.left == 0 && self.mistakes.is_empty()
     }
 }
 
-/// The last line begins with `PASS` or `FAIL`.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for mistake in self.mistakes.iter().take(TOLD) {

@@ -10,22 +10,18 @@ use clap::Parser;
 use ledger::{Ledger, Verdict};
 use mrcon_bench::arguments;
 use mrcon_bench::broker::Consumer;
-use mrcon_bench::daemon::{Daemon, beside_this_program};
-use mrcon_bench::failure::{Failure, Result};
+use mrcon_bench::daemon::Daemon;
+use mrcon_bench::demo::{Stage, run, until_insisted};
+use mrcon_bench::failure::Result;
 use mrcon_bench::output::{grouped, say};
-use mrcon_bench::servers::Servers;
 use mrcon_bench::stop::Stop;
-use mrcon_bench::workplace::Workplace;
 use service::{Service, Written};
-use stage::Stage;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, interval};
 
-/// What a shell reports for a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_secs(1);
 /// With messages on their way and nothing arriving for this long, nothing more is expected.
@@ -52,64 +48,20 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&Failure::because("start the runtime", error, "try again")),
-    };
-    runtime.block_on(async {
-        match demo(options).await {
-            Ok(code) => code,
-            Err(failure) => failed(&failure),
-        }
-    })
-}
-
-fn failed(failure: &Failure) -> ExitCode {
-    eprintln!("demo-outbox: error: {failure}");
-    ExitCode::FAILURE
-}
-
-async fn demo(options: Options) -> Result<ExitCode> {
-    let stop = Stop::listen()?;
-    let servers = Servers::from_environment()?;
-    let program = options.mrcond.map_or_else(beside_this_program, Ok)?;
-    let workplace = Workplace::claim("demo-outbox").await?;
-    let stage = stop.or_interrupted(Stage::open(&servers)).await?;
-    let outcome = async {
-        stage.clear().await?;
-        stage.create().await?;
-        let mut daemon = stage.start_daemon(&workplace.setup(program), &servers)?;
-        workplace.remember(daemon.pid())?;
-        let performed = tokio::select! {
-            performed = perform(&stage, &mut daemon, options.orders, &stop) => performed,
-            () = stop.insisted() => Err(Failure::new("interrupted twice", "start again when you like")),
-        };
-        let stopped = daemon.stop().await;
-        let mut verdict = performed?;
-        stopped?;
-        verdict.left = stage.left().await?;
-        Ok(verdict)
-    };
-    let outcome: Result<Verdict> = outcome.await;
-    // Whatever happened, nothing stays in the servers.
-    let cleared = stage.clear().await;
-    stage.close().await;
-    let verdict = outcome?;
-    cleared?;
-    if !verdict.is_good() {
-        say(format_args!(
-            "mrcond's log: {}",
-            workplace.log_file().display()
-        ));
-        say(verdict);
-        return Ok(ExitCode::FAILURE);
-    }
-    workplace.remove();
-    say(verdict);
-    Ok(match options.orders {
-        Some(_) if stop.is_requested() => ExitCode::from(INTERRUPTED),
-        _ => ExitCode::SUCCESS,
-    })
+    let orders = options.orders;
+    let shown = stage::DEMO.show(
+        options.mrcond,
+        orders.is_some(),
+        async |stage, daemon, stop| {
+            let performed = until_insisted(daemon, stop, async |daemon| {
+                perform(stage, daemon, orders, stop).await
+            });
+            let mut verdict = performed.await?;
+            verdict.left = stage::left(stage).await?;
+            Ok(verdict)
+        },
+    );
+    run(stage::DEMO.name, shown)
 }
 
 async fn perform(
@@ -120,8 +72,8 @@ async fn perform(
 ) -> Result<Verdict> {
     stop.or_interrupted(daemon.wait_until_ready()).await?;
     // Before the first order is written, so that none can be missed.
-    let mut consumer = stage.consume().await?;
-    let (service, mut written) = Service::start(stage.client(), orders, stop.clone());
+    let mut consumer = stage.broker.consume(stage::QUEUE).await?;
+    let (service, mut written) = Service::start(&stage.client, orders, stop.clone());
     let mut ledger = Ledger::default();
     let watched = watch(daemon, &mut consumer, &mut written, &mut ledger).await;
     // Nobody listens any more, so the writers end.

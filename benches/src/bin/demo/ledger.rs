@@ -6,6 +6,7 @@
 
 use bson::Bson;
 use mrcon_bench::broker::Arrival;
+use mrcon_bench::demo::Verdict as Outcome;
 use mrcon_bench::truth::{Reported, meaning};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -246,8 +247,10 @@ impl Verdict {
             self.notes.push(text);
         }
     }
+}
 
-    pub(crate) fn is_good(&self) -> bool {
+impl Outcome for Verdict {
+    fn is_good(&self) -> bool {
         let mistakes = self.lost + self.reordered + self.wrong;
         mistakes == 0 && self.delivered == self.reported && self.complete
     }

@@ -2,10 +2,11 @@
 
 use crate::ledger::{Ledger, Verdict};
 use crate::progress::Progress;
-use crate::stage::Stage;
+use crate::stage::{QUEUE, orders};
 use crate::writer::{Flow, write};
 use mrcon_bench::broker::Consumer;
 use mrcon_bench::daemon::Daemon;
+use mrcon_bench::demo::Stage;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::stop::Stop;
 use mrcon_bench::truth::{Reported, record};
@@ -29,15 +30,10 @@ pub(crate) async fn run(
 ) -> Result<Verdict> {
     stop.or_interrupted(daemon.wait_until_ready()).await?;
     // Both watch before the first order is written, so neither can miss one.
-    let reports = record(&stage.orders()).await?;
-    let consumer = stage.broker.consume(stage.queue()).await?;
+    let reports = record(&orders(stage)).await?;
+    let consumer = stage.broker.consume(QUEUE).await?;
     let flow = Flow::new();
-    let writer = tokio::spawn(write(
-        stage.orders(),
-        limit,
-        Arc::clone(&flow),
-        stop.clone(),
-    ));
+    let writer = tokio::spawn(write(orders(stage), limit, Arc::clone(&flow), stop.clone()));
     let mut show = Show {
         daemon,
         endless: limit.is_none(),

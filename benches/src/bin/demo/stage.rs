@@ -1,90 +1,25 @@
-//! The demo's place in both servers: one database, one queue, and the daemon between them.
+//! The demo's place in both servers, and the configuration of the daemon between them.
 
 use bson::Document;
-use mongodb::options::WriteConcern;
-use mongodb::{Client, Collection};
-use mrcon_bench::broker::Broker;
-use mrcon_bench::daemon::{Daemon, Setup, free_address};
-use mrcon_bench::failure::Result;
-use mrcon_bench::output::say;
-use mrcon_bench::servers::{Servers, mongodb_failed};
+use mongodb::Collection;
+use mrcon_bench::demo::{Demo, Stage};
 use std::net::SocketAddr;
-use std::time::Duration;
-use tokio::time::timeout;
 
 const DATABASE: &str = "mrcon_demo";
 const COLLECTION: &str = "orders";
-const QUEUE: &str = "mrcon_demo.orders";
-/// How long the driver may take to close its connections.
-const CLOSE_TIME: Duration = Duration::from_secs(5);
+pub(crate) const QUEUE: &str = "mrcon_demo.orders";
 
-pub(crate) struct Stage {
-    client: Client,
-    pub(crate) broker: Broker,
-}
+pub(crate) const DEMO: Demo = Demo {
+    name: "demo",
+    database: DATABASE,
+    collections: &[COLLECTION],
+    watched: COLLECTION,
+    queue: QUEUE,
+    config,
+};
 
-impl Stage {
-    pub(crate) async fn open(servers: &Servers) -> Result<Stage> {
-        let client = servers.connect_mongodb().await?;
-        let broker = Broker::connect(&servers.rabbitmq, "mrcon demo").await?;
-        Ok(Stage { client, broker })
-    }
-
-    pub(crate) fn orders(&self) -> Collection<Document> {
-        self.client.database(DATABASE).collection(COLLECTION)
-    }
-
-    pub(crate) fn queue(&self) -> &'static str {
-        QUEUE
-    }
-
-    /// Removes what this or an earlier demo has left in the servers.
-    pub(crate) async fn clear(&self) -> Result<()> {
-        let database = self.client.database(DATABASE);
-        database
-            .drop()
-            .write_concern(WriteConcern::majority())
-            .await
-            .map_err(mongodb_failed("drop the demo's database"))?;
-        self.broker.delete(QUEUE).await
-    }
-
-    /// Creates the collection, so that a look into MongoDB finds it from the start.
-    pub(crate) async fn create(&self) -> Result<()> {
-        let database = self.client.database(DATABASE);
-        database
-            .create_collection(COLLECTION)
-            .write_concern(WriteConcern::majority())
-            .await
-            .map_err(mongodb_failed("create the demo's collection"))
-    }
-
-    pub(crate) fn start_daemon(&self, setup: &Setup, servers: &Servers) -> Result<Daemon> {
-        let address = free_address(true)?;
-        let daemon = Daemon::start(setup, servers, address, &config(address))?;
-        say(format_args!(
-            "mrcond runs between {} and {}",
-            servers.mongodb, servers.rabbitmq
-        ));
-        say(format_args!(
-            "  orders   {DATABASE}.{COLLECTION} -> queue {QUEUE}"
-        ));
-        say(format_args!("  look at  http://{address}/ (status page)"));
-        for page in ["status", "health", "metrics", "history"] {
-            say(format_args!("  {page:8} http://{address}/{page}"));
-        }
-        if let Some(url) = &servers.management_url {
-            say(format_args!("  RabbitMQ {url} (management)"));
-        }
-        say(format_args!("  config   {}", setup.config_file.display()));
-        say(format_args!("  log      {}", setup.log_file.display()));
-        Ok(daemon)
-    }
-
-    pub(crate) async fn close(self) {
-        self.broker.close().await;
-        let _ = timeout(CLOSE_TIME, self.client.shutdown().immediate(true)).await;
-    }
+pub(crate) fn orders(stage: &Stage) -> Collection<Document> {
+    stage.database().collection(COLLECTION)
 }
 
 fn config(address: SocketAddr) -> String {
