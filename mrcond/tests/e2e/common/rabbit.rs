@@ -12,6 +12,7 @@ use amqprs::channel::{
 use amqprs::connection::{Connection, OpenConnectionArguments};
 use amqprs::{BasicProperties, FieldTable, FieldValue};
 use serde_json::Value;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -720,11 +721,14 @@ impl Collector {
 
     /// Waits until a message of this kind has come.
     pub(crate) async fn until_has(&self, what: &str, is_it: impl Fn(&Delivery) -> bool) {
+        // Each is looked at once: others cannot come in meanwhile, and there may be 100,000s of them.
+        let looked_at = Cell::new(0);
         eventually(PATIENTLY, what, async || {
             let received = locked(&self.received);
-            match received.iter().rev().any(&is_it) {
+            let count = received.len();
+            match received[looked_at.replace(count)..].iter().any(&is_it) {
                 true => Ok(()),
-                false => Err(format!("{} messages", received.len())),
+                false => Err(format!("{count} messages")),
             }
         })
         .await;
