@@ -1,0 +1,150 @@
+//! "Start in five minutes" (`docs/src/start.md`), word by word.
+
+use crate::common::daemon::{PROGRAM, free_address};
+use crate::common::mongo::Mongo;
+use crate::common::rabbit::Broker;
+use crate::common::services;
+use crate::common::wait::PATIENTLY;
+use std::fs::File;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Its address in the guide, which other programs may have.
+const LISTEN: &str = "127.0.0.1:3000";
+
+/// The guide's servers of one's own, which are the test's here.
+const MONGO: &str = "'mongodb://user:password@host:27017/?replicaSet=rs0'";
+const RABBIT: &str = "'amqp://user:password@host:5672/%2f'";
+
+/// What stands in the place of programs that would take minutes, a network, or other people's servers.
+const GIT: &str = r#"#!/bin/sh
+# git clone REPOSITORY mrcon
+[ "$*" = "clone REPOSITORY mrcon" ] || exit 2
+mkdir mrcon && ln -s "$ROOT"/* mrcon/ && rm mrcon/target
+"#;
+const CARGO: &str = r#"#!/bin/sh
+# cargo build --locked -p mrcond
+[ "$*" = "build --locked -p mrcond" ] || exit 2
+mkdir -p target/debug && ln -s "$PROGRAM" target/debug/mrcond
+"#;
+const MAKE: &str = r#"#!/bin/sh
+# Those that are running may be somebody's.
+[ "$*" = services-down ] && export MRCON_SERVICES_DIR="$PWD/none"
+PATH="${PATH#*:}" exec make "$@"
+"#;
+
+/// Ends with everything that it has started when this process closes its standard input.
+const PRELUDE: &str = r#"set -eu
+exec 3<&0
+(cat <&3 >/dev/null; kill -s KILL 0) &
+"#;
+
+/// The fenced blocks of a chapter: after the three ticks, and what is in it.
+fn fences(text: &str) -> Vec<(String, String)> {
+    let mut fences: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some(kind) => {
+                inside = !inside;
+                if inside {
+                    fences.push((kind.to_owned(), String::new()));
+                }
+            }
+            None if inside => {
+                if let Some((_, block)) = fences.last_mut() {
+                    *block += line;
+                    block.push('\n');
+                }
+            }
+            None => {}
+        }
+    }
+    fences
+}
+
+/// A folder with programs that are found first.
+fn stand_ins(folder: &Path) -> PathBuf {
+    let programs = folder.join("programs");
+    std::fs::create_dir_all(&programs).unwrap();
+    for (name, text) in [("git", GIT), ("cargo", CARGO), ("make", MAKE)] {
+        let program = programs.join(name);
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    programs
+}
+
+#[tokio::test]
+async fn five_minute_guide_does_not_work_as_it_is_written() {
+    let guide = std::fs::read_to_string(format!("{ROOT}/docs/src/start.md")).unwrap();
+    let (mongo, broker) = tokio::join!(Mongo::private(), Broker::private());
+    // Of the Python packages, which are not part of what is tried.
+    services::fetch("consumers-python").await;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(services::unique("guide"));
+    let programs = stand_ins(&folder);
+    let beginning = folder.join("empty");
+    std::fs::create_dir(&beginning).unwrap();
+
+    let fences = fences(&guide);
+    let commands = fences.iter().filter(|(kind, _)| kind.starts_with("sh"));
+    let commands: String = commands.map(|(_, block)| block.as_str()).collect();
+    for said in [LISTEN, MONGO, RABBIT] {
+        assert!(commands.contains(said), "the guide has no {said}");
+    }
+    let commands = commands
+        .replace(LISTEN, &free_address().to_string())
+        .replace(MONGO, &format!("'{}'", mongo.uri))
+        .replace(RABBIT, &format!("'{}'", broker.uri));
+    let script = folder.join("guide.sh");
+    std::fs::write(&script, format!("{PRELUDE}{commands}")).unwrap();
+
+    let path = std::env::var("PATH").unwrap();
+    let (shown, told) = (folder.join("shown"), folder.join("told"));
+    let mut shell = Command::new("bash")
+        .arg(&script)
+        .current_dir(&beginning)
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("ROOT", Path::new(ROOT).canonicalize().unwrap())
+        .env("PROGRAM", PROGRAM)
+        .env_remove("MRCON_RABBITMQ_STREAM_URI")
+        .stdin(Stdio::piped())
+        .stdout(File::create(&shown).unwrap())
+        .stderr(File::create(&told).unwrap())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    // Closed when this is dropped, at the end or before it.
+    let hold = shell.stdin.take();
+    let ended = timeout(PATIENTLY, shell.wait()).await;
+    drop(hold);
+    let read = |file: &Path| std::fs::read_to_string(file).unwrap_or_default();
+    let (shown, told) = (read(&shown), read(&told));
+    let log = read(&beginning.join("mrcon/mrcond.log"));
+    let ended = ended.map(Result::unwrap);
+    assert!(
+        ended.as_ref().is_ok_and(std::process::ExitStatus::success),
+        "{ended:?}\n{shown}\n{told}\n{log}"
+    );
+    let mut rest = shown.as_str();
+    for (kind, expected) in &fences {
+        if kind == "text" {
+            let found = rest.split_once(expected.as_str());
+            let found = found.unwrap_or_else(|| panic!("{expected} does not come in:\n{shown}"));
+            rest = found.1;
+        }
+    }
+    assert!(rest.contains(r#"database="guide",operation="insert"} 2"#), "{shown}");
+    for database in ["guide", "mrcon"] {
+        let client = mongo.client().await;
+        client.database(database).drop().await.unwrap();
+    }
+    broker.delete("guide.orders").await;
+    let _ = std::fs::remove_dir_all(&folder);
+}
