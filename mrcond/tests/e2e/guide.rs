@@ -140,7 +140,10 @@ async fn five_minute_guide_does_not_work_as_it_is_written() {
             rest = found.1;
         }
     }
-    assert!(rest.contains(r#"database="guide",operation="insert"} 2"#), "{shown}");
+    assert!(
+        rest.contains(r#"database="guide",operation="insert"} 2"#),
+        "{shown}"
+    );
     for database in ["guide", "mrcon"] {
         let client = mongo.client().await;
         client.database(database).drop().await.unwrap();
