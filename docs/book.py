@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The book takes from README and its neighbours what they say already, instead of saying it again.
 
-As a preprocessor of mdBook it replaces two kinds of lines:
+As a preprocessor of mdBook it replaces such lines:
 
-    {{#project METRICS.md}}             all of a file, from the repository's root
-    {{#project README.md#guarantees}}   one section of it, without its heading
+    {{#project METRICS.md}}              all of a file, from the repository's root
+    {{#project README.md#guarantees}}    one section of it, without its heading
+    {{#instead-of README.md#messages}}   nothing; links to that section lead to this chapter
 
 Links in them are made to lead to the chapter that has what they mean. What no chapter has is named by its
 path in the repository. `book.py check FOLDER` says which links of a book that was built lead nowhere.
@@ -21,7 +22,11 @@ import urllib.parse
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "docs/src"
 
-DIRECTIVE = re.compile(r"^\{\{#project (?P<file>[\w./-]+?)(?:#(?P<anchor>[\w-]+))?\}\}$", re.M)
+PART = r"(?P<file>[\w./-]+?)(?:#(?P<anchor>[\w-]+))?"
+DIRECTIVE = re.compile(r"^\{\{#project %s\}\}$" % PART, re.M)
+INSTEAD = re.compile(r"^\{\{#instead-of %s\}\}\n" % PART, re.M)
+# What mdBook itself puts in.
+INCLUDE = re.compile(r"^\{\{#include (?P<file>[\w./-]+)\}\}$", re.M)
 HEADING = re.compile(r"^(#{1,6}) (.+?)\s*$")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 # Code, in which nothing is a link.
@@ -78,6 +83,11 @@ class Places:
         for path, text in chapters:
             for found in DIRECTIVE.finditer(text):
                 self.add(path, found["file"], found["anchor"])
+            for found in INSTEAD.finditer(text):
+                self.sections[found["file"], found["anchor"] or ""] = path, ""
+            for found in INCLUDE.finditer(text):
+                file = (CHAPTERS / path).parent / found["file"]
+                self.whole[os.path.relpath(os.path.normpath(file), ROOT)] = path
 
     def add(self, chapter, file, anchor):
         if anchor is None:
@@ -113,7 +123,7 @@ def relinked(text, file, chapter, places):
             return "%s[%s](%s%s)" % (image, words, way, "#" + anchor if anchor else "")
         if not os.path.exists(ROOT / meant):
             raise SystemExit("book: %s links to %s, which is not there" % (file, target))
-        if image or re.sub(r"[`/]+", "", words) in meant:
+        if image or words.strip("`/") in (meant, os.path.basename(meant)):
             return words if image else "`%s`" % meant
         return "%s (`%s`)" % (words, meant)
 
@@ -133,7 +143,7 @@ def expanded(text, chapter, places):
         below = with_levels(below, level - (above[-1] if above else 1))
         return relinked(below, found["file"], chapter, places)
 
-    return DIRECTIVE.sub(replace, text)
+    return INSTEAD.sub("", DIRECTIVE.sub(replace, text))
 
 
 # ---- what mdBook calls ----------------------------------------------------------------
