@@ -1,12 +1,13 @@
-//! "Start in five minutes" (`docs/src/start.md`), word by word.
+//! "Start in five minutes" (`docs/src/start.md`), word by word, and what the other guides configure.
 
-use crate::common::daemon::{PROGRAM, free_address};
+use crate::common::daemon::{ConfigFile, Daemon, PROGRAM, command, confirmed, free_address};
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::Broker;
 use crate::common::services;
-use crate::common::wait::PATIENTLY;
+use crate::common::wait::{PATIENTLY, eventually};
+use bson::doc;
 use std::fs::File;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -20,6 +21,9 @@ const LISTEN: &str = "127.0.0.1:3000";
 /// The guide's servers of one's own, which are the test's here.
 const MONGO: &str = "'mongodb://user:password@host:27017/?replicaSet=rs0'";
 const RABBIT: &str = "'amqp://user:password@host:5672/%2f'";
+
+/// A queue that is bound to what a guide publishes to.
+const CONSUMER: &str = "guide.consumer";
 
 /// What stands in the place of programs that would take minutes, a network, or other people's servers.
 const GIT: &str = r#"#!/bin/sh
@@ -150,4 +154,79 @@ async fn five_minute_guide_does_not_work_as_it_is_written() {
     }
     broker.delete("guide.orders").await;
     let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// Each whole configuration of the guides, with the chapter that it stands in.
+fn configurations() -> Vec<(String, String)> {
+    let folder = format!("{ROOT}/docs/src/how-to");
+    let mut configurations = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap();
+        let chapter = file.file_name().into_string().unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let whole = fences(&text)
+            .into_iter()
+            .filter(|(kind, block)| kind == "yaml" && block.starts_with("collections:"));
+        configurations.extend(whole.map(|(_, block)| (chapter.clone(), block)));
+    }
+    assert!(configurations.len() >= 5, "{configurations:?}");
+    configurations
+}
+
+#[tokio::test]
+async fn configuration_of_a_guide_delivers_nothing() {
+    let (mongo, broker) = tokio::join!(Mongo::private(), Broker::private());
+    let client = mongo.client().await;
+    for (chapter, block) in configurations() {
+        let address = free_address();
+        let file = ConfigFile::new(&format!("server: {{listen: \"{address}\"}}\n{block}"));
+        let mut command = command();
+        command.arg("-c").arg(file.path());
+        command.env("MRCON_MONGO_URI", &mongo.uri);
+        command.env("MRCON_RABBITMQ_URI", &broker.uri);
+        let mut daemon = Daemon::run(command, address, file);
+        daemon.ready().await;
+        let status = daemon.status().await;
+        let connector = &status["connectors"][0];
+        let name = connector["name"].as_str().unwrap();
+        let database = client.database(connector["database"].as_str().unwrap());
+        let collection = match connector["collection"].as_str().unwrap() {
+            "*" => "orders",
+            collection => collection,
+        };
+        // To an exchange alone a consumer binds its queue.
+        let target = connector["target"].as_str().unwrap();
+        if let Some((exchange, _)) = target.split_once('/') {
+            broker.declare(CONSUMER, &[]).await;
+            broker.bind(CONSUMER, exchange, "#", &[]).await;
+        }
+        // It does for an outbox, too.
+        let order = doc! {"aggregatetype": "order", "payload": "ada"};
+        database
+            .collection(collection)
+            .insert_one(order)
+            .await
+            .unwrap();
+        let what = format!("{chapter}: {name} confirms an event");
+        eventually(PATIENTLY, &what, async || {
+            match confirmed(&daemon.connector(name).await) {
+                1.. => Ok(()),
+                0 => Err(daemon.get("/health").await.body),
+            }
+        })
+        .await;
+        assert_eq!(daemon.terminate().await.code, Some(0), "{chapter}");
+        for made in ["crm", "shop", "mrcon"] {
+            client.database(made).drop().await.unwrap();
+        }
+        for queue in [
+            CONSUMER,
+            "orders",
+            "crm.customers",
+            "index.products",
+            "mrcon.dead_letters",
+        ] {
+            broker.delete(queue).await;
+        }
+    }
 }
