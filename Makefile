@@ -1,4 +1,4 @@
-# The only entry point: `make help` lists what there is. CI runs `make check` and `make test`.
+# The only entry point: `make help` lists what there is. CI runs `make check`, `make test` and `make book`.
 
 CARGO ?= cargo
 PYTHON ?= python3

@@ -247,6 +247,42 @@ fn chapter_is_missing_or_not_in_the_summary() {
 }
 
 #[test]
+fn part_that_a_chapter_takes_is_gone() {
+    for chapter in pages().iter().filter(|page| page.is_chapter()) {
+        // It looks for the sections itself.
+        let anchors = anchors(chapter);
+        let takes = !taken(chapter).is_empty();
+        assert!(
+            !anchors.is_empty() || takes,
+            "{} has nothing",
+            chapter.name()
+        );
+        let directives = |kind: &str| {
+            let before = format!("{{{{#{kind} ");
+            let lines = chapter.text.lines();
+            lines
+                .filter_map(|line| Some(line.strip_prefix(&before)?.strip_suffix("}}")?.to_owned()))
+                .collect::<Vec<_>>()
+        };
+        for file in directives("include") {
+            let folder = chapter.path.parent().unwrap();
+            let file = normal(&folder.join(file));
+            assert!(
+                Path::new(ROOT).join(&file).is_file(),
+                "{}: {file:?}",
+                chapter.name()
+            );
+        }
+        for part in directives("instead-of") {
+            let (file, section) = part.split_once('#').unwrap_or((&part, ""));
+            let mut there = headings(&Page::read(file)).into_iter();
+            let is_there = section.is_empty() || there.any(|(_, anchor)| anchor == section);
+            assert!(is_there, "{}: {part}", chapter.name());
+        }
+    }
+}
+
+#[test]
 fn page_of_the_project_is_not_in_the_book() {
     let whole: BTreeSet<String> = pages()
         .iter()
