@@ -378,7 +378,7 @@ fn calls(block: &str) -> Vec<Vec<String>> {
             }
             if is_program(word) {
                 let arguments = words.take_while(|word| {
-                    !word.starts_with(['#', '|', '>', '&', ';']) && !word.starts_with("2>")
+                    !word.starts_with(['#', '|', '>', '&', ';', '→']) && !word.starts_with("2>")
                 });
                 calls.push(
                     arguments
@@ -392,42 +392,87 @@ fn calls(block: &str) -> Vec<Vec<String>> {
     calls
 }
 
+/// What is wrong with the words of a call: a command or an option that does not exist.
+fn fault(helps: &Helps, call: &[String]) -> Option<String> {
+    let mut command: Vec<String> = Vec::new();
+    for word in call {
+        if !helps.below(&command).contains(word) {
+            break;
+        }
+        command.push(word.clone());
+    }
+    let next = call.get(command.len());
+    let is_word = next.is_some_and(|word| !word.starts_with('-'));
+    if is_word && !helps.below(&command).is_empty() {
+        return Some(format!("no command {}", next.unwrap()));
+    }
+    let Some(help) = helps.of(&command) else {
+        return Some("no help".to_owned());
+    };
+    let known: BTreeSet<&str> = help.split([' ', ',', '\n', '[', ']']).collect();
+    let options = call.iter().filter(|word| word.starts_with('-'));
+    let mut names = options.map(|option| option.split('=').next().unwrap());
+    let unknown = names.find(|name| !known.contains(name));
+    unknown.map(|name| format!("no option {name}"))
+}
+
 #[test]
 fn command_in_a_page_does_not_exist() {
     let helps = Helps::default();
-    let mut tried = 0;
+    let (mut tried, mut faults) = (0, String::new());
     for page in pages() {
-        for (language, line, text) in page.fences() {
-            if language != "sh" {
-                continue;
-            }
-            for call in calls(&text) {
-                tried += 1;
-                let place = format!("{}:{line}: mrcond {}", page.name(), call.join(" "));
-                let mut command: Vec<String> = Vec::new();
-                for word in call.iter().take_while(|word| !word.starts_with('-')) {
-                    if !helps.below(&command).contains(word) {
-                        break;
-                    }
-                    command.push(word.clone());
-                }
-                let takes_commands = !helps.below(&command).is_empty();
-                let next = call.get(command.len());
-                let is_word = next.is_some_and(|word| !word.starts_with('-'));
-                assert!(!(takes_commands && is_word), "{place}: no such command");
-                let help = helps.of(&command).unwrap_or_else(|| panic!("{place}"));
-                for option in call.iter().filter(|word| word.starts_with('-')) {
-                    let option = option.split('=').next().unwrap();
-                    let words = help.split([' ', ',', '\n', '[', ']']);
-                    assert!(
-                        words.into_iter().any(|word| word == option),
-                        "{place}: no option {option}"
-                    );
-                }
+        let fences = page.fences().into_iter();
+        let mut found: Vec<_> = fences
+            .filter(|(language, ..)| *language == "sh")
+            .flat_map(|(_, _, text)| calls(&text))
+            .collect();
+        let prose = page.prose();
+        let spans = prose.split('`').skip(1).step_by(2);
+        found.extend(
+            spans
+                .filter(|span| span.starts_with("mrcond "))
+                .flat_map(calls),
+        );
+        for call in found {
+            tried += 1;
+            if let Some(fault) = fault(&helps, &call) {
+                let _ = writeln!(
+                    faults,
+                    "{}: mrcond {}: {fault}",
+                    page.name(),
+                    call.join(" ")
+                );
             }
         }
     }
-    assert!(tried > 20, "only {tried} commands");
+    assert!(faults.is_empty(), "{faults}");
+    assert!(tried > 40, "only {tried} commands");
+}
+
+#[test]
+fn page_names_a_target_that_make_does_not_know() {
+    let makefile = std::fs::read_to_string(format!("{ROOT}/Makefile")).unwrap();
+    let mut tried = 0;
+    for page in pages() {
+        let prose = page.prose();
+        let spans = prose.split('`').skip(1).step_by(2).map(str::to_owned);
+        let fences = page.fences().into_iter();
+        let blocks = fences.filter(|(language, ..)| *language == "sh");
+        let lines =
+            blocks.flat_map(|(_, _, text)| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        for line in spans.chain(lines) {
+            let mut words = line
+                .split_whitespace()
+                .skip_while(|word| word.contains('='));
+            let (Some("make"), Some(target)) = (words.next(), words.next()) else {
+                continue;
+            };
+            tried += 1;
+            let rule = format!("\n{target}:");
+            assert!(makefile.contains(&rule), "{}: {line}", page.name());
+        }
+    }
+    assert!(tried > 20, "only {tried} calls of make");
 }
 
 /// The chapter about the command line: the help of every command.
