@@ -1,8 +1,10 @@
 //! "Start in five minutes" (`docs/src/start.md`), word by word, and what the other guides configure.
 
 use crate::common::daemon::{ConfigFile, Daemon, PROGRAM, command, confirmed, free_address};
+use crate::common::load;
 use crate::common::mongo::Mongo;
-use crate::common::rabbit::Broker;
+use crate::common::rabbit::{Broker, Collector};
+use crate::common::rig::Rig;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, eventually};
 use bson::doc;
@@ -10,6 +12,7 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::slice::from_ref;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -229,4 +232,51 @@ async fn configuration_of_a_guide_delivers_nothing() {
             broker.delete(queue).await;
         }
     }
+}
+
+/// "Backup of positions": a document that comes back as it was, and a token that another connector gets.
+#[tokio::test]
+async fn position_from_a_backup_is_refused_or_skips_events() {
+    let rig = Rig::new("backup").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 3).await;
+    daemon.confirmed(&entry.name(), 3).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let backup = rig.stored().await;
+
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 3, 3).await;
+    daemon.confirmed(&entry.name(), 6).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let id = doc! {"_id": backup.get("_id")};
+    let restored = rig.tokens().replace_one(id.clone(), &backup).await.unwrap();
+    assert_eq!(restored.modified_count, 1);
+    let daemon = rig.start(from_ref(&entry)).await;
+    daemon.confirmed(&entry.name(), 6).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let numbers = async |queue: &str| -> Vec<u64> {
+        let deliveries = Collector::drain(&rig.broker, queue).await;
+        let numbers = deliveries
+            .iter()
+            .map(|one| one.headers["x-mrcon-seq"].as_u64());
+        numbers.map(|number| number.unwrap_or_default()).collect()
+    };
+    assert_eq!(numbers(&rig.name).await, [1, 2, 3, 4, 5, 6, 4, 5, 6]);
+
+    let elsewhere = format!("{}.elsewhere", rig.name);
+    let moved = rig.entry_for("orders", &elsewhere);
+    let daemon = rig.start(from_ref(&moved)).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let other = doc! {"_id.stream": &elsewhere};
+    let token = doc! {"$set": {"token": backup.get("token"), "seq": 3_i64}};
+    let changed = rig.tokens().update_one(other, token).await.unwrap();
+    assert_eq!(changed.modified_count, 1);
+    rig.accept(&moved).await;
+    let daemon = rig.start(from_ref(&moved)).await;
+    daemon.confirmed(&moved.name(), 6).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    assert_eq!(numbers(&elsewhere).await, [4, 5, 6]);
+    rig.broker.delete(&elsewhere).await;
+    rig.clean().await;
 }
