@@ -119,6 +119,8 @@ async fn five_minute_guide_does_not_work_as_it_is_written() {
         .env("PATH", format!("{}:{path}", programs.display()))
         .env("ROOT", Path::new(ROOT).canonicalize().unwrap())
         .env("PROGRAM", PROGRAM)
+        .env_remove("MRCON_MONGO_URI_FILE")
+        .env_remove("MRCON_RABBITMQ_URI_FILE")
         .env_remove("MRCON_RABBITMQ_STREAM_URI")
         .stdin(Stdio::piped())
         .stdout(File::create(&shown).unwrap())
