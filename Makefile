@@ -1,4 +1,4 @@
-# The only entry point: `make help` lists what there is. CI runs `make check` and `make test`.
+# The only entry point: `make help` lists what there is. CI runs `make check`, `make test` and `make book`.
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -9,9 +9,11 @@ CONFIG ?= config.yaml
 ADDRESS ?= 127.0.0.1:3000
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= encode mask config uri
+MDBOOK = target/tools/bin/mdbook
+MDBOOK_VERSION = 0.5.4
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit fuzz test test-integration test-faults test-metrics demo demo-outbox run bench services-up services-down clean
+.PHONY: help check audit book fuzz test test-integration test-faults test-metrics demo demo-outbox run bench services-up services-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -25,6 +27,13 @@ check: ## format, lints and documentation, as CI wants them
 audit: ## licences, bans and sources of all dependencies (builds cargo-deny the first time)
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check licenses bans sources
+
+book: $(MDBOOK) ## the documentation as a book in target/book, with every link looked at (builds mdbook the first time)
+	$(MDBOOK) build docs
+	$(PYTHON) docs/book.py check target/book
+
+$(MDBOOK):
+	$(CARGO) install --locked mdbook --version $(MDBOOK_VERSION) --no-default-features --root target/tools
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60), on stable Rust; see fuzz/README.md (installs cargo-fuzz the first time)
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

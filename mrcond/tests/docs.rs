@@ -1,6 +1,6 @@
 //! What the documents say of the daemon is what the daemon does. Needs no servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -189,6 +189,47 @@ fn metrics_md_differs_from_what_the_daemon_serves() {
             .filter(|label| label != "le")
             .collect();
         assert_eq!(served, *labels, "labels of {name}");
+    }
+}
+
+#[test]
+fn http_chapter_lacks_what_status_or_history_tell() {
+    fn names(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    found.insert(name.clone());
+                    names(value, found);
+                }
+            }
+            serde_json::Value::Array(values) => {
+                values.iter().for_each(|value| names(value, found));
+            }
+            _ => {}
+        }
+    }
+    let chapter = document("docs/src/reference/http.md");
+    let quoted: BTreeSet<&str> = chapter.split('`').skip(1).step_by(2).collect();
+    let daemon = Daemon::start();
+    for path in ["/status", "/history", "/history?from=yesterday"] {
+        let mut found = BTreeSet::new();
+        let answer: serde_json::Value = serde_json::from_str(&daemon.get(path)).unwrap();
+        names(&answer, &mut found);
+        for name in found {
+            let is_named =
+                quoted.contains(&*name) || quoted.contains(&*format!("{{\"{name}\": \"...\"}}"));
+            assert!(is_named, "{path}: {name}");
+        }
+    }
+    let unknown: serde_json::Value =
+        serde_json::from_str(&daemon.get("/history?metric=none")).unwrap();
+    let (_, known) = unknown["error"]
+        .as_str()
+        .unwrap()
+        .split_once("known: ")
+        .unwrap();
+    for name in known.split(", ") {
+        assert!(quoted.contains(name), "/history: {name}");
     }
 }
 

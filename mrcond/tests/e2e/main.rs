@@ -25,6 +25,7 @@ mod dead_letters;
 mod delivery;
 mod deployment;
 mod formats;
+mod guide;
 mod history;
 mod lag;
 mod logs;

@@ -96,7 +96,8 @@ impl Daemon {
         Daemon::run(command, address, file)
     }
 
-    fn run(mut command: Command, address: SocketAddr, config: ConfigFile) -> Daemon {
+    /// Starts the daemon with a configuration as it stands, in which it listens on `address`.
+    pub(crate) fn run(mut command: Command, address: SocketAddr, config: ConfigFile) -> Daemon {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
