@@ -1,0 +1,105 @@
+"""The static binary: what it promises, checked."""
+
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+from .place import REPOSITORY, Failed, output, say, version
+
+MOST_BYTES = 20_000_000
+# How long it may take until it says that a server does not answer.
+PATIENCE = 30
+
+# Nobody listens on port 1, so this is what a name that was found ends in.
+FOUND = "onnection refused"
+CONFIG = """\
+server: {listen: "127.0.0.1:%d"}
+collections:
+  - watched: {db_name: shop, coll_name: orders}
+    rabbitmq: {stream_name: orders}
+"""
+
+
+def release(binary, folder):
+    size = binary.stat().st_size
+    linked = subprocess.run(["ldd", str(binary)], capture_output=True, text=True)
+    linked = (linked.stdout + linked.stderr).strip()
+    say("%s: %.1f MB, ldd: %s" % (binary, size / 1e6, linked.splitlines()[0].strip()))
+    if "statically linked" not in linked and "not a dynamic executable" not in linked:
+        raise Failed("%s needs libraries: %s" % (binary, linked))
+    if size >= MOST_BYTES:
+        raise Failed("%s has %d bytes, %d are allowed" % (binary, size, MOST_BYTES))
+    in_empty_environment(binary)
+    with tempfile.TemporaryDirectory() as root:
+        in_empty_root(binary, pathlib.Path(root))
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / ("mrcond-%s-%s-linux" % (version(), platform.machine()))
+    shutil.copy2(binary, target)
+    say("written to %s" % target)
+
+
+def in_empty_environment(binary):
+    told = output([binary, "--version"], env={}, cwd="/")
+    if not told.startswith("mrcond %s " % version()):
+        raise Failed("--version says %s" % told)
+    checked = output([binary, "check", "--offline", "-c", REPOSITORY / "config.yaml"], env={}, cwd="/")
+    say("in an empty environment: %s%s" % (told, checked.strip()))
+
+
+def in_empty_root(binary, root):
+    """Where there is no file but its own."""
+    enter = entrance(root)
+    if enter is None:
+        say("not tried in an empty root: this user may neither chroot nor unshare")
+        return
+    (root / "etc").mkdir()
+    shutil.copy2(binary, root / "mrcond")
+    (root / "config.yaml").write_text(CONFIG % 0)
+    told = output(enter + ["/mrcond", "check", "--offline", "-c", "/config.yaml"], env={})
+    say("in an empty root: " + told.strip())
+    (root / "etc/hosts").write_text("127.0.0.1 names-are-found\n")
+    for order in (None, "hosts: files dns", "hosts: files mymachines resolve mdns4_minimal myhostname dns"):
+        if order:
+            (root / "etc/nsswitch.conf").write_text(order + "\n")
+        complaint = says_of_a_name(enter)
+        if FOUND not in complaint:
+            raise Failed("with %s it does not find a name that /etc/hosts has: %s"
+                         % (order or "no nsswitch.conf", complaint))
+    say("in an empty root: names of /etc/hosts are found, with any nsswitch.conf")
+
+
+def entrance(root):
+    """A command that makes `root` the root of another one, as this user may."""
+    for command in (["chroot"], ["unshare", "--user", "--map-root-user", "chroot"]):
+        program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/sbin:/bin")
+        if not program:
+            continue
+        tried = subprocess.run([program] + command[1:] + [str(root), "/nothing"],
+                               capture_output=True, text=True, env={"LC_ALL": "C"})
+        # It came as far as to look for the program.
+        if "/nothing" in tried.stderr:
+            return [program] + command[1:] + [str(root)]
+    return None
+
+
+def says_of_a_name(enter):
+    """What it logs first of a server that has a name and does not answer."""
+    variables = {"MRCON_MONGO_URI": "mongodb://names-are-found:1/?serverSelectionTimeoutMS=2000",
+                 "MRCON_RABBITMQ_URI": "amqp://names-are-found:1"}
+    with subprocess.Popen(enter + ["/mrcond", "-c", "/config.yaml"], env=variables, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE) as process:
+        os.set_blocking(process.stderr.fileno(), False)
+        log, deadline = "", time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and process.poll() is None:
+            log += process.stderr.read() or ""
+            if re.search(r"\b(WARN|ERROR)\b.*names-are-found", log):
+                break
+            time.sleep(0.05)
+        process.kill()
+    return log
