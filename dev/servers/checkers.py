@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-import re
 import subprocess
 import tarfile
 import zipfile
@@ -20,10 +19,6 @@ SYSTEMD_VERSION = "252"
 LINTIAN_VERSION = "2.116"
 
 NPM = pathlib.Path(__file__).with_name("checkers")
-
-# Parts of the C library, which has to be that of the loader.
-C_LIBRARY = re.compile(r"(ld-linux|lib(c|m|dl|rt|pthread|resolv|util|nsl|anl|mvec|BrokenLocale|nss_\w+|"
-                       r"thread_db|c_malloc_debug|memusage|pcprofile))\b.*")
 
 
 def helm():
@@ -85,14 +80,13 @@ def lintian():
 
 def build_lintian(work, final):
     unpack_all("lintian", work)
-    bind_to_own_libraries(work, final, "usr/bin")
-    gather_libraries(work, final)
+    # It gives the programs that it calls an environment of its own, without LD_LIBRARY_PATH.
+    bind_to_own_libraries(work, final, "usr/bin", also=["usr/lib/man-db"], for_libraries=True)
     perl = ["usr/share/lintian/lib", "etc/perl", "usr/share/perl5", "usr/share/perl/5.36"]
     perl += ["usr/lib/x86_64-linux-gnu/" + path for path in ("perl5/5.36", "perl-base", "perl/5.36")]
     variables = {
         "PATH": "%s:%s:/usr/bin:/bin" % (final / "usr/bin", final / "bin"),
         "PERL5LIB": ":".join(str(final / path) for path in perl),
-        "LD_LIBRARY_PATH": str(final / "libraries"),
         "LINTIAN_BASE": str(final / "usr/share/lintian"),
         "MAGIC": str(final / "usr/lib/file/magic.mgc"),
         "LC_ALL": "C.UTF-8",
@@ -100,16 +94,6 @@ def build_lintian(work, final):
     lines = ["export %s='%s'" % variable for variable in variables.items()]
     lines.append("exec '%s' '%s' \"$@\"" % (final / "usr/bin/perl", final / "usr/share/lintian/bin/lintian"))
     write_script(work / "lintian", "\n".join(lines))
-
-
-def gather_libraries(work, final):
-    """All libraries but the C library's in one folder: programs of this machine bear them too."""
-    own = work / "libraries"
-    own.mkdir()
-    for folder in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/man-db"):
-        for library in (work / folder).glob("*.so*"):
-            if not C_LIBRARY.fullmatch(library.name) and not (own / library.name).exists():
-                (own / library.name).symlink_to(final / folder / library.name)
 
 
 def unpack_all(package, work):

