@@ -125,7 +125,7 @@ fn service_manager_is_told_too_little() {
 }
 
 #[test]
-fn frozen_daemon_goes_on_feeding_the_watchdog_or_a_lost_manager_stops_it() {
+fn lost_service_manager_stops_the_daemon() {
     let folder = Folder::new();
     let path = folder.path().join("notify");
     let manager = Manager::listen(&path);
