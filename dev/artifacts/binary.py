@@ -17,6 +17,7 @@ PATIENCE = 30
 
 # Nobody listens on port 1, so this is what a name that was found ends in.
 FOUND = "onnection refused"
+TRAP = "__attribute__((constructor)) static void loaded(void) { __builtin_trap(); }\n"
 CONFIG = """\
 server: {listen: "127.0.0.1:%d"}
 collections:
@@ -63,14 +64,24 @@ def in_empty_root(binary, root):
     told = output(enter + ["/mrcond", "check", "--offline", "-c", "/config.yaml"], env={})
     say("in an empty root: " + told.strip())
     (root / "etc/hosts").write_text("127.0.0.1 names-are-found\n")
-    for order in (None, "hosts: files dns", "hosts: files mymachines resolve mdns4_minimal myhostname dns"):
+    set_trap(root)
+    for order in (None, "hosts: files dns", "hosts: trap [!UNAVAIL=return] files dns"):
         if order:
             (root / "etc/nsswitch.conf").write_text(order + "\n")
         complaint = says_of_a_name(enter)
         if FOUND not in complaint:
             raise Failed("with %s it does not find a name that /etc/hosts has: %s"
-                         % (order or "no nsswitch.conf", complaint))
-    say("in an empty root: names of /etc/hosts are found, with any nsswitch.conf")
+                         % (order or "no nsswitch.conf", complaint or "it ends"))
+    say("in an empty root: names are found, and no library is loaded for it, whatever nsswitch.conf says")
+
+
+def set_trap(root):
+    """A library such as a machine has for names, that ends the process that loads it."""
+    (root / "lib").mkdir()
+    source = root / "trap.c"
+    source.write_text(TRAP)
+    output([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-nostdlib", "-o", root / "lib/libnss_trap.so.2",
+            source])
 
 
 def entrance(root):

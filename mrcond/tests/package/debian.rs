@@ -152,7 +152,7 @@ fn package_leaves_something_behind_or_forgets_the_user() {
             "--log=/dev/null",
         ]);
         command.args(arguments);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         let output = run(&mut command);
         assert!(output.status.success(), "{}", everything(&output));
     };

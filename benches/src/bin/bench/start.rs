@@ -84,7 +84,8 @@ pub(crate) async fn measure(place: &Place<'_>, options: &Options) -> Result<Star
 /// Milliseconds of one start.
 async fn once(place: &Place<'_>) -> Result<f64> {
     let mut consumer = place.stage.broker.consume(&Stage::queue(0)).await?;
-    let insert = Stage::orders(&place.stage.client)
+    let orders = Stage::orders(&place.stage.client);
+    let insert = orders
         .insert_one(doc! {"first": true})
         .write_concern(WriteConcern::majority());
     insert.await.map_err(mongodb_failed("write an order"))?;
