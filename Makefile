@@ -12,7 +12,7 @@ FUZZ_TARGETS ?= encode mask config uri
 # Where `make release` and the like put what they make.
 ARTIFACTS ?= target/release-artifacts
 HOST = $(shell $(or $(RUSTC),rustc) -vV | sed -n 's/^host: //p')
-STATIC = target/$(HOST)/release/mrcond
+STATIC = target/$(HOST)/dist/mrcond
 RELEASE = $(PYTHON) dev/release.py
 
 .DEFAULT_GOAL := help
@@ -69,8 +69,7 @@ bench: ## everything next to its limits, measured in one run (BENCH="latency --q
 	@$(WITH_SERVICES) exec target/release/bench $(BENCH)
 
 static: ## the static binary alone: no library, not even the C library, is needed to run it
-	CARGO_PROFILE_RELEASE_STRIP=symbols RUSTFLAGS="-C target-feature=+crt-static" \
-		$(CARGO) build --release --locked -p mrcond --target $(HOST)
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile dist --locked -p mrcond --target $(HOST)
 
 release: static ## the static binary, checked (size, ldd, empty environment), in target/release-artifacts
 	$(RELEASE) binary $(STATIC) --output $(ARTIFACTS)

@@ -33,7 +33,7 @@ fn health_check_of_the_image_needs_a_program_that_it_lacks() {
     // Both name the daemon itself, by a path: an image from scratch has no shell to look for it.
     let image = read(&repository("deploy/Dockerfile"));
     assert!(image.contains(r#"CMD ["/usr/bin/mrcond", "health"]"#));
-    assert!(image.contains("cp target/*/release/mrcond /root-of-image/usr/bin/mrcond"));
+    assert!(image.contains("cp target/*/dist/mrcond /root-of-image/usr/bin/mrcond"));
     let compose = read(&repository("docker-compose.yaml"));
     assert!(compose.contains("test: [CMD, /usr/bin/mrcond, health]"));
 }
