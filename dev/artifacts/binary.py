@@ -11,6 +11,7 @@ import time
 
 from .place import REPOSITORY, Failed, output, say, version
 
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 MOST_BYTES = 20_000_000
 # How long it may take until it says that a server does not answer.
 PATIENCE = 30
@@ -61,7 +62,7 @@ def in_empty_root(binary, root):
     (root / "etc").mkdir()
     shutil.copy2(binary, root / "mrcond")
     (root / "config.yaml").write_text(CONFIG % 0)
-    told = output(enter + ["/mrcond", "check", "--offline", "-c", "/config.yaml"], env={})
+    told = output(enter + ["/mrcond", "check", "--offline", "-c", "/config.yaml"], env={"PATH": PATH})
     say("in an empty root: " + told.strip())
     (root / "etc/hosts").write_text("127.0.0.1 names-are-found\n")
     set_trap(root)
@@ -85,32 +86,40 @@ def set_trap(root):
 
 
 def entrance(root):
-    """A command that makes `root` the root of another one, as this user may."""
-    for command in (["chroot"], ["unshare", "--user", "--map-root-user", "chroot"]):
-        program = shutil.which(command[0], path="/usr/sbin:/usr/bin:/sbin:/bin")
-        if not program:
-            continue
-        tried = subprocess.run([program] + command[1:] + [str(root), "/nothing"],
-                               capture_output=True, text=True, env={"LC_ALL": "C"})
+    """A command that makes `root` the root of another one, with /dev in it, as this user may.
+
+    Random numbers come from /dev/urandom, which every container and service has: whether the kernel can
+    be asked for them is looked up in a shared library, which a static binary has none of.
+    """
+    (root / "dev").mkdir()
+    enter = ["--mount", "sh", "-c", 'mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"', str(root)]
+    program = shutil.which("unshare", path=PATH)
+    for as_root in ([], ["--user", "--map-root-user"]) if program else ():
+        command = [program] + as_root + enter
+        tried = subprocess.run(command + ["/nothing"], capture_output=True, text=True,
+                               env={"LC_ALL": "C", "PATH": PATH})
         # It came as far as to look for the program.
         if "/nothing" in tried.stderr:
-            return [program] + command[1:] + [str(root)]
+            return command
     return None
 
 
 def says_of_a_name(enter):
     """What it logs first of a server that has a name and does not answer."""
-    variables = {"MRCON_MONGO_URI": "mongodb://names-are-found:1/?serverSelectionTimeoutMS=2000",
+    variables = {"PATH": PATH, "MRCON_MONGO_URI": "mongodb://names-are-found:1/?serverSelectionTimeoutMS=2000",
                  "MRCON_RABBITMQ_URI": "amqp://names-are-found:1"}
-    with subprocess.Popen(enter + ["/mrcond", "-c", "/config.yaml"], env=variables, text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE) as process:
-        os.set_blocking(process.stderr.fileno(), False)
-        log, deadline = "", time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and process.poll() is None:
-            log += process.stderr.read() or ""
-            if re.search(r"\b(WARN|ERROR)\b.*names-are-found", log):
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(
+            enter + ["/mrcond", "-c", "/config.yaml"], env=variables,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log) as process:
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(r"\b(WARN|ERROR)\b.*names-are-found", read(log)):
+            if time.monotonic() > deadline or process.poll() is not None:
                 break
             time.sleep(0.05)
         process.kill()
-    return log
+        return read(log)
+
+
+def read(file):
+    file.seek(0)
+    return file.read()
