@@ -34,6 +34,9 @@ impl Error {
 }
 
 fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
+    if is_about_tls(error) {
+        return ErrorKind::MongoTls;
+    }
     if is_connection_error(error) {
         return ErrorKind::MongoConnection;
     }
@@ -88,6 +91,22 @@ fn is_connection_error(error: &DriverError) -> bool {
             | DriverErrorKind::DnsResolve { .. }
             | DriverErrorKind::Shutdown
     ) || error.contains_label("ResumableChangeStreamError")
+}
+
+/// The driver has no kind for it, and wraps what TLS says into its own words.
+fn is_about_tls(error: &DriverError) -> bool {
+    const WORDS: [&str; 3] = [
+        "invalid peer certificate",
+        "received fatal alert",
+        "received corrupt message",
+    ];
+    let text = match error.kind.as_ref() {
+        DriverErrorKind::Io(error) => error.to_string(),
+        DriverErrorKind::ConnectionPoolCleared { message, .. }
+        | DriverErrorKind::ServerSelection { message, .. } => message.clone(),
+        _ => return false,
+    };
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 /// Codes that another server, or the same one a little later, would not give: fail-over, shutdown,

@@ -46,6 +46,7 @@ mod snapshot;
 mod spread;
 mod stream;
 mod supervision;
+mod tls;
 mod topology;
 mod undeliverable;
 mod values;
