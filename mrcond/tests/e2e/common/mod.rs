@@ -1,6 +1,7 @@
 //! What the tests are made of: servers, the daemon under test, and the oracles.
 
 pub(crate) mod browser;
+pub(crate) mod canary;
 pub(crate) mod certificates;
 pub(crate) mod config;
 pub(crate) mod daemon;
