@@ -17,6 +17,7 @@ mod admin;
 mod agreement;
 mod bad_input;
 mod broker;
+mod canary;
 mod cli;
 mod consumers;
 mod custom;

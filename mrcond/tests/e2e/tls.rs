@@ -269,7 +269,7 @@ async fn bad_certificate_of_a_server_is_taken_or_not_named() {
         (
             stranger.server(),
             "UnknownIssuer",
-            "for an unknown issuer set",
+            "for an unknown issuer or a bad signature set",
         ),
     ];
     for (identity, reason, remedy) in &bad {

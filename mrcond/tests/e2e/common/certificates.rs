@@ -26,10 +26,11 @@ pub(crate) struct Identity {
 
 impl Authority {
     pub(crate) fn new() -> Authority {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(services::unique("tls"));
+        let name = services::unique("tls");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
         std::fs::create_dir_all(&folder)
             .unwrap_or_else(|error| panic!("create {}: {error}", folder.display()));
-        let mut params = params(&[], &[(DnType::CommonName, "tests' authority")]);
+        let mut params = params(&[], &[(DnType::CommonName, name.as_str())]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = key();
         let own = params.self_signed(&key);
