@@ -5,6 +5,7 @@ use crate::common::daemon::{ConfigFile, Daemon, Uris, command};
 use crate::common::load;
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector};
+use crate::common::replica::over;
 use crate::common::rig::Rig;
 use crate::common::wait::{PATIENTLY, Patience, SOON, eventually};
 use bson::{Bson, Document, doc};
@@ -355,6 +356,7 @@ async fn everything_works(bench: &Bench) {
     })
     .await;
     // The command that asks for one more snapshot.
+    over(&daemon, &images).await;
     let file = ConfigFile::new(&Config::new(entries(rig)).text("127.0.0.1:0"));
     let mut asking = command();
     asking.arg("snapshot").arg(images.name());
