@@ -2,12 +2,12 @@
 
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::{ConfigFile, Daemon, Uris, command};
-use crate::common::load;
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector};
 use crate::common::replica::over;
 use crate::common::rig::Rig;
 use crate::common::wait::{PATIENTLY, Patience, SOON, eventually};
+use crate::common::{http, load};
 use bson::{Bson, Document, doc};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -226,7 +226,9 @@ impl Bench {
             loop {
                 said = daemon.log();
                 for path in ["/health", "/status"] {
-                    said += &daemon.get(path).await.body;
+                    // It may not listen yet.
+                    let answer = http::get(daemon.address, path).await;
+                    said += &answer.map_or_else(|error| error, |answer| answer.body);
                     said.push('\n');
                 }
                 let has_all = |line: &str| words.iter().all(|word| line.contains(word));
