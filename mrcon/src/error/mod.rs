@@ -266,7 +266,7 @@ impl ErrorKind {
                 Retry,
                 R::MongoConnectionFailed,
                 Some(Mongo),
-                "grant the MongoDB user find and changeStream on what is watched (a whole database: {db: NAME, collection: \"\"}; the whole deployment: {db: \"\", collection: \"\"}), and find, insert and update on the resume token collection; for other commands what SECURITY.md has for them: listCollections, collMod, createCollection",
+                "grant the MongoDB user find and changeStream on what is watched (a whole database: {db: NAME, collection: \"\"}; the whole deployment: {db: \"\", collection: \"\"}), and find, insert and update on the resume token collection; for other commands what SECURITY.md has for them: listCollections, collMod, convertToCapped",
             ),
             ErrorKind::NotReplicaSet => (
                 Halt,

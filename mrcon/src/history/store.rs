@@ -199,7 +199,7 @@ async fn within_deadline<T>(
 /// A server's error by its code and name; texts may quote documents.
 fn tell(error: &mongodb::error::Error) -> String {
     match server_code(error) {
-        Some(13) => "not permitted; grant the MongoDB user find, insert, createCollection, createIndex and collMod on the history collection, or set metrics.history.enabled: false".into(),
+        Some(13) => "not permitted; grant the MongoDB user find, insert, createIndex and collMod on the history collection, or set metrics.history.enabled: false".into(),
         Some(code) => format!("MongoDB refuses with error code {code}; time-series collections need MongoDB 5.0"),
         None => "MongoDB cannot be reached".into(),
     }

@@ -219,11 +219,12 @@ impl Bench {
     /// says instead, if it never does.
     async fn without(&self, right: &str, words: &[&str]) -> Option<String> {
         let daemon = self.start();
-        self.write(1000).await;
         let mut said = String::new();
         let saying = async {
             let mut patience = Patience::new(PATIENTLY, right);
-            loop {
+            for turn in 1.. {
+                // Once it begins to watch, there is something to send.
+                self.write(turn * 1000).await;
                 said = daemon.log();
                 for path in ["/health", "/status"] {
                     // It may not listen yet.

@@ -4,7 +4,7 @@ use super::rabbit::{Broker, Delivery};
 use bson::doc;
 use mongodb::Client;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use tokio::sync::Mutex;
 
 const USER: &str = "canary";
 /// As it stands in a URI, and what it means: a character that has to be escaped, and one that JSON escapes.
@@ -21,7 +21,7 @@ const FORMS: [&str; 6] = [
 ];
 
 /// Brokers that know the user.
-static KNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static KNOWN: Mutex<BTreeSet<String>> = Mutex::const_new(BTreeSet::new());
 
 /// Makes the user known to both servers, with the right to everything.
 pub(crate) async fn admit(mongo: &Client, broker: &Broker) {
@@ -32,17 +32,16 @@ pub(crate) async fn admit(mongo: &Client, broker: &Broker) {
         let text = error.to_string();
         assert!(text.contains("51003"), "make the user {USER}: {text}");
     }
-    let is_known = |known: &BTreeSet<String>| known.contains(&broker.uri);
-    if is_known(&KNOWN.lock().unwrap_or_else(PoisonError::into_inner)) {
+    let mut known = KNOWN.lock().await;
+    if known.contains(&broker.uri) {
         return;
     }
     let make = format!(
         "rabbit_auth_backend_internal:put_user(#{{name => <<\"{USER}\">>, password => <<\"Zq9canary\\\"pw@x\">>, \
-         tags => <<>>, permissions => #{{<<\"/\">> => [{{configure, <<\".*\">>}}, {{write, <<\".*\">>}}, \
-         {{read, <<\".*\">>}}]}}}}, <<\"tests\">>)."
+         tags => <<>>, permissions => #{{<<\"/\">> => #{{<<\"configure\">> => <<\".*\">>, <<\"write\">> => <<\".*\">>, \
+         <<\"read\">> => <<\".*\">>}}}}}}, <<\"tests\">>)."
     );
     broker.ctl(&["eval", &make]).await;
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     known.insert(broker.uri.clone());
 }
 
