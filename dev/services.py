@@ -108,7 +108,8 @@ def status(_):
 def start_mongo(options):
     chosen = {"members": options.members, "auth": options.auth,
               "cache_gb": options.cache_gb, "oplog_mb": options.oplog_mb,
-              "standalone": options.standalone, "parameters": options.set_parameter}
+              "standalone": options.standalone, "parameters": options.set_parameter,
+              "options": options.option}
     start("mongo", options, chosen)
 
 
@@ -276,6 +277,8 @@ def parser():
                        help="no replica set, so no change streams")
     added.add_argument("--set-parameter", action="append", metavar="NAME=VALUE",
                        help="a parameter of mongod; may be repeated")
+    added.add_argument("--option", action="append", metavar="NAME[=VALUE]",
+                       help="an option of mongod, such as tlsMode=preferTLS; may be repeated")
     added.add_argument("--cache-gb", type=float, help="WiredTiger's cache, by default %s" % mongo.CACHE_GB)
     added.add_argument("--oplog-mb", type=int, help="by default %s" % mongo.OPLOG_MB)
     added = command(kinds, "rabbit", start_rabbit, "start a RabbitMQ broker")

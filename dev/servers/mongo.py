@@ -23,9 +23,9 @@ USER_ALREADY_THERE = (13, 51003)  # the first is what is said once only users ma
 
 
 def settings(members=1, auth=False, cache_gb=CACHE_GB, oplog_mb=OPLOG_MB, standalone=False,
-             parameters=()):
+             parameters=(), options=()):
     return {"members": members, "auth": auth, "cache_gb": cache_gb, "oplog_mb": oplog_mb,
-            "standalone": standalone, "parameters": list(parameters)}
+            "standalone": standalone, "parameters": list(parameters), "options": list(options)}
 
 
 def is_standalone(instance):
@@ -74,6 +74,9 @@ def start_member(instance, program, role):
         command += ["--syncdelay", 1]
     for parameter in chosen.get("parameters", ()):
         command += ["--setParameter", parameter]
+    for option in chosen.get("options", ()):
+        name, _, value = option.partition("=")
+        command += ["--" + name] + [value] * bool(value)
     if not is_standalone(instance):
         command += ["--replSet", SET_NAME, "--oplogSize", chosen["oplog_mb"]]
     if chosen["auth"]:

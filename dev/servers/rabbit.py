@@ -9,7 +9,9 @@ from .programs import RABBITMQ_VERSION, erlang, rabbitmq, rabbitmq_scripts
 ROLES = ("amqp", "management", "stream", "prometheus", "dist", "epmd")
 NODE = "rabbit@localhost"
 PLUGINS = ("rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_stream",
-           "rabbitmq_stream_management", "rabbitmq_consistent_hash_exchange", "rabbitmq_sharding")
+           "rabbitmq_stream_management", "rabbitmq_consistent_hash_exchange", "rabbitmq_sharding",
+           # Does nothing until auth_mechanisms names EXTERNAL.
+           "rabbitmq_auth_mechanism_ssl")
 START_SECONDS = 90
 
 CONFIG = """\

@@ -7,12 +7,13 @@
 //! A document whose event is replayed after a crash is confirmed, and so deleted, once more. One whose
 //! position was saved before it was deleted stays behind when the process dies in between.
 
+use crate::access::{Access, Home};
 use crate::backoff::Backoff;
 use crate::config::CollectionConfig;
 use crate::error::{Error, ErrorKind, Result, mongo::Phase};
 use crate::metrics::OutboxMetrics;
-use bson::{Bson, Document, RawDocument, doc};
-use mongodb::{Client, Collection};
+use bson::{Bson, RawDocument, doc};
+use mongodb::options::CollectionOptions;
 use std::collections::VecDeque;
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Cleaner {
     name: String,
-    collection: Collection<Document>,
+    home: Home,
     waiting: Mutex<Waiting>,
     more: Notify,
     metrics: OutboxMetrics,
@@ -56,16 +57,20 @@ impl Cleaner {
     /// `None` where documents are to stay.
     pub(crate) fn of(
         config: &CollectionConfig,
-        client: &Client,
+        access: &Access,
         name: &str,
         metrics: impl FnOnce() -> OutboxMetrics,
     ) -> Option<Arc<Cleaner>> {
         let watched = &config.watched;
         config.outbox.delete_after_confirm.then(|| {
-            let database = client.database(&watched.db_name);
             Arc::new(Cleaner {
                 name: name.to_owned(),
-                collection: database.collection(&watched.coll_name),
+                home: Home::new(
+                    access,
+                    &watched.db_name,
+                    &watched.coll_name,
+                    CollectionOptions::default(),
+                ),
                 waiting: Mutex::default(),
                 more: Notify::new(),
                 metrics: metrics(),
@@ -141,7 +146,8 @@ impl Cleaner {
 
     async fn delete(&self, ids: Vec<Bson>) -> Result<u64> {
         let context = "delete confirmed documents of the outbox";
-        let command = self.collection.delete_many(doc! {"_id": {"$in": ids}});
+        let collection = self.home.collection();
+        let command = collection.delete_many(doc! {"_id": {"$in": ids}});
         match timeout(DELETE_DEADLINE, command.into_future()).await {
             Ok(Ok(deleted)) => Ok(deleted.deleted_count),
             Ok(Err(error)) => Err(Error::mongo(Phase::Checkpoint, context, error)),

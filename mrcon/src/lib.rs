@@ -29,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod asyncapi;
 pub mod backoff;
 pub mod budget;
@@ -68,4 +69,4 @@ pub mod window;
 pub use elements::Malformed;
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::Metrics;
-pub use server::Server;
+pub use server::{Reader, Server, Sources};

@@ -5,6 +5,7 @@
 //! user who has `find` on `local.oplog.rs` instead will do. Where neither is granted, or on a
 //! sharded cluster, whose oplogs are behind the mongos, the answer is "unknown", never a guess.
 
+use crate::access::Access;
 use crate::error::mongo::server_code;
 use bson::{Bson, Document, Timestamp, doc};
 use mongodb::Client;
@@ -99,9 +100,9 @@ impl Oplog {
     }
 
     /// Asks again and again, for ever.
-    pub(crate) async fn watch(&self, client: &Client) {
+    pub(crate) async fn watch(&self, access: &Access) {
         loop {
-            let answer = timeout(POLL_DEADLINE, ask(client))
+            let answer = timeout(POLL_DEADLINE, ask(&access.client()))
                 .await
                 .unwrap_or_else(|_| Err(Trouble::passing("MongoDB does not answer")));
             let refused = answer.as_ref().is_err_and(|trouble| trouble.lasts);

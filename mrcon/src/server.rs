@@ -7,11 +7,13 @@
 
 mod entry;
 mod journal;
+mod logins;
 mod opening;
 mod requests;
 mod target;
 mod topology;
 
+use crate::access::Access;
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::config::{OnHistoryLost, Scope, ValidConfig};
@@ -32,6 +34,8 @@ use entry::{About, Ended, Entry, Legacy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use journal::{Failure, Journal};
+use logins::Logins;
+pub use logins::{Reader, Sources};
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use std::collections::HashMap;
@@ -90,7 +94,8 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    client: Client,
+    access: Access,
+    logins: Arc<Logins>,
     brokers: Arc<Brokers>,
     shutdown_timeout: Duration,
     metrics: Metrics,
@@ -121,7 +126,9 @@ impl Server {
         rabbitmq: AmqpUri,
         metrics: Metrics,
     ) -> Result<Server> {
-        let client = connect(&mongodb, config.collections().len()).await?;
+        let count = config.collections().len();
+        let access = Access::of(&connect(&mongodb, count).await?);
+        let logins = Logins::new(mongodb, rabbitmq.clone(), count);
         warn_if_unverified(&rabbitmq);
         let settings = config.server();
         let budget = Budget::new(settings.memory_budget);
@@ -139,7 +146,7 @@ impl Server {
                 };
                 let count = configured.len();
                 let place = Place { index, count };
-                let entry = Entry::new(place, entry, &client, settings, &budget, &metrics, about);
+                let entry = Entry::new(place, entry, &access, settings, &budget, &metrics, about);
                 Arc::new(entry)
             })
             .collect();
@@ -149,9 +156,10 @@ impl Server {
             .iter()
             .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
         let settings = &config.metrics().history;
-        let history = History::new(settings, &client, recorded.collect(), metrics.history());
+        let history = History::new(settings, &access, recorded.collect(), metrics.history());
         Ok(Server {
-            client,
+            access,
+            logins: Arc::new(logins),
             brokers: Arc::new(brokers),
             shutdown_timeout: config.server().shutdown_timeout,
             metrics,
@@ -164,10 +172,20 @@ impl Server {
     /// leads, at the stream protocol's usual port.
     pub fn with_stream_uri(mut self, uri: StreamUri) -> Server {
         warn_if_unverified(&uri);
-        Arc::get_mut(&mut self.brokers)
-            .unwrap_or_else(|| unreachable!("shared only by running tasks"))
-            .lead_streams_to(uri);
+        self.brokers.lead_streams_to(uri.clone());
+        self.logins_mut().with_stream(uri);
         self
+    }
+
+    /// Reads a URI again when its server refuses the login, and goes on with what it is then.
+    pub fn with_sources(mut self, sources: Sources) -> Server {
+        self.logins_mut().with_sources(sources);
+        self
+    }
+
+    fn logins_mut(&mut self) -> &mut Logins {
+        let logins = Arc::get_mut(&mut self.logins);
+        logins.unwrap_or_else(|| unreachable!("shared only by running tasks"))
     }
 
     /// Puts a trace context on every message, and tells of sampled events.
@@ -225,8 +243,8 @@ impl Server {
         tokio::select! {
             biased;
             () = supervisor.supervise(shutdown, requests) => {}
-            () = requests::watch(&self.client, &self.entries, asked) => {}
-            () = self.metrics.oplog().watch(&self.client) => {}
+            () = requests::watch(&self.access, &self.entries, asked) => {}
+            () = self.metrics.oplog().watch(&self.access) => {}
             () = self.history.record() => {}
         }
         let deadline = Instant::now() + self.shutdown_timeout;
@@ -236,7 +254,7 @@ impl Server {
         drop(supervisor);
         self.history.finish().await;
         // Closed while the runtime still runs: the driver's own tasks need it.
-        let _ = timeout(CLIENT_SHUTDOWN, self.client.shutdown()).await;
+        let _ = timeout(CLIENT_SHUTDOWN, self.access.client().shutdown()).await;
         match unfinished.is_empty() {
             true => Ok(()),
             false => Err(Error::new(
@@ -342,7 +360,7 @@ impl Supervisor<'_> {
         server.metrics.task_started(&connector.metrics);
         let legacy = slot.legacy.clone();
         let run = connector.run(
-            server.client.clone(),
+            server.access.client(),
             Arc::clone(&server.brokers),
             legacy,
             self.stop.clone(),
@@ -432,8 +450,16 @@ impl Supervisor<'_> {
         connector.metrics.restarted(policy.reason);
         self.journal
             .restarts(index, &connector.status, &failure, delay);
+        let server = self.server;
+        let renewal = Logins::may_help(error.kind()).then(|| {
+            let (logins, brokers) = (Arc::clone(&server.logins), Arc::clone(&server.brokers));
+            (logins, brokers, server.access.clone(), error.kind())
+        });
         self.waiting.push(Box::pin(async move {
             tokio::time::sleep(delay).await;
+            if let Some((logins, brokers, access, kind)) = renewal {
+                logins.renew(kind, &access, &brokers).await;
+            }
             index
         }));
     }

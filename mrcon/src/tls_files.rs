@@ -2,9 +2,10 @@
 //! not there or not what it should be is a mistake in the configuration, and a broker that refuses the
 //! connection would be blamed for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mongodb::options::Tls;
+use percent_encoding::percent_decode_str;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -61,6 +62,19 @@ pub(crate) fn check_driver(tls: Option<&Tls>) -> Result<(), String> {
         check_identity(file, file).map_err(|fault| format!("tlsCertificateKeyFile {fault}"))?;
     }
     Ok(())
+}
+
+/// The files that a MongoDB URI names.
+pub(crate) fn named_by(uri: &str) -> Vec<PathBuf> {
+    const OPTIONS: [&str; 2] = ["tlscafile", "tlscertificatekeyfile"];
+    let (_, options) = uri.split_once('?').unwrap_or_default();
+    let named = options.split('&').filter_map(|option| {
+        let (name, value) = option.split_once('=')?;
+        let is_file = OPTIONS.contains(&name.to_ascii_lowercase().as_str());
+        let value = percent_decode_str(value).decode_utf8().ok();
+        value.filter(|_| is_file)
+    });
+    named.map(|file| PathBuf::from(file.as_ref())).collect()
 }
 
 /// At least one.

@@ -9,11 +9,13 @@ use clap::{Args, Parser, Subcommand};
 use mrcon::config::ValidConfig;
 use mrcon::dead_letters::Which;
 use mrcon::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, UriError};
+use mrcon::{Reader, Sources};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What is listed at once is in memory, and in the hands of RabbitMQ while it lasts.
 const MOST_LISTED: usize = 10_000;
@@ -291,6 +293,8 @@ pub(crate) struct Environment {
     pub(crate) rabbitmq: AmqpUri,
     /// If it is not where the AMQP URI leads.
     pub(crate) stream: Option<StreamUri>,
+    /// Reads those again that files hold.
+    pub(crate) sources: Sources,
     pub(crate) log: LogSettings,
     /// What should be otherwise, and does not keep from starting.
     pub(crate) warnings: Vec<String>,
@@ -400,6 +404,7 @@ impl Cli {
             mongodb: self.mongodb()?,
             rabbitmq: self.rabbitmq()?,
             stream: self.optional_uri(stream, StreamUri::parse)?,
+            sources: self.sources()?,
             log: LogSettings::from_variables(&self.prefix, |name| self.variable(name))?,
             warnings: self.readable_by_all()?,
         };
@@ -422,14 +427,36 @@ impl Cli {
     fn readable_by_all(&self) -> Result<Vec<String>, Failure> {
         let mut warnings = Vec::new();
         for name in URIS {
-            let name = format!("{name}_FILE");
-            let Some(file) = self.variable(&name)? else {
+            let Some(file) = self.uri_file(name)? else {
                 continue;
             };
-            let name = format!("{}_{name}", self.prefix);
-            warnings.extend(open_to_all(&name, Path::new(&file)));
+            let name = format!("{}_{name}_FILE", self.prefix);
+            warnings.extend(open_to_all(&name, &file));
         }
         Ok(warnings)
+    }
+
+    /// What reads the URIs again that files hold.
+    fn sources(&self) -> Result<Sources, Failure> {
+        let mut sources = Sources::default();
+        sources.mongodb = reader(self.read_from(URIS[0])?, MongoUri::parse);
+        sources.rabbitmq = reader(self.read_from(URIS[1])?, AmqpUri::parse);
+        sources.stream = reader(self.read_from(URIS[2])?, StreamUri::parse);
+        Ok(sources)
+    }
+
+    /// The file that a URI is read from, if it is from one.
+    fn read_from(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
+        match (self.variable(name)?, self.uri_file(name)?) {
+            (None, None) => Ok(systemd::credential(name)),
+            (_, file) => Ok(file),
+        }
+    }
+
+    /// The file that holds a URI, if one does.
+    fn uri_file(&self, name: &str) -> Result<Option<PathBuf>, Failure> {
+        let file = self.variable(&format!("{name}_FILE"))?;
+        Ok(file.map(PathBuf::from))
     }
 
     fn variable(&self, name: &str) -> Result<Option<String>, Failure> {
@@ -460,7 +487,7 @@ impl Cli {
     ) -> Result<Option<T>, Failure> {
         let prefix = &self.prefix;
         let bad = |text: &dyn Display| Failure::new(exit::CONFIG, format!("{prefix}_{name}{text}"));
-        let file = self.variable(&format!("{name}_FILE"))?;
+        let file = self.uri_file(name)?;
         let (text, from) = match (self.variable(name)?, file) {
             (Some(_), Some(_)) => {
                 return Err(bad(&format!(
@@ -469,8 +496,8 @@ impl Cli {
             }
             (Some(text), None) => (text, String::new()),
             (None, Some(file)) => {
-                let text = read_uri(Path::new(&file))
-                    .map_err(|error| bad(&format!("_FILE: {file}: {error}")))?;
+                let text = read_uri(&file)
+                    .map_err(|error| bad(&format!("_FILE: {}: {error}", file.display())))?;
                 (text, "_FILE".to_owned())
             }
             (None, None) => match systemd::credential(name) {
@@ -501,6 +528,19 @@ fn read_credential<T>(file: &Path, parse: fn(&str) -> Result<T, UriError>) -> Re
     };
     let text = read_uri(file).map_err(|error| bad(&error))?;
     parse(text.trim()).map_err(|error| bad(&error))
+}
+
+/// Reads a URI from its file whenever it is asked to.
+fn reader<T: 'static>(
+    file: Option<PathBuf>,
+    parse: fn(&str) -> Result<T, UriError>,
+) -> Option<Reader<T>> {
+    let file = file?;
+    Some(Arc::new(move || {
+        let told = |error: &dyn Display| format!("{}: {error}", file.display());
+        let text = read_uri(&file).map_err(|error| told(&error))?;
+        parse(text.trim()).map_err(|error| told(&error))
+    }))
 }
 
 /// The text of a file that holds a URI.

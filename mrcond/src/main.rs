@@ -126,6 +126,7 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
         mongodb,
         rabbitmq,
         stream,
+        sources,
         ..
     } = settings;
     let other = |error: &dyn Display| Failure::new(exit::OTHER, error);
@@ -148,6 +149,7 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
             };
             Failure::new(code, error.chain())
         })?;
+    let server = server.with_sources(sources);
     let server = match stream {
         Some(stream) => server.with_stream_uri(stream),
         None => server,

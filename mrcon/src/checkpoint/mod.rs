@@ -11,6 +11,7 @@
 
 mod stored;
 
+use crate::access::{Access, Home};
 use crate::config::{CollectionConfig, Protocol, ResumeTokens};
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,8 +20,8 @@ use crate::gap::Gap;
 use crate::lineage::{self, Producer, watch_options};
 use bson::spec::BinarySubtype;
 use bson::{Binary, DateTime, Document, doc};
+use mongodb::Client;
 use mongodb::options::{ReturnDocument, WriteConcern};
-use mongodb::{Client, Collection};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -112,7 +113,7 @@ pub trait CheckpointStore: Send + Sync + 'static {
 /// The document is updated in place and never deleted, so it also lives in a capped collection.
 #[derive(Debug, Clone)]
 pub struct MongoCheckpoints {
-    collection: Collection<Document>,
+    home: Home,
     settings: ResumeTokens,
     id: Document,
     options: Document,
@@ -155,18 +156,20 @@ impl Changes {
 impl MongoCheckpoints {
     /// The store of one connector; no I/O happens here.
     pub fn new(client: &Client, config: &CollectionConfig) -> Self {
+        Self::over(&Access::of(client), config)
+    }
+
+    /// The same through a client that may be replaced.
+    pub(crate) fn over(access: &Access, config: &CollectionConfig) -> Self {
         let settings = config.resume_tokens.clone();
-        let collection = client
-            .database(&settings.tokens_db_name)
-            .collection_with_options(
-                &settings.tokens_coll_name,
-                mongodb::options::CollectionOptions::builder()
-                    .write_concern(WriteConcern::majority())
-                    .build(),
-            );
+        let options = mongodb::options::CollectionOptions::builder()
+            .write_concern(WriteConcern::majority())
+            .build();
+        let (database, collection) = (&settings.tokens_db_name, &settings.tokens_coll_name);
+        let home = Home::new(access, database, collection, options);
         let options = watch_options(&config.watched);
         MongoCheckpoints {
-            collection,
+            home,
             settings,
             id: document_id(config),
             options,
@@ -240,7 +243,8 @@ impl MongoCheckpoints {
         let reset = doc! {"at": DateTime::now(), "by": &self.instance};
         // Whoever still runs is fenced.
         let update = doc! {"$inc": {"epoch": 1_i64}, "$set": {"reset": reset}};
-        let updated = self.collection.update_one(doc! {"_id": &self.id}, update);
+        let collection = self.home.collection();
+        let updated = collection.update_one(doc! {"_id": &self.id}, update);
         let updated = within_deadline(WHAT, async {
             let fail = |error| Error::mongo(Phase::Checkpoint, WHAT, error);
             updated.await.map_err(fail)
@@ -305,7 +309,8 @@ impl MongoCheckpoints {
 
     async fn create_capped(&self) -> Result<()> {
         let created = self
-            .collection
+            .home
+            .collection()
             .client()
             .database(&self.settings.tokens_db_name)
             .create_collection(&self.settings.tokens_coll_name)
@@ -335,7 +340,8 @@ impl MongoCheckpoints {
             update.insert("$unset", doc! {"producer": "", "numbering": ""});
         }
         let before = self
-            .collection
+            .home
+            .collection()
             .find_one_and_update(doc! {"_id": &self.id}, update)
             .upsert(true)
             .return_document(ReturnDocument::Before)
@@ -413,7 +419,8 @@ impl MongoCheckpoints {
         let filter = doc! {"_id": &self.id, "epoch": epoch as i64};
         let fail = |error| Error::mongo(Phase::Checkpoint, what, error);
         let updated = self
-            .collection
+            .home
+            .collection()
             .update_one(filter, changes.update())
             .await
             .map_err(fail)?;
@@ -421,7 +428,8 @@ impl MongoCheckpoints {
             return Ok(());
         }
         if self
-            .collection
+            .home
+            .collection()
             .find_one(doc! {"_id": &self.id})
             .await
             .map_err(fail)?
@@ -440,7 +448,11 @@ impl MongoCheckpoints {
             document.insert(MASK_KEY, binary(key));
         }
         document.extend(changes.set.clone());
-        self.collection.insert_one(document).await.map_err(fail)?;
+        self.home
+            .collection()
+            .insert_one(document)
+            .await
+            .map_err(fail)?;
         Ok(())
     }
 }

@@ -30,6 +30,8 @@ pub struct Error {
 pub enum ErrorKind {
     /// No usable connection to MongoDB: network, server selection, a fail-over, a killed cursor.
     MongoConnection,
+    /// TLS with MongoDB was refused by either side: a certificate that is not trusted, or none.
+    MongoTls,
     /// MongoDB refused the credentials (code 18).
     MongoAuthentication,
     /// The MongoDB user lacks a right (code 13).
@@ -77,6 +79,8 @@ pub enum ErrorKind {
     Encode,
     /// No usable connection to RabbitMQ: network, TLS, heartbeat, a close by the broker.
     RabbitConnection,
+    /// TLS with RabbitMQ was refused by either side: a certificate that is not trusted, or none.
+    RabbitTls,
     /// Nothing listens where the broker's stream protocol should be.
     StreamUnavailable,
     /// The broker does not speak the stream protocol as it is needed.
@@ -246,6 +250,12 @@ impl ErrorKind {
                 Some(Mongo),
                 "check that MongoDB is up and can be reached from here; the connector goes on by itself",
             ),
+            ErrorKind::MongoTls => (
+                Retry,
+                R::MongoConnectionFailed,
+                Some(Mongo),
+                "do what the cause asks for: renew a certificate that has expired; where it is not valid for the name, use a name that it has; for an unknown issuer or a bad signature set tlsCAFile; where a certificate is demanded set tlsCertificateKeyFile; a corrupt message means a server that speaks no TLS; the connector goes on by itself",
+            ),
             ErrorKind::MongoAuthentication => (
                 Retry,
                 R::MongoConnectionFailed,
@@ -256,7 +266,7 @@ impl ErrorKind {
                 Retry,
                 R::MongoConnectionFailed,
                 Some(Mongo),
-                "grant the MongoDB user find and changeStream on what is watched (a whole database: {db: NAME, collection: \"\"}; the whole deployment: {db: \"\", collection: \"\"}), and find, insert and update on the resume token collection",
+                "grant the MongoDB user find and changeStream on what is watched (a whole database: {db: NAME, collection: \"\"}; the whole deployment: {db: \"\", collection: \"\"}), and find, insert and update on the resume token collection; for other commands what SECURITY.md has for them: listCollections, collMod, convertToCapped",
             ),
             ErrorKind::NotReplicaSet => (
                 Halt,
@@ -383,6 +393,12 @@ impl ErrorKind {
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
                 "check that RabbitMQ is up and can be reached from here; the connector goes on by itself",
+            ),
+            ErrorKind::RabbitTls => (
+                Retry,
+                R::RabbitmqConnectionFailed,
+                Some(Rabbitmq),
+                "do what the cause asks for: renew a certificate that has expired; where it is not valid for the name, use a name that it has or set server_name_indication; for an unknown issuer or a bad signature set cacertfile; where a certificate is required set certfile and keyfile; a corrupt message means a port that speaks no TLS; the connector goes on by itself",
             ),
             ErrorKind::StreamUnavailable => (
                 Retry,
@@ -517,7 +533,10 @@ impl ErrorKind {
 impl ErrorKind {
     /// Whether MongoDB cannot be used at all. One that answers, if only with a refusal, is up.
     pub(crate) const fn means_no_mongodb(self) -> bool {
-        matches!(self, Self::MongoConnection | Self::MongoAuthentication)
+        matches!(
+            self,
+            Self::MongoConnection | Self::MongoTls | Self::MongoAuthentication
+        )
     }
 
     /// Whether RabbitMQ cannot be used at all. One that answers "no such queue" is up.
@@ -525,6 +544,7 @@ impl ErrorKind {
         matches!(
             self,
             Self::RabbitConnection
+                | Self::RabbitTls
                 | Self::StreamUnavailable
                 | Self::StreamUnsupported
                 | Self::RabbitAuthentication

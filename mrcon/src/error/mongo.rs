@@ -33,7 +33,13 @@ impl Error {
     }
 }
 
+/// The code of a refusal for lack of rights.
+const UNAUTHORIZED: i32 = 13;
+
 fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
+    if tls_reason(error).is_some() {
+        return ErrorKind::MongoTls;
+    }
     if is_connection_error(error) {
         return ErrorKind::MongoConnection;
     }
@@ -45,7 +51,7 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
     }
     match (phase, server_code(error)) {
         (_, Some(18)) => ErrorKind::MongoAuthentication,
-        (_, Some(13)) => ErrorKind::MongoUnauthorized,
+        (_, Some(UNAUTHORIZED)) => ErrorKind::MongoUnauthorized,
         (_, Some(code)) if is_transient(code) => ErrorKind::MongoConnection,
         (Phase::Checkpoint, _) => ErrorKind::CheckpointStore,
         (Phase::Resume | Phase::FirstRead, Some(9 | 15 | 260 | 40647 | 50811)) => {
@@ -88,6 +94,52 @@ fn is_connection_error(error: &DriverError) -> bool {
             | DriverErrorKind::DnsResolve { .. }
             | DriverErrorKind::Shutdown
     ) || error.contains_label("ResumableChangeStreamError")
+}
+
+/// What TLS has against the other side, or the other side against us. The driver has no kind for it, and
+/// wraps what TLS says into its own words.
+fn tls_reason(error: &DriverError) -> Option<String> {
+    match error.kind.as_ref() {
+        DriverErrorKind::Io(error) => reason_in(&error.to_string(), false),
+        DriverErrorKind::ConnectionPoolCleared { message, .. } => reason_in(message, false),
+        DriverErrorKind::ServerSelection { message, .. } => reason_in(message, true),
+        _ => None,
+    }
+}
+
+/// `has_tried`: whether it has been tried for a while to connect.
+fn reason_in(message: &str, has_tried: bool) -> Option<String> {
+    const WORDS: [&str; 3] = [
+        "invalid peer certificate",
+        "received fatal alert",
+        "received corrupt message",
+    ];
+    /// What a server does that misses our certificate, and one that is ended; but that one cannot be connected
+    /// to again, so what is told is that.
+    const CLOSED: &str = "peer closed connection without sending TLS close_notify";
+    let found = WORDS.iter().find_map(|words| message.find(words));
+    let (at, reason) = match found {
+        Some(at) => {
+            let reason = &message[at..];
+            // What the driver adds to it.
+            let ends = [", labels: ", " }, ] }"].map(|end| reason.find(end));
+            let end = ends.into_iter().flatten().min();
+            (at, &reason[..end.unwrap_or(reason.len())])
+        }
+        None if has_tried => {
+            let reason = "the server closes the connection without a word; it may demand a client certificate";
+            (message.find(CLOSED)?, reason)
+        }
+        None => return None,
+    };
+    // The driver lists all servers that it knows, each before what is wrong with it.
+    let (before, _) = message.split_at(at);
+    let server = before.rsplit_once("Address: ").map(|(_, rest)| rest);
+    let server = server.and_then(|rest| rest.split([',', ' ']).next());
+    Some(match server {
+        Some(server) => format!("TLS with MongoDB at {server}: {reason}"),
+        None => format!("TLS with MongoDB: {reason}"),
+    })
 }
 
 /// Codes that another server, or the same one a little later, would not give: fail-over, shutdown,
@@ -151,7 +203,9 @@ pub(crate) fn server_code(error: &DriverError) -> Option<i32> {
 /// quotes it. Elsewhere the message helps (a misspelled stage), up to its first brace, where a
 /// command or a key would begin.
 fn describe(phase: Phase, error: &DriverError) -> String {
+    let of_tls = tls_reason(error);
     let full = match error.kind.as_ref() {
+        _ if of_tls.is_some() => of_tls.unwrap_or_default(),
         DriverErrorKind::Command(command) => {
             let name = format!("MongoDB error {} ({})", command.code, command.code_name);
             let message = command
@@ -168,6 +222,10 @@ fn describe(phase: Phase, error: &DriverError) -> String {
                     format!(
                         "{name}: {message} (with directConnection=true the URI has to name the primary)"
                     )
+                }
+                // Of the command only its name, which tells what right it needs.
+                _ if command.code == UNAUTHORIZED => {
+                    format!("{name}: {message} {}", command_in(&command.message))
                 }
                 Phase::FirstRead | Phase::Read | Phase::CopyMasked => name,
                 Phase::Open | Phase::Resume | Phase::Prepare | Phase::Checkpoint | Phase::Copy => {
@@ -187,6 +245,16 @@ fn describe(phase: Phase, error: &DriverError) -> String {
     match full.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}...", &full[..end]),
         None => full,
+    }
+}
+
+/// The name of the command that a server quotes, the first key of its document.
+fn command_in(message: &str) -> &str {
+    let quoted = message.split_once('{').map_or("", |(_, quoted)| quoted);
+    let name = quoted.split(':').next().unwrap_or_default().trim();
+    match name.chars().all(|c| c.is_ascii_alphabetic()) {
+        true => name,
+        false => "",
     }
 }
 
@@ -302,6 +370,38 @@ mod tests {
             check(phase, &[13], ErrorKind::MongoUnauthorized);
             check(phase, &[18], ErrorKind::MongoAuthentication);
         }
+    }
+
+    #[test]
+    fn refused_command_is_not_named_or_quoted() {
+        let said = "not authorized on shop to execute command { find: \"orders\", filter: { a: \"secret\" } }";
+        for phase in PHASES {
+            let text = Error::mongo(phase, "do it", server_error(13, said)).chain();
+            assert_eq!(
+                text,
+                "do it: MongoDB error 13 (Name): not authorized on shop to execute command find"
+            );
+        }
+    }
+
+    #[test]
+    fn reason_of_tls_is_cut_off_or_taken_for_a_lost_connection() {
+        let said = |error: &str| {
+            let message = format!(
+                "Server selection timeout: No available servers. Topology: {{ Type: Single, Servers: [ \
+                 {{ Address: db.example:27017, Type: Unknown, Error: Kind: I/O error: {error} }}, ] }}"
+            );
+            reason_in(&message, true)
+        };
+        assert_eq!(
+            said("invalid peer certificate: Expired").as_deref(),
+            Some("TLS with MongoDB at db.example:27017: invalid peer certificate: Expired")
+        );
+        let closed = "peer closed connection without sending TLS close_notify: https://...";
+        assert!(said(closed).is_some_and(|reason| reason.contains("demand a client certificate")));
+        // A connection that was in use: its server may have ended.
+        assert_eq!(reason_in(closed, false), None);
+        assert_eq!(said("Connection refused (os error 111)"), None);
     }
 
     #[test]

@@ -18,13 +18,13 @@ mod store;
 pub use query::{Figure, MAX_STEPS, Query, Series};
 pub use sample::Totals;
 
+use crate::access::Access;
 use crate::backoff::Backoff;
 use crate::config::History as HistoryConfig;
 use crate::metrics::{ConnectorMetrics, HistoryMetrics};
 use crate::status::{ConnectorStatus, millis};
 use bson::{Document, doc};
 use futures_util::future::try_join_all;
-use mongodb::Client;
 use query::Recorded;
 use sample::Sample;
 use std::collections::{HashSet, VecDeque};
@@ -111,7 +111,7 @@ pub struct Answer {
 impl History {
     pub(crate) fn new(
         settings: &HistoryConfig,
-        client: &Client,
+        access: &Access,
         connectors: Vec<(Arc<ConnectorStatus>, ConnectorMetrics)>,
         metrics: HistoryMetrics,
     ) -> History {
@@ -131,7 +131,7 @@ impl History {
             });
         }
         History {
-            store: settings.enabled.then(|| Store::new(client, settings)),
+            store: settings.enabled.then(|| Store::new(access, settings)),
             settings: settings.clone(),
             memory: Mutex::new(tracks.iter().map(|_| Memory::default()).collect()),
             tracks,

@@ -6,15 +6,16 @@
 
 use super::query::Query;
 use super::sample::Sample;
+use crate::access::{Access, Home};
 use crate::config::History as HistoryConfig;
 use crate::error::mongo::server_code;
 use bson::{Bson, DateTime, Document, doc};
 use futures_util::TryStreamExt;
+use mongodb::IndexModel;
 use mongodb::options::{
     CollectionOptions, CreateCollectionOptions, InsertManyOptions, TimeseriesGranularity,
     TimeseriesOptions, WriteConcern,
 };
-use mongodb::{Client, Collection, IndexModel};
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -28,8 +29,8 @@ const NAMESPACE_EXISTS: i32 = 48;
 /// The collection. What goes wrong is told on one line, with a remedy where there is one.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
-    client: Client,
-    collection: Collection<Document>,
+    access: Access,
+    home: Home,
     settings: HistoryConfig,
 }
 
@@ -42,16 +43,14 @@ pub(super) struct Last {
 }
 
 impl Store {
-    pub(super) fn new(client: &Client, settings: &HistoryConfig) -> Store {
+    pub(super) fn new(access: &Access, settings: &HistoryConfig) -> Store {
         // Losing the newest points when a primary dies is better than waiting for its followers.
         let options = CollectionOptions::builder()
             .write_concern(WriteConcern::nodes(1))
             .build();
         Store {
-            client: client.clone(),
-            collection: client
-                .database(&settings.db_name)
-                .collection_with_options(&settings.coll_name, options),
+            access: access.clone(),
+            home: Home::new(access, &settings.db_name, &settings.coll_name, options),
             settings: settings.clone(),
         }
     }
@@ -62,7 +61,7 @@ impl Store {
     }
 
     async fn create(&self) -> mongodb::error::Result<()> {
-        let database = self.client.database(&self.settings.db_name);
+        let database = self.access.client().database(&self.settings.db_name);
         let series = TimeseriesOptions::builder()
             .time_field("t")
             .meta_field(Some("m".into()))
@@ -87,7 +86,7 @@ impl Store {
         // For the newest point of a connector, and its points of a span of time.
         let keys = doc! {"m.db": 1, "m.coll": 1, "m.target": 1, "t": -1};
         let index = IndexModel::builder().keys(keys).build();
-        if let Err(error) = self.collection.create_index(index).await {
+        if let Err(error) = self.home.collection().create_index(index).await {
             tracing::info!(cause = %tell(&error), "the history has no index; reading it takes longer");
         }
         Ok(())
@@ -99,7 +98,8 @@ impl Store {
             .iter()
             .map(|(key, value)| (format!("m.{key}"), value.clone()))
             .collect();
-        let newest = self.collection.find_one(filter).sort(doc! {"t": -1});
+        let collection = self.home.collection();
+        let newest = collection.find_one(filter).sort(doc! {"t": -1});
         let found = within_deadline(async { newest.await }).await?;
         Ok(found.map_or_else(Last::default, |document| {
             let at = document
@@ -114,7 +114,8 @@ impl Store {
 
     pub(super) async fn insert(&self, documents: &[Document]) -> Result<(), String> {
         let options = InsertManyOptions::builder().ordered(false).build();
-        let insert = self.collection.insert_many(documents).with_options(options);
+        let collection = self.home.collection();
+        let insert = collection.insert_many(documents).with_options(options);
         within_deadline(async { insert.await }).await.map(drop)
     }
 
@@ -128,7 +129,8 @@ impl Store {
             let mut found = Vec::new();
             // The server gives up when we do: a question about years is not to keep it busy.
             let mut cursor = self
-                .collection
+                .home
+                .collection()
                 .aggregate(pipeline)
                 .max_time(DEADLINE)
                 .await?;
@@ -197,7 +199,7 @@ async fn within_deadline<T>(
 /// A server's error by its code and name; texts may quote documents.
 fn tell(error: &mongodb::error::Error) -> String {
     match server_code(error) {
-        Some(13) => "not permitted; grant the MongoDB user find, insert, createCollection, createIndex and collMod on the history collection, or set metrics.history.enabled: false".into(),
+        Some(13) => "not permitted; grant the MongoDB user find, insert, createIndex and collMod on the history collection, or set metrics.history.enabled: false".into(),
         Some(code) => format!("MongoDB refuses with error code {code}; time-series collections need MongoDB 5.0"),
         None => "MongoDB cannot be reached".into(),
     }

@@ -23,13 +23,13 @@ async fn bench() -> Bench {
         Arc::default(),
     ));
     let connector = metrics.connector(&status);
-    let client = Client::with_uri_str("mongodb://127.0.0.1:1/")
+    let client = mongodb::Client::with_uri_str("mongodb://127.0.0.1:1/")
         .await
         .unwrap();
     let connectors = vec![(Arc::clone(&status), connector)];
     let history = History::new(
         &HistoryConfig::default(),
-        &client,
+        &Access::of(&client),
         connectors,
         metrics.history(),
     );

@@ -4,6 +4,7 @@
 //! fails.
 
 use super::target::{Brokers, Target};
+use crate::access::Access;
 use crate::budget::Budget;
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
 use crate::cleaner::Cleaner;
@@ -97,7 +98,7 @@ impl Entry {
     pub(super) fn new(
         place: Place,
         config: &CollectionConfig,
-        client: &Client,
+        access: &Access,
         settings: &ServerConfig,
         budget: &Arc<Budget>,
         metrics: &Metrics,
@@ -113,7 +114,7 @@ impl Entry {
         }
         // An account of its own: pages must find room while a batch of the stream waits for them.
         let copier = Copier::new(
-            client,
+            access,
             config,
             &about.scope,
             about.mask.clone(),
@@ -131,9 +132,9 @@ impl Entry {
             drain_deadline: shutdown_timeout - shutdown_timeout / CLOSING_SHARE,
             tracing: None,
         };
-        let store = MongoCheckpoints::new(client, config);
+        let store = MongoCheckpoints::over(access, config);
         let of_outbox = || metrics.outbox(&status);
-        let cleaner = Cleaner::of(config, client, &status.name, of_outbox);
+        let cleaner = Cleaner::of(config, access, &status.name, of_outbox);
         let metrics = metrics.connector(&status);
         Entry {
             index: place.index,

@@ -3,11 +3,11 @@
 //! One query for each collection of resume tokens finds those of all connectors.
 
 use super::entry::Entry;
+use crate::access::Access;
 use crate::checkpoint::document_id;
 use crate::config::ResumeTokens;
 use crate::snapshot::store;
 use bson::Document;
-use mongodb::Client;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -18,12 +18,12 @@ use tokio::time::sleep;
 const LOOK: Duration = Duration::from_secs(3);
 
 /// Looks again and again, for ever, and tells the places of the entries that are asked for one.
-pub(super) async fn watch(client: &Client, entries: &[Arc<Entry>], asked: mpsc::Sender<usize>) {
+pub(super) async fn watch(access: &Access, entries: &[Arc<Entry>], asked: mpsc::Sender<usize>) {
     let homes = homes(entries);
     loop {
         sleep(LOOK).await;
         for home in &homes {
-            match store::requested(client, home).await {
+            match store::requested(access, home).await {
                 Ok(ids) => {
                     for index in ids.iter().filter_map(|id| place(entries, home, id)) {
                         // The supervisor ends only together with this.

@@ -78,8 +78,15 @@ impl Brokers {
         }
     }
 
+    /// Where everything but `protocol: stream` is found from now on.
+    pub(super) fn lead_to(&self, uri: &AmqpUri) {
+        self.amqp.lead_to(uri.clone());
+        self.letters.lead_to(uri.clone());
+        self.gate.lead_to(uri.clone());
+    }
+
     /// Where connectors with `protocol: stream` find the broker.
-    pub(super) fn lead_streams_to(&mut self, uri: StreamUri) {
+    pub(super) fn lead_streams_to(&self, uri: StreamUri) {
         self.stream.lead_to(uri);
     }
 }

@@ -7,6 +7,7 @@ use crate::config::Topology;
 use crate::error::{Error, ErrorKind, Result};
 use crate::topology::{self, Action, Plan, Step};
 use crate::uri::AmqpUri;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Mutex;
 
@@ -14,7 +15,7 @@ use tokio::sync::Mutex;
 #[derive(Debug)]
 pub(super) struct Gate {
     topology: Topology,
-    uri: AmqpUri,
+    uri: std::sync::Mutex<AmqpUri>,
     is_empty: bool,
     /// Attempts that have come to an end.
     attempts: AtomicU64,
@@ -34,7 +35,7 @@ impl Gate {
     pub(super) fn new(topology: &Topology, uri: AmqpUri) -> Gate {
         Gate {
             topology: topology.clone(),
-            uri,
+            uri: std::sync::Mutex::new(uri),
             is_empty: topology::things(topology).is_empty(),
             attempts: AtomicU64::new(0),
             is_due: AtomicBool::new(false),
@@ -86,6 +87,16 @@ impl Gate {
         }
     }
 
+    fn uri(&self) -> AmqpUri {
+        let uri = self.uri.lock();
+        uri.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// At another broker, or with another login.
+    pub(super) fn lead_to(&self, uri: AmqpUri) {
+        *self.uri.lock().unwrap_or_else(PoisonError::into_inner) = uri;
+    }
+
     async fn attempt(&self, is_first: bool) -> Result<()> {
         if is_first {
             for warning in topology::warnings(&self.topology) {
@@ -96,10 +107,10 @@ impl Gate {
         let tell = |plan: &Plan| tell(plan, may_declare, is_first);
         match may_declare {
             true => {
-                topology::apply(&self.topology, self.uri.clone(), tell).await?;
+                topology::apply(&self.topology, self.uri(), tell).await?;
             }
             false => {
-                let plan = topology::plan(&self.topology, self.uri.clone()).await?;
+                let plan = topology::plan(&self.topology, self.uri()).await?;
                 tell(&plan);
                 plan.check_all_there()?;
             }

@@ -2,6 +2,7 @@
 
 use super::link::{Link, Port, Protocol};
 use crate::error::{Error, ErrorKind, Result};
+use std::sync::{Arc, PoisonError};
 use tokio::sync::Mutex;
 
 /// Up to this many connectors have a connection each: nothing that happens to one of them, such as
@@ -11,7 +12,8 @@ const OWN_CONNECTIONS: usize = 8;
 /// The connections of one process to one broker over one protocol, opened when they are first needed.
 #[derive(Debug)]
 pub(super) struct Connections<P: Protocol> {
-    uri: P::Uri,
+    /// Where they lead to from now on.
+    uri: std::sync::Mutex<Arc<P::Uri>>,
     /// Connectors of a connection, if there is room on it for that many.
     sharing: usize,
     slots: Vec<Slot<P>>,
@@ -48,18 +50,19 @@ impl<P: Protocol> Connections<P> {
         });
         Connections {
             slots: slots.collect(),
-            uri,
+            uri: std::sync::Mutex::new(Arc::new(uri)),
             sharing,
         }
     }
 
-    pub(super) fn uri(&self) -> &P::Uri {
-        &self.uri
+    pub(super) fn uri(&self) -> Arc<P::Uri> {
+        // A panic cannot leave it half-written.
+        Arc::clone(&self.uri.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The same connectors at another broker; there must be no connection yet.
-    pub(super) fn lead_to(&mut self, uri: P::Uri) {
-        self.uri = uri;
+    /// The same connectors at another broker, or with another login; a connection that there is stays.
+    pub(super) fn lead_to(&self, uri: P::Uri) {
+        *self.uri.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(uri);
     }
 
     /// A place on its connection for a connector, by its number among the names. The caller sets the
@@ -71,12 +74,10 @@ impl<P: Protocol> Connections<P> {
         if let Some(port) = links.iter().find_map(|link| Port::on(link, needs)) {
             return Ok(port);
         }
-        let link = Link::open(&self.uri, &slot.name).await?;
+        let uri = self.uri();
+        let link = Link::open(&*uri, &slot.name).await?;
         let port = Port::on(&link, needs).ok_or_else(|| {
-            let text = format!(
-                "use the connection: {} closed it or has no room on it",
-                self.uri
-            );
+            let text = format!("use the connection: {uri} closed it or has no room on it");
             Error::new(ErrorKind::RabbitConnection, text)
         })?;
         links.push(link);

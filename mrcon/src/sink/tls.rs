@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::{BrokerUri, Verify};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -25,20 +26,27 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// Trusted are the authorities of `cacertfile`, or without one those of the machine.
 pub(super) async fn connect(uri: &BrokerUri, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
-    let fail = |source: Failure| {
-        Error::new(
-            ErrorKind::RabbitConnection,
-            format!("set TLS up with {uri}"),
-        )
-        .with_source(source)
+    let fail = |kind: ErrorKind, source: Failure| {
+        Error::new(kind, format!("set TLS up with {uri}")).with_source(source)
     };
-    let config = client_config(uri).map_err(fail)?;
+    let of_ours = |source| fail(ErrorKind::RabbitTls, source);
+    let config = client_config(uri).map_err(of_ours)?;
     let name = uri.server_name_indication.as_ref().unwrap_or(&uri.host);
-    let server = ServerName::try_from(name.clone()).map_err(|error| fail(error.into()))?;
+    let server = ServerName::try_from(name.clone()).map_err(|error| of_ours(error.into()))?;
     TlsConnector::from(Arc::new(config))
         .connect(server, stream)
         .await
-        .map_err(|error| fail(error.into()))
+        .map_err(|error| fail(kind_of(&error), error.into()))
+}
+
+/// What a failed connection is: with TLS 1.3 the broker's refusal of our certificate comes only when
+/// something is read.
+pub(super) fn kind_of(error: &io::Error) -> ErrorKind {
+    let inner = error.get_ref();
+    match inner.is_some_and(|inner| inner.is::<TlsError>()) {
+        true => ErrorKind::RabbitTls,
+        false => ErrorKind::RabbitConnection,
+    }
 }
 
 fn client_config(uri: &BrokerUri) -> std::result::Result<ClientConfig, Failure> {

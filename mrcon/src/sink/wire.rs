@@ -294,7 +294,7 @@ fn ticks(period: Duration) -> Interval {
 
 /// The connection is gone, or never came about.
 pub(super) fn lost(context: impl Into<String>, error: io::Error) -> Error {
-    Error::new(ErrorKind::RabbitConnection, context).with_source(error)
+    Error::new(tls::kind_of(&error), context).with_source(error)
 }
 
 #[cfg(test)]

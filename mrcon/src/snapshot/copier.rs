@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use super::record::{Phase, Record, Trigger};
 use super::store::SnapshotStore;
+use crate::access::Access;
 use crate::budget::Account;
 use crate::config::{CollectionConfig, Extent, Scope, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -10,7 +11,7 @@ use crate::mask::Mask;
 use crate::source::pages::{self, Pages};
 use bson::raw::cstr;
 use bson::{DateTime, Timestamp, rawdoc};
-use mongodb::{Client, Database};
+use mongodb::Database;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use tokio::sync::Notify;
 /// The snapshots of one connector, over all of its runs.
 #[derive(Debug)]
 pub(crate) struct Copier {
-    client: Client,
+    access: Access,
     /// The watched one; `*` of a deployment.
     database: String,
     /// The watched one; `*` of a database or deployment.
@@ -46,7 +47,7 @@ pub(crate) struct Prepared {
 impl Copier {
     /// No I/O happens here.
     pub(crate) fn new(
-        client: &Client,
+        access: &Access,
         config: &CollectionConfig,
         scope: &Scope,
         mask: Option<Arc<Mask>>,
@@ -54,13 +55,13 @@ impl Copier {
     ) -> Copier {
         let watched = &config.watched;
         Copier {
-            client: client.clone(),
+            access: access.clone(),
             database: watched.db_name.clone(),
             collection: watched.coll_name.clone(),
             scope: scope.clone(),
             configured: watched.snapshot,
             readers: watched.snapshot_readers as usize,
-            store: SnapshotStore::new(client, config),
+            store: SnapshotStore::new(access, config),
             mask,
             account,
             wanted: Notify::new(),
@@ -151,7 +152,7 @@ impl Copier {
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        pages::now(&self.client.database("admin")).await
+        pages::now(&self.access.client().database("admin")).await
     }
 
     /// The collections in scope that there are, as the record names them.
@@ -159,11 +160,11 @@ impl Copier {
         let databases = match self.scope.extent() {
             Extent::Collection => return Ok(vec![self.collection.clone()]),
             Extent::Database => vec![self.database.clone()],
-            Extent::Deployment => pages::databases(&self.client).await?,
+            Extent::Deployment => pages::databases(&self.access.client()).await?,
         };
         let mut names = Vec::new();
         for db in databases {
-            let listed = pages::collections(&self.client.database(&db)).await?;
+            let listed = pages::collections(&self.access.client().database(&db)).await?;
             let listed = listed.into_iter().map(|(coll, _)| coll);
             let taken = listed.filter(|coll| self.scope.takes(&db, coll));
             names.extend(taken.map(|coll| self.name_of(&db, coll)));
@@ -185,7 +186,7 @@ impl Copier {
             (Extent::Deployment, Some(names)) => names,
             _ => (self.database.as_str(), name),
         };
-        (self.client.database(db), coll)
+        (self.access.client().database(db), coll)
     }
 
     async fn estimate(&self, record: &Record) -> Result<Option<u64>> {

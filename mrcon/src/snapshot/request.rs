@@ -3,6 +3,7 @@
 use super::progress::Progress;
 use super::record::{Record, Trigger};
 use super::store::SnapshotStore;
+use crate::access::Access;
 use crate::config::{CollectionConfig, Extent};
 use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +36,7 @@ impl Snapshots {
             Extent::Database | Extent::Collection => (&watched.db_name, &watched.coll_name),
         };
         Ok(Snapshots {
-            store: SnapshotStore::new(&client, entry),
+            store: SnapshotStore::new(&Access::of(&client), entry),
             database: client.database(db),
             collection: coll.clone(),
             has_pipeline: !entry.watched.pipeline.is_empty(),

@@ -4,6 +4,7 @@
 //! put its epoch there, and changes nothing once a newer run has.
 
 use super::record::{Phase as Stage, Record};
+use crate::access::{Access, Home};
 use crate::checkpoint::within_deadline;
 use crate::config::{CollectionConfig, ResumeTokens};
 use crate::error::mongo::{Phase, server_code};
@@ -11,7 +12,6 @@ use crate::error::{Error, ErrorKind, Result};
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::{CollectionOptions, WriteConcern};
-use mongodb::{Client, Collection};
 use std::future::IntoFuture;
 
 /// What the `_id` of such a document has besides that of the position.
@@ -22,17 +22,17 @@ const DUPLICATE_KEY: i32 = 11000;
 /// The snapshots of one connector.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotStore {
-    collection: Collection<Document>,
+    home: Home,
     id: Document,
 }
 
 impl SnapshotStore {
     /// No I/O happens here.
-    pub(crate) fn new(client: &Client, config: &CollectionConfig) -> SnapshotStore {
+    pub(crate) fn new(access: &Access, config: &CollectionConfig) -> SnapshotStore {
         let mut id = crate::checkpoint::document_id(config);
         id.insert("kind", KIND);
         SnapshotStore {
-            collection: tokens(client, &config.resume_tokens),
+            home: tokens(access, &config.resume_tokens),
             id,
         }
     }
@@ -44,7 +44,8 @@ impl SnapshotStore {
     /// from answering.
     pub(crate) async fn load(&self) -> Result<Option<Record>> {
         const WHAT: &str = "read the snapshot document";
-        let found = call(WHAT, self.collection.find_one(doc! {"_id": &self.id})).await?;
+        let collection = self.home.collection();
+        let found = call(WHAT, collection.find_one(doc! {"_id": &self.id})).await?;
         let corrupt = |field| {
             let text = format!("{WHAT} with _id {}: its field `{field}`", self.id);
             Error::new(ErrorKind::SnapshotCorrupt, text)
@@ -61,10 +62,8 @@ impl SnapshotStore {
     pub(crate) async fn request(&self, record: &Record) -> Result<bool> {
         let over = [Stage::Done, Stage::Failed].map(Stage::as_str);
         let filter = doc! {"_id": &self.id, "phase": {"$in": over.to_vec()}};
-        let asking = self
-            .collection
-            .replace_one(filter, record.stored())
-            .upsert(true);
+        let collection = self.home.collection();
+        let asking = collection.replace_one(filter, record.stored()).upsert(true);
         let asked = within_deadline("ask for a snapshot", async {
             match asking.await {
                 Ok(_) => Ok(true),
@@ -80,8 +79,8 @@ impl SnapshotStore {
     /// # Errors
     /// What keeps the store from answering.
     pub(crate) async fn replace(&self, record: &Record) -> Result<()> {
-        let replacing = self
-            .collection
+        let collection = self.home.collection();
+        let replacing = collection
             .replace_one(doc! {"_id": &self.id}, record.stored())
             .upsert(true);
         call("ask for a snapshot", replacing).await.map(drop)
@@ -116,11 +115,12 @@ impl SnapshotStore {
 
     async fn update(&self, filter: Document, values: Document) -> Result<()> {
         const WHAT: &str = "save the snapshot document";
-        let updating = self.collection.update_one(filter, doc! {"$set": values});
+        let collection = self.home.collection();
+        let updating = collection.update_one(filter, doc! {"$set": values});
         if call(WHAT, updating).await?.matched_count == 1 {
             return Ok(());
         }
-        let text = match call(WHAT, self.collection.find_one(doc! {"_id": &self.id})).await? {
+        let text = match call(WHAT, collection.find_one(doc! {"_id": &self.id})).await? {
             Some(_) => format!("{WHAT}: a newer run has taken it over"),
             None => {
                 let text = format!("{WHAT}: it was deleted");
@@ -136,9 +136,9 @@ impl SnapshotStore {
 ///
 /// # Errors
 /// What keeps the store from answering.
-pub(crate) async fn requested(client: &Client, home: &ResumeTokens) -> Result<Vec<Document>> {
+pub(crate) async fn requested(access: &Access, home: &ResumeTokens) -> Result<Vec<Document>> {
     let filter = doc! {"_id.kind": KIND, "phase": Stage::Requested.as_str()};
-    let tokens = tokens(client, home);
+    let tokens = tokens(access, home).collection();
     let looking = tokens.find(filter).projection(doc! {"_id": 1});
     let looking = async { looking.await?.try_collect().await };
     let found: Vec<Document> = call("look for requested snapshots", looking).await?;
@@ -153,13 +153,16 @@ pub(crate) async fn requested(client: &Client, home: &ResumeTokens) -> Result<Ve
     Ok(ids.collect())
 }
 
-fn tokens(client: &Client, home: &ResumeTokens) -> Collection<Document> {
+fn tokens(access: &Access, home: &ResumeTokens) -> Home {
     let options = CollectionOptions::builder()
         .write_concern(WriteConcern::majority())
         .build();
-    client
-        .database(&home.tokens_db_name)
-        .collection_with_options(&home.tokens_coll_name, options)
+    Home::new(
+        access,
+        &home.tokens_db_name,
+        &home.tokens_coll_name,
+        options,
+    )
 }
 
 async fn call<T>(

@@ -2,9 +2,11 @@
 //!
 //! Handlers read counters and copies; none waits for a server or takes part in delivery, so a slow
 //! or hostile client costs at most its own connection, and those are bounded in number, in header
-//! size and in time.
+//! size and in time. Nothing here changes anything: there are no routes for it, and other methods
+//! than GET and HEAD are refused without reading what they bring.
 
 mod events;
+mod guests;
 mod history;
 mod page;
 mod requests;
@@ -17,9 +19,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use guests::{Asked, Guests, Served};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use mrcon::Server;
 use mrcon::history::History;
 use mrcon::metrics::custom::CustomMetrics;
@@ -33,11 +35,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
-/// Connections served at once; a Prometheus, a load balancer and a few people need a handful.
+/// Connections at once; a Prometheus, a load balancer and a few people need a handful.
 const MAX_CONNECTIONS: usize = 64;
 /// Time for a request's header, also the longest idle time of a kept connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -127,12 +128,9 @@ fn router(state: State) -> Router {
 }
 
 async fn accept(listener: TcpListener, router: Router) {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut failures = Streak::default();
+    let (mut guests, mut connections) = (Guests::default(), JoinSet::new());
     loop {
-        let Ok(permit) = Arc::clone(&free).acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => {
                 if let Some(over) = failures.over(Instant::now()) {
@@ -150,20 +148,23 @@ async fn accept(listener: TcpListener, router: Router) {
                 continue;
             }
         };
-        let router = router.clone();
-        tokio::spawn(async move {
-            let _ = timeout(CONNECTION_TIMEOUT, connection(stream, router)).await;
-            drop(permit);
+        while connections.try_join_next().is_some() {}
+        guests.make_room(MAX_CONNECTIONS);
+        let asked = Asked::now();
+        let served = connection(stream, Served::new(router.clone(), asked.clone()));
+        let task = connections.spawn(async move {
+            let _ = timeout(CONNECTION_TIMEOUT, served).await;
         });
+        guests.add(task, asked);
     }
 }
 
-async fn connection(stream: TcpStream, router: Router) {
+async fn connection(stream: TcpStream, served: Served) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), served)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "HTTP connection ended");

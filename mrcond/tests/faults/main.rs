@@ -15,7 +15,6 @@ mod common;
 mod frames;
 mod harness;
 mod servers;
-mod tls;
 mod trial;
 mod writer;
 

@@ -1,15 +1,16 @@
 //! The process and what it needs of the machine: F52 to F56.
 
+use crate::common::certificates::Authority;
 use crate::common::config::Entry;
 use crate::common::load;
 use crate::common::mongo::Mongo;
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
 use crate::common::rabbit::{Broker, Collector};
+use crate::common::tls::TlsFront;
 use crate::common::truth::Watch;
 use crate::common::wait::{PATIENTLY, eventually};
 use crate::harness::{Case, Figures, Scenario, scenario};
 use crate::servers::{mongo_behind_a_proxy, port_of, proxy_before};
-use crate::tls::{Certificate, TlsFront, file};
 use crate::trial::{NOTHING, Resources, Trial, windows};
 use crate::writer::{SLOW, STEADY};
 use bson::doc;
@@ -43,9 +44,11 @@ async fn f52_certificates_expire(case: Case) -> Figures {
     let (mongo, broker) = tokio::join!(Mongo::shared(), Broker::shared());
     let mut trial = Trial::on(&case, &mongo, &broker).await;
     let local = |uri: &str| SocketAddr::from(([127, 0, 0, 1], port_of(uri)));
-    let before_mongo = TlsFront::before(local(&mongo.uri)).await;
-    let before_broker = TlsFront::before(local(&broker.uri)).await;
-    let authority = file("ca.pem").display().to_string();
+    let authority = Authority::new();
+    let (valid, expired) = (authority.server(), authority.expired());
+    let before_mongo = TlsFront::before(local(&mongo.uri), &valid).await;
+    let before_broker = TlsFront::before(local(&broker.uri), &valid).await;
+    let authority = authority.file();
     trial.uris.mongo = format!(
         "mongodb://{}/?directConnection=true&tls=true&tlsCAFile={authority}",
         before_mongo.address
@@ -59,11 +62,11 @@ async fn f52_certificates_expire(case: Case) -> Figures {
         (&before_broker, ["RabbitMQ", "expired"]),
         (&before_mongo, ["MongoDB", "xpired"]),
     ] {
-        front.present(Certificate::Expired);
+        front.present(&expired);
         trial
             .unhealthy(&[&["restarting", "remedy: "], &words[..]].concat())
             .await;
-        front.present(Certificate::Valid);
+        front.present(&valid);
         trial.recovers(Instant::now()).await;
     }
     trial.finish(windows(1)).await
@@ -131,9 +134,9 @@ async fn f54_file_descriptors_run_out(case: Case) -> Figures {
         }
     })
     .await;
-    let lines = trial.daemon().log().lines().count();
+    let lines = trial.daemon().lines_told();
     is_calm(&trial).await;
-    let told = trial.daemon().log().lines().count() - lines;
+    let told = trial.daemon().lines_told() - lines;
     assert!(told <= 10, "{told} lines: {}", trial.daemon().log());
     limit_files(&trial, before);
     trial.recovers(Instant::now()).await;

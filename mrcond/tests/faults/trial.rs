@@ -7,8 +7,10 @@
 //! | I4 no position ahead of what is confirmed | a kill, and then I1 |
 //! | I6 liveness | `recovers`, `judge` |
 //! | I7 memory, files, threads | `resources` |
+//! | I8 no password is told | `common::canary`, in `spawn` and in the daemon's end |
 //! | I8 the fault is named | the scenario, with `Daemon::unhealthy` and the like |
 
+use crate::common::canary;
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::{Daemon, Uris, confirmed};
 use crate::common::mongo::Mongo;
@@ -78,6 +80,7 @@ pub(crate) const fn windows(windows: usize) -> Allowed {
 impl Trial {
     pub(crate) async fn on(case: &Case, mongo: &Mongo, broker: &Broker) -> Trial {
         let rig = Rig::on(mongo, broker, &case.number()).await;
+        canary::admit(&rig.client, broker).await;
         Trial {
             entry: rig.entry(),
             uris: rig.uris(),
@@ -115,12 +118,16 @@ impl Trial {
     pub(crate) fn spawn(&mut self) {
         let entries = [from_ref(&self.entry), &self.others].concat();
         let config = (self.configure)(Config::new(entries));
-        let Uris { mongo, rabbit, .. } = &self.uris;
+        // Whatever goes wrong in the scenario, these passwords are told nowhere, at no log level.
+        let planted = |uri: &String| canary::planted(uri);
+        let (mongo, rabbit) = (planted(&self.uris.mongo), planted(&self.uris.rabbit));
+        let stream = self.uris.stream.as_ref().map(planted);
         let mut variables = vec![
-            ("MRCON_MONGO_URI", &**mongo),
-            ("MRCON_RABBITMQ_URI", rabbit),
+            ("MRCON_MONGO_URI", mongo.as_str()),
+            ("MRCON_RABBITMQ_URI", &rabbit),
+            ("MRCON_LOG", "trace"),
         ];
-        if let Some(stream) = &self.uris.stream {
+        if let Some(stream) = &stream {
             variables.push(("MRCON_RABBITMQ_STREAM_URI", stream));
         }
         if self.panics {
@@ -128,6 +135,7 @@ impl Trial {
         }
         let mut daemon = Daemon::spawn_with(&config, &variables, &[]);
         daemon.may_panic = self.panics;
+        daemon.has_canary = true;
         self.daemon = Some(daemon);
     }
 
@@ -319,10 +327,8 @@ impl Trial {
             }
             None => Collector::drain(broker, queue).await,
         };
-        std::mem::take(&mut self.taken)
-            .into_iter()
-            .chain(rest)
-            .collect()
+        let all = std::mem::take(&mut self.taken).into_iter().chain(rest);
+        all.inspect(canary::check_delivery).collect()
     }
 
     /// The end: everything is judged, the daemon stops in order, and nothing is left behind.

@@ -83,8 +83,13 @@ impl AmqpConnections {
     }
 
     /// Where they lead to.
-    pub fn uri(&self) -> &AmqpUri {
+    pub fn uri(&self) -> Arc<AmqpUri> {
         self.connections.uri()
+    }
+
+    /// The same connectors at another broker, or with another login; a connection that there is stays.
+    pub(crate) fn lead_to(&self, uri: AmqpUri) {
+        self.connections.lead_to(uri);
     }
 
     /// A channel for a connector, not open yet. The caller sets the deadline.
@@ -144,7 +149,7 @@ impl AmqpSink {
             channel.open().await?;
             let (number, frame_max) = (channel.number(), channel.frame_max());
             let exchange = match exchange {
-                Some(exchange) => Some(Exchange::find(&mut channel, uri, exchange).await?),
+                Some(exchange) => Some(Exchange::find(&mut channel, &uri, exchange).await?),
                 None => None,
             };
             let targets = match names {

@@ -88,8 +88,8 @@ impl Login {
             command::put_text(out, mechanism);
             command::put_bytes(out, response.as_bytes());
         };
-        self.call(command::SASL_AUTHENTICATE, fields).await?;
-        Ok(())
+        let answer = self.call(command::SASL_AUTHENTICATE, fields).await;
+        answer.map(drop).map_err(closed_at_login)
     }
 
     /// The broker names its limits, and takes what we answer.
@@ -184,6 +184,18 @@ fn closed_at_once(error: Error) -> Error {
     }
 }
 
+/// A broker that refuses a login may close the connection before its answer is read.
+fn closed_at_login(error: Error) -> Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match io_kind(&error) {
+        Some(UnexpectedEof | ConnectionReset | BrokenPipe) => {
+            let why = "the broker closed the connection at the login, as it does when it refuses user or password";
+            Error::new(ErrorKind::RabbitAuthentication, error.to_string()).with_source(why)
+        }
+        _ => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +230,7 @@ mod tests {
         assert_eq!(other.kind(), ErrorKind::RabbitConnection);
         let eof = closed_at_once(lost(io::ErrorKind::UnexpectedEof));
         assert_eq!(eof.kind(), ErrorKind::StreamUnsupported);
+        let refused = closed_at_login(lost(io::ErrorKind::UnexpectedEof));
+        assert_eq!(refused.kind(), ErrorKind::RabbitAuthentication);
     }
 }

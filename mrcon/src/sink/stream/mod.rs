@@ -58,8 +58,8 @@ impl StreamConnections {
         StreamConnections(Connections::new(uri, connectors, sharing))
     }
 
-    /// The same connectors at another broker; there must be no connection yet.
-    pub(crate) fn lead_to(&mut self, uri: StreamUri) {
+    /// The same connectors at another broker, or with another login; a connection that there is stays.
+    pub(crate) fn lead_to(&self, uri: StreamUri) {
         self.0.lead_to(uri);
     }
 

@@ -1,5 +1,6 @@
 //! The daemon under test, as an operator has it: a process, a file, an HTTP port, signals.
 
+use super::canary;
 use super::config::Config;
 use super::http::{self, Answer};
 use super::metrics::Metrics;
@@ -43,6 +44,8 @@ pub(crate) struct Daemon {
     last_scrape: Mutex<Metrics>,
     /// Whether it may panic, because the test wants it to.
     pub(crate) may_panic: bool,
+    /// Whether its URIs have the password of [`canary`].
+    pub(crate) has_canary: bool,
     _config: ConfigFile,
     watchdog: Watchdog,
 }
@@ -127,6 +130,7 @@ impl Daemon {
             reading,
             last_scrape: Mutex::default(),
             may_panic: false,
+            has_canary: false,
             _config: config,
             watchdog,
         }
@@ -308,6 +312,14 @@ impl Daemon {
         kib.unwrap_or_else(|| panic!("no peak in {status}")) << 10
     }
 
+    /// The lines of its log for operators: no debugging.
+    pub(crate) fn lines_told(&self) -> usize {
+        let log = self.log();
+        let told = log.lines();
+        told.filter(|line| !line.contains("DEBUG ") && !line.contains("TRACE "))
+            .count()
+    }
+
     /// What it wrote to standard error so far.
     pub(crate) fn log(&self) -> String {
         locked(&self.log).clone()
@@ -325,6 +337,7 @@ impl Daemon {
 
     /// Asks it to stop in order.
     pub(crate) async fn terminate(self) -> Ended {
+        self.shows_no_canary().await;
         self.signal("TERM").await;
         self.end(SOON).await
     }
@@ -337,6 +350,19 @@ impl Daemon {
             code: status.code(),
             status,
             log: self.log(),
+        }
+    }
+
+    /// Looks at all pages, if it was given a password that must not be there.
+    async fn shows_no_canary(&self) {
+        if !self.has_canary {
+            return;
+        }
+        for path in ["/", "/health", "/readyz", "/metrics", "/status", "/history"] {
+            // Some tests leave it in no state to answer.
+            if let Ok(answer) = http::get(self.address, path).await {
+                canary::check(path, &answer.body);
+            }
         }
     }
 
@@ -376,6 +402,9 @@ impl Drop for Daemon {
                 shown.join("\n")
             );
             return;
+        }
+        if self.has_canary {
+            canary::check("standard error", &log);
         }
         let panicked = log.contains("panicked at");
         assert!(self.may_panic || !panicked, "mrcond panicked:\n{log}");

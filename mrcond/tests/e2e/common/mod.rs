@@ -1,6 +1,8 @@
 //! What the tests are made of: servers, the daemon under test, and the oracles.
 
 pub(crate) mod browser;
+pub(crate) mod canary;
+pub(crate) mod certificates;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod http;
@@ -19,5 +21,6 @@ pub(crate) mod replica;
 pub(crate) mod rig;
 pub(crate) mod services;
 pub(crate) mod stream;
+pub(crate) mod tls;
 pub(crate) mod truth;
 pub(crate) mod wait;
