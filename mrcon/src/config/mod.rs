@@ -41,6 +41,7 @@ mod decode;
 mod excerpt;
 mod format;
 mod forms;
+mod json_schema;
 mod limits;
 mod mask;
 mod metrics;
@@ -60,6 +61,7 @@ mod validate;
 mod watching;
 mod yaml;
 
+pub use json_schema::json_schema;
 pub use limits::*;
 pub use problem::{Excerpt, Problem};
 pub use routing::ExchangeTarget;
