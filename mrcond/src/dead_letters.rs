@@ -5,7 +5,7 @@ mod table;
 
 use crate::cli::{self, DeadLettersArgs, DeadLettersSub};
 use crate::position::find;
-use crate::{Failure, exit};
+use crate::{Failure, exit, output};
 use mrcon::ErrorKind;
 use mrcon::config::{DeadLetter as Place, ValidConfig};
 use mrcon::dead_letters::{DeadLetter, DeadLetters, Problem, Replay, Which};
@@ -26,7 +26,7 @@ pub(crate) async fn handle(
     let open = DeadLetters::open(rabbitmq, &queue);
     let letters = open.await.map_err(failed)?;
     match (&arguments.what, which) {
-        (DeadLettersSub::List { limit, json }, _) => list(letters, &queue, *limit, *json).await,
+        (DeadLettersSub::List { limit }, _) => list(letters, &queue, *limit).await,
         (DeadLettersSub::Show { id }, _) => {
             let content = letters.show(id).await.map_err(failed)?;
             show::print(&content);
@@ -40,9 +40,9 @@ pub(crate) async fn handle(
     }
 }
 
-async fn list(letters: DeadLetters, queue: &str, limit: usize, json: bool) -> Result<(), Failure> {
+async fn list(letters: DeadLetters, queue: &str, limit: usize) -> Result<(), Failure> {
     let listing = letters.list(limit).await.map_err(failed)?;
-    if json {
+    if output::is_json() {
         return cli::say(&table::json(queue, &listing));
     }
     if listing.total == 0 {

@@ -1,6 +1,7 @@
 //! `mrcond topology`: what RabbitMQ lacks of what it is to have.
 
 use crate::cli::{self, TopologySub};
+use crate::output::{self, Paint};
 use crate::{Failure, exit};
 use mrcon::config::{Argument, Topology, ValidConfig};
 use mrcon::topology::{self, Action, Difference, Found, Plan, Step};
@@ -16,14 +17,14 @@ pub(crate) async fn handle(
 ) -> Result<(), Failure> {
     let topology = config.topology();
     match what {
-        TopologySub::Plan { json } => plan(topology, rabbitmq, *json).await,
+        TopologySub::Plan => plan(topology, rabbitmq).await,
         TopologySub::Apply => apply(topology, rabbitmq).await,
     }
 }
 
-async fn plan(topology: &Topology, rabbitmq: AmqpUri, as_json: bool) -> Result<(), Failure> {
+async fn plan(topology: &Topology, rabbitmq: AmqpUri) -> Result<(), Failure> {
     let plan = topology::plan(topology, rabbitmq).await.map_err(failed)?;
-    if as_json {
+    if output::is_json() {
         cli::say(&json(topology, &plan))?;
     } else {
         tell(topology, &plan);
