@@ -41,9 +41,13 @@ pub(crate) fn is_json() -> bool {
 
 /// Says what goes on or was done, unless nobody wants to know: a line for people, or one of JSON.
 pub(crate) fn tell(line: &str, value: impl FnOnce() -> Value) {
-    if is_quiet() {
-        return;
+    if !is_quiet() {
+        finding(line, value);
     }
+}
+
+/// Says what the exit code is about, whoever listens.
+pub(crate) fn finding(line: &str, value: impl FnOnce() -> Value) {
     let line = match is_json() {
         true => value().to_string(),
         false => line.to_owned(),
