@@ -18,6 +18,7 @@ mod agreement;
 mod bad_input;
 mod broker;
 mod cli;
+mod commands;
 mod consumers;
 mod custom;
 mod database;
