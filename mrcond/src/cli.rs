@@ -28,6 +28,9 @@ const MAX_URI_BYTES: u64 = 64 << 10;
 /// The URIs that the environment holds, by the end of their variables.
 const URIS: [&str; 3] = ["MONGO_URI", "RABBITMQ_URI", "RABBITMQ_STREAM_URI"];
 
+/// What every command has comes behind what only this one has, and before --help.
+const BEHIND_ITS_OWN: usize = 900;
+
 const AFTER_HELP: &str = "\
 Environment (PREFIX is MRCON unless --prefix says otherwise):
   PREFIX_MONGO_URI         mongodb://user:password@host:27017/?replicaSet=rs0
@@ -61,7 +64,8 @@ pub(crate) struct Cli {
         long,
         global = true,
         value_name = "FILE",
-        default_value = "/app/config.yaml"
+        default_value = "/app/config.yaml",
+        display_order = BEHIND_ITS_OWN
     )]
     pub(crate) config: PathBuf,
 
@@ -71,16 +75,17 @@ pub(crate) struct Cli {
         long,
         global = true,
         value_name = "PREFIX",
-        default_value = "MRCON"
+        default_value = "MRCON",
+        display_order = BEHIND_ITS_OWN + 1
     )]
     pub(crate) prefix: String,
 
     /// Say nothing but what was asked for, and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = BEHIND_ITS_OWN + 2)]
     quiet: bool,
 
     /// Print for programs: what is listed, done or wrong, as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = BEHIND_ITS_OWN + 3)]
     json: bool,
 
     #[command(subcommand)]

@@ -387,7 +387,7 @@ async fn mistyped_word_has_no_suggestion() {
         (&["init", "--fron"], "'--from'"),
         (&["completions", "bahs"], "'bash'"),
         (
-            &["completions", "csh"],
+            &["completions", "xyz"],
             "bash, elvish, fish, powershell, zsh",
         ),
         (&["dead-letters", "lst"], "'list'"),
