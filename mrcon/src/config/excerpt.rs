@@ -24,9 +24,6 @@ const BEFORE: usize = 30;
 /// Longer lines are not looked at, in bytes: nobody wrote them by hand.
 const LONGEST_LINE: usize = 4096;
 
-/// Keys of a rule of `mask` whose values may be shown.
-const HARMLESS_IN_MASK: [&str; 4] = ["path", "pattern", "action", "key_file"];
-
 /// What keys have in their names whose values nobody is to see, whether or not they are ours.
 const SECRET_NAMES: [&str; 8] = [
     "passw",
@@ -215,10 +212,6 @@ impl Walk<'_> {
 
     /// Whether what stands there may be for nobody's eyes.
     fn is_secret(&self, path: &KeyPath) -> bool {
-        let in_a_rule = path.passes("mask")
-            && !path
-                .last_key()
-                .is_some_and(|key| HARMLESS_IN_MASK.contains(&key));
         let by_its_name = path.segments().iter().any(|segment| match segment {
             Segment::Key(key) => {
                 let key = key.to_ascii_lowercase();
@@ -226,7 +219,8 @@ impl Walk<'_> {
             }
             Segment::Index(_) => false,
         });
-        in_a_rule || by_its_name || self.unknown.iter().any(|key| path.begins_with(key))
+        // In a rule of `mask` any value may be the key of the hash, in the wrong place.
+        path.passes("mask") || by_its_name || self.unknown.iter().any(|key| path.begins_with(key))
     }
 }
 
