@@ -56,7 +56,7 @@ pub(super) fn add(bytes: &[u8], problems: &mut [Problem]) {
         return;
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines: Vec<&str> = text.lines().collect();
+    let lines = lines(text);
     let shown = |line: &usize| {
         let line = line.checked_sub(1).and_then(|index| lines.get(index));
         line.is_some_and(|line| line.len() <= LONGEST_LINE)
@@ -85,6 +85,16 @@ pub(super) fn add(bytes: &[u8], problems: &mut [Problem]) {
             problem.showing(excerpt);
         }
     }
+}
+
+/// Lines as the parser counts them: a carriage return alone ends one, too. Counted otherwise, columns of one line
+/// would be hidden in another.
+fn lines(text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        lines.extend(line.strip_suffix('\r').unwrap_or(line).split('\r'));
+    }
+    lines
 }
 
 /// Keys and values that stand on one of these lines; `None` if not all of the file can be told apart.

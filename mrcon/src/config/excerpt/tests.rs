@@ -153,6 +153,22 @@ fn secret_over_several_lines_is_shown() {
 }
 
 #[test]
+fn line_ends_of_other_systems_show_another_line() {
+    let text = entry("      queue_type: quorm");
+    let hidden = "# amqp://user:5up3r@host";
+    for end in ["\n", "\r\n", "\r"] {
+        // Each comment would be shown in the place of the line behind it.
+        let text = text.replace('\n', &format!("{end}{hidden}{end}"));
+        let (line, caret) = shown(&text);
+        assert_eq!(
+            (line.as_str(), caret.trim_start()),
+            ("      queue_type: quorm", "^^^^^"),
+            "{end:?}"
+        );
+    }
+}
+
+#[test]
 fn long_line_is_shown_whole_or_without_its_mark() {
     let text = entry(&format!(
         "      headers: {{{}: 1, b: [1], {}: 2}}",
