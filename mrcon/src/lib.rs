@@ -45,6 +45,7 @@ pub mod event;
 mod faults;
 mod gap;
 pub mod history;
+pub mod inventory;
 pub mod lineage;
 pub mod mask;
 pub mod metrics;

@@ -2,10 +2,13 @@
 
 use crate::health::HealthArgs;
 use crate::systemd;
+use crate::describe::Description;
+use crate::output::{self, Wishes};
 use crate::telemetry::LogSettings;
 use crate::{Failure, exit};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use mrcon::config::ValidConfig;
 use mrcon::dead_letters::Which;
 use mrcon::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, UriError};
@@ -28,6 +31,9 @@ const MAX_URI_BYTES: u64 = 64 << 10;
 
 /// The URIs that the environment holds, by the end of their variables.
 const URIS: [&str; 3] = ["MONGO_URI", "RABBITMQ_URI", "RABBITMQ_STREAM_URI"];
+
+/// What every command has comes behind what only this one has, and before --help.
+const BEHIND_ITS_OWN: usize = 900;
 
 const AFTER_HELP: &str = "\
 Environment (PREFIX is MRCON unless --prefix says otherwise):
@@ -64,7 +70,8 @@ pub(crate) struct Cli {
         long,
         global = true,
         value_name = "FILE",
-        default_value = "/app/config.yaml"
+        default_value = "/app/config.yaml",
+        display_order = BEHIND_ITS_OWN
     )]
     pub(crate) config: PathBuf,
 
@@ -74,9 +81,18 @@ pub(crate) struct Cli {
         long,
         global = true,
         value_name = "PREFIX",
-        default_value = "MRCON"
+        default_value = "MRCON",
+        display_order = BEHIND_ITS_OWN + 1
     )]
     pub(crate) prefix: String,
+
+    /// Say nothing but what was asked for, and errors
+    #[arg(short, long, global = true, display_order = BEHIND_ITS_OWN + 2)]
+    quiet: bool,
+
+    /// Print for programs: what is listed, done or wrong, as JSON
+    #[arg(long, global = true, display_order = BEHIND_ITS_OWN + 3)]
+    json: bool,
 
     #[command(subcommand)]
     subcommand: Option<Sub>,
@@ -95,6 +111,8 @@ const VERSION: &str = concat!(
 enum Sub {
     /// Run the connectors until SIGTERM or SIGINT (what happens without a command)
     Run,
+    /// Print a configuration to begin with: every key, or an entry for each collection that you choose
+    Init(InitArgs),
     /// Check the configuration
     Check(CheckArgs),
     /// Ask the running mrcond whether it is well: exit code 0 or 1, for health checks
@@ -108,32 +126,72 @@ enum Sub {
     },
     /// List, show, replay or drop the events that could not be delivered
     DeadLetters(DeadLettersArgs),
-    /// Describe what the configuration sends, as JSON on standard output
+    /// Describe the configuration file (JSON Schema), or what a configuration sends (AsyncAPI)
     Schema(SchemaArgs),
     /// Show what RabbitMQ lacks of the configured exchanges, queues, streams and bindings, or declare it
     Topology {
         #[command(subcommand)]
         what: TopologySub,
     },
+    /// Print what completes commands and options in a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man(ManArgs),
 }
 
 /// What is described.
 #[derive(Debug, Clone, Args)]
 struct SchemaArgs {
-    /// Its messages, as AsyncAPI 3.0
-    #[arg(long, required = true)]
+    /// The messages that the configuration sends, as AsyncAPI 3.0 [default: the configuration file, as JSON Schema]
+    #[arg(long)]
     messages: bool,
+}
+
+/// What a configuration is made of, and where it goes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InitArgs {
+    /// Look at MongoDB, and write an entry for each collection that is chosen there
+    #[arg(long)]
+    pub(crate) from: bool,
+    /// With --from: these collections; DB.* is one entry for a whole database [default: asks, on a terminal]
+    #[arg(
+        long,
+        value_name = "DB.COLL,...",
+        value_delimiter = ',',
+        requires = "from",
+        conflicts_with = "all"
+    )]
+    pub(crate) collections: Vec<String>,
+    /// With --from: all collections that can be watched
+    #[arg(long, requires = "from")]
+    pub(crate) all: bool,
+    /// With --from: only list what there is, and why some of it cannot be watched
+    #[arg(long, requires = "from", conflicts_with_all = ["collections", "all", "output"])]
+    pub(crate) list: bool,
+    /// Write to this file [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write over a file that is there
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
+}
+
+/// Where manual pages go.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this folder
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// What is done about the topology.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum TopologySub {
     /// Show what would be done, and in what RabbitMQ differs; changes nothing
-    Plan {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Plan,
     /// Show it and do it, unless anything differs
     Apply,
 }
@@ -160,9 +218,6 @@ pub(crate) enum DeadLettersSub {
         /// At most so many
         #[arg(long, value_name = "N", default_value = "100", value_parser = limit)]
         limit: usize,
-        /// As JSON, with whole ids
-        #[arg(long)]
-        json: bool,
     },
     /// One with its properties, headers and body
     Show {
@@ -283,8 +338,11 @@ pub(crate) enum Command {
     Position(PositionSub),
     Snapshot(SnapshotArgs),
     DeadLetters(DeadLettersArgs),
+    /// The messages.
     Schema,
     Topology(TopologySub),
+    Init(InitArgs),
+    Describe(Description),
 }
 
 /// What the environment says.
@@ -304,8 +362,17 @@ pub(crate) struct Environment {
 pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
     let cli = Cli::try_parse().map_err(|error| match error.use_stderr() {
         false => say(error.render().to_string().trim_end()),
-        true => Err(Failure::new(exit::USAGE, usage_line(&error))),
+        true => {
+            // What is wrong is told as it was wished, if that can be made out.
+            let json = std::env::args_os().any(|argument| argument == "--json");
+            output::set(Wishes { quiet: false, json });
+            Err(Failure::new(exit::USAGE, usage_line(&error)))
+        }
     })?;
+    output::set(Wishes {
+        quiet: cli.quiet,
+        json: cli.json,
+    });
     if let Some(Sub::Check(CheckArgs { offline: false })) = cli.subcommand {
         let line =
             "check without --offline is not supported yet; use: mrcond check --offline -c FILE";
@@ -326,10 +393,10 @@ fn usage_line(error: &clap::Error) -> String {
             first = format!("{first} {}", line.trim());
         }
     }
-    let tip = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("tip: "));
-    match tip {
+    let mut lines = text.lines().map(str::trim);
+    let tip = lines.clone().find_map(|line| line.strip_prefix("tip: "));
+    let allowed = lines.find_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
+    match tip.or(allowed) {
         Some(tip) => format!("{first}; {tip}; see mrcond --help"),
         None => format!("{first}; see mrcond --help"),
     }
@@ -350,8 +417,12 @@ impl Cli {
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
-            Some(Sub::Schema(_)) => Command::Schema,
+            Some(Sub::Schema(SchemaArgs { messages: true })) => Command::Schema,
+            Some(Sub::Schema(_)) => Command::Describe(Description::Schema),
             Some(Sub::Topology { what }) => Command::Topology(what.clone()),
+            Some(Sub::Init(arguments)) => Command::Init(arguments.clone()),
+            Some(Sub::Completions { shell }) => Command::Describe(Description::Completions(*shell)),
+            Some(Sub::Man(arguments)) => Command::Describe(Description::Man(arguments.clone())),
         }
     }
 
@@ -364,10 +435,7 @@ impl Cli {
                 format!("{file}: {error}; name the configuration file with -c FILE"),
             )
         })?;
-        ValidConfig::from_yaml(&file, &bytes).map_err(|problems| Failure {
-            code: exit::CONFIG,
-            lines: problems.iter().map(ToString::to_string).collect(),
-        })
+        ValidConfig::from_yaml(&file, &bytes).map_err(Failure::of_problems)
     }
 
     /// Looks at the files with keys that the configuration names; says which of them anybody can read.
@@ -377,8 +445,8 @@ impl Cli {
         if !faults.is_empty() {
             let lines = faults.iter().map(|fault| format!("{config_file}: {fault}"));
             return Err(Failure {
-                code: exit::CONFIG,
                 lines: lines.collect(),
+                ..Failure::of_problems(Vec::new())
             });
         }
         let rules = config.collections().iter().flat_map(|entry| &entry.mask);

@@ -5,11 +5,12 @@ mod table;
 
 use crate::cli::{self, DeadLettersArgs, DeadLettersSub};
 use crate::position::find;
-use crate::{Failure, exit};
+use crate::{Failure, exit, output};
 use mrcon::ErrorKind;
 use mrcon::config::{DeadLetter as Place, ValidConfig};
 use mrcon::dead_letters::{DeadLetter, DeadLetters, Problem, Replay, Which};
 use mrcon::uri::AmqpUri;
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Does what was asked for.
@@ -26,7 +27,7 @@ pub(crate) async fn handle(
     let open = DeadLetters::open(rabbitmq, &queue);
     let letters = open.await.map_err(failed)?;
     match (&arguments.what, which) {
-        (DeadLettersSub::List { limit, json }, _) => list(letters, &queue, *limit, *json).await,
+        (DeadLettersSub::List { limit }, _) => list(letters, &queue, *limit).await,
         (DeadLettersSub::Show { id }, _) => {
             let content = letters.show(id).await.map_err(failed)?;
             show::print(&content);
@@ -40,9 +41,9 @@ pub(crate) async fn handle(
     }
 }
 
-async fn list(letters: DeadLetters, queue: &str, limit: usize, json: bool) -> Result<(), Failure> {
+async fn list(letters: DeadLetters, queue: &str, limit: usize) -> Result<(), Failure> {
     let listing = letters.list(limit).await.map_err(failed)?;
-    if json {
+    if output::is_json() {
         return cli::say(&table::json(queue, &listing));
     }
     if listing.total == 0 {
@@ -65,17 +66,32 @@ async fn list(letters: DeadLetters, queue: &str, limit: usize, json: bool) -> Re
 async fn replay(letters: DeadLetters, which: &Which, stripped: bool) -> Result<(), Failure> {
     let told = |letter: &DeadLetter, replay: &Replay| {
         let (id, target) = (table::id(letter), table::target(letter));
-        let _ = cli::say(&match replay {
-            Replay::Done => format!("{id} -> {target}: replayed"),
+        let (outcome, cause) = match replay {
+            Replay::Done => ("replayed", None),
             Replay::Incomplete(cause) => {
-                format!("{id} -> {target}: stays: {cause}; to send it all the same, add --stripped")
+                let cause = format!("{cause}; to send it all the same, add --stripped");
+                ("stays", Some(cause))
             }
-            Replay::Stays(cause) => format!("{id} -> {target}: stays: {}", table::clean(cause)),
-        });
+            Replay::Stays(cause) => ("stays", Some(table::clean(cause))),
+        };
+        let line = match &cause {
+            Some(cause) => format!("{id} -> {target}: {outcome}: {cause}"),
+            None => format!("{id} -> {target}: {outcome}"),
+        };
+        let value =
+            || json!({"id": letter.id, "target": target, "outcome": outcome, "cause": cause});
+        match cause {
+            // It is what the exit code is about, so it is said in any case.
+            Some(_) => output::finding(&line, value),
+            None => output::tell(&line, value),
+        }
     };
     let summary = letters.replay(which, stripped, told).await;
     let summary = summary.map_err(failed)?;
-    cli::say(&format!("{} replayed, {} left", summary.done, summary.left))?;
+    output::tell(
+        &format!("{} replayed, {} left", summary.done, summary.left),
+        || json!({"replayed": summary.done, "left": summary.left}),
+    );
     match summary.stayed {
         0 => Ok(()),
         stayed => {
@@ -87,10 +103,15 @@ async fn replay(letters: DeadLetters, which: &Which, stripped: bool) -> Result<(
 
 async fn remove(letters: DeadLetters, which: &Which) -> Result<(), Failure> {
     let told = |letter: &DeadLetter| {
-        let _ = cli::say(&format!("{}: dropped", table::id(letter)));
+        let line = format!("{}: dropped", table::id(letter));
+        output::tell(&line, || json!({"id": letter.id, "outcome": "dropped"}));
     };
     let summary = letters.remove(which, told).await.map_err(failed)?;
-    cli::say(&format!("{} dropped, {} left", summary.done, summary.left))
+    output::tell(
+        &format!("{} dropped, {} left", summary.done, summary.left),
+        || json!({"dropped": summary.done, "left": summary.left}),
+    );
+    Ok(())
 }
 
 fn not_confirmed(which: &Which, queue: &str) -> Failure {

@@ -2,10 +2,13 @@
 
 mod cli;
 mod dead_letters;
+mod describe;
 mod health;
 mod http;
+mod init;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod output;
 mod position;
 mod process;
 mod snapshot;
@@ -14,7 +17,7 @@ mod telemetry;
 mod topology;
 
 use cli::{Command, Environment};
-use mrcon::config::ValidConfig;
+use mrcon::config::{Problem, ValidConfig};
 use mrcon::{ErrorKind, Metrics, Server};
 use process::Process;
 use prometheus::Registry;
@@ -41,6 +44,8 @@ mod exit {
 struct Failure {
     code: u8,
     lines: Vec<String>,
+    /// What the lines are about, if it is a configuration file.
+    problems: Vec<Problem>,
 }
 
 impl Failure {
@@ -48,6 +53,16 @@ impl Failure {
         Failure {
             code,
             lines: vec![line.to_string()],
+            problems: Vec::new(),
+        }
+    }
+
+    /// What is wrong with a configuration file.
+    fn of_problems(problems: Vec<Problem>) -> Failure {
+        Failure {
+            code: exit::CONFIG,
+            lines: problems.iter().map(ToString::to_string).collect(),
+            problems,
         }
     }
 }
@@ -56,9 +71,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            for line in &failure.lines {
-                eprintln!("mrcond: {line}");
-            }
+            output::fail(&failure);
             ExitCode::from(failure.code)
         }
     }
@@ -69,18 +82,26 @@ fn run() -> Result<(), Failure> {
         Ok(cli) => cli,
         Err(code) => return code,
     };
+    let command = cli.command();
+    match &command {
+        Command::Init(arguments) => return runtime()?.block_on(init::handle(&cli, arguments)),
+        Command::Describe(what) => return describe::print(what),
+        _ => {}
+    }
     let config = cli.config()?;
-    match cli.command() {
+    match command {
+        Command::Init(_) | Command::Describe(_) => unreachable!("they need no configuration"),
         Command::Check => {
             for warning in mrcon::topology::warnings(config.topology()) {
-                eprintln!("mrcond: warning: topology: {warning}");
+                output::warn(&format!("topology: {warning}"));
             }
             cli.check_keys(&config)?;
-            cli::say(&format!(
+            output::inform(&format!(
                 "{}: correct, {} connector(s)",
                 cli.config.display(),
                 config.collections().len()
-            ))
+            ));
+            Ok(())
         }
         Command::Health(arguments) => health::ask(&config, &arguments),
         Command::Position(what) => {

@@ -1,7 +1,7 @@
 //! `mrcond position`: what only a person can decide about a saved position.
 
-use crate::cli::{self, PositionSub};
-use crate::{Failure, exit};
+use crate::cli::PositionSub;
+use crate::{Failure, exit, output};
 use mrcon::config::{CollectionConfig, ValidConfig};
 use mrcon::position::{self, Position};
 use mrcon::status::rfc3339;
@@ -46,16 +46,17 @@ pub(crate) async fn change(
         PositionSub::Accept { .. } => {
             let accepted = position.accept().await.map_err(failed)?;
             let at = accepted.at.map_or("an unknown time".to_owned(), rfc3339);
-            cli::say(&format!(
+            output::inform(&format!(
                 "{connector}: accepted the position of event {}, {at}; restart mrcond",
                 accepted.seq
-            ))
+            ));
         }
         PositionSub::Reset { .. } => {
             position.reset().await.map_err(failed)?;
-            cli::say(&format!(
+            output::inform(&format!(
                 "{connector}: gave its position up; the next start of mrcond begins from now and publishes a gap record"
-            ))
+            ));
         }
     }
+    Ok(())
 }

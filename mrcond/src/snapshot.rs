@@ -1,12 +1,14 @@
 //! `mrcond snapshot`: asks the running daemon for a snapshot, and shows how far it is.
 
-use crate::cli::{self, SnapshotArgs};
+use crate::cli::SnapshotArgs;
 use crate::position::{failed, find};
-use crate::{Failure, exit};
+use crate::{Failure, exit, output};
 use bson::{Bson, Document};
 use mrcon::config::ValidConfig;
 use mrcon::snapshot::{Phase, Progress, Snapshots};
 use mrcon::uri::MongoUri;
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -26,7 +28,10 @@ pub(crate) async fn take(
     let filter = arguments.filter.as_deref().map(parse).transpose()?;
     let snapshots = Snapshots::of(mongodb, entry).await.map_err(failed)?;
     let id = snapshots.ask(filter).await.map_err(failed)?;
-    cli::say(&format!("{name}: asked for snapshot {id}"))?;
+    output::tell(
+        &format!("{name}: asked for snapshot {id}"),
+        || json!({"connector": name, "snapshot": id, "phase": "requested"}),
+    );
     match arguments.detach {
         true => Ok(()),
         false => wait(&snapshots, name, &id).await,
@@ -49,6 +54,7 @@ fn parse(text: &str) -> Result<Document, Failure> {
 
 async fn wait(snapshots: &Snapshots, name: &str, id: &str) -> Result<(), Failure> {
     let (began, mut shown, mut warned) = (Instant::now(), String::new(), false);
+    let mut bar = Bar::new();
     loop {
         sleep(LOOK).await;
         let Some(progress) = snapshots.progress().await.map_err(failed)? else {
@@ -57,25 +63,33 @@ async fn wait(snapshots: &Snapshots, name: &str, id: &str) -> Result<(), Failure
         };
         if progress.id != id {
             let line = format!("{name}: snapshot {id} is over, and another one was asked for");
-            return cli::say(&line);
+            output::inform(&line);
+            return Ok(());
         }
         let line = describe(&progress);
         if line != shown {
-            cli::say(&format!("{name}: {line}"))?;
+            bar.show(&format!("{name}: {line}"), &progress, || {
+                described(name, &progress)
+            });
             shown = line;
         }
         match progress.phase {
-            Phase::Done => return Ok(()),
+            Phase::Done => {
+                bar.end();
+                return Ok(());
+            }
             Phase::Failed => {
+                bar.end();
                 let cause = progress.problem.unwrap_or_default();
                 let line = format!("{name}: snapshot failed: {cause}");
                 return Err(Failure::new(exit::OTHER, line));
             }
             Phase::Requested if !warned && began.elapsed() > UNHEARD => {
                 warned = true;
-                cli::say(&format!(
+                bar.end();
+                output::warn(&format!(
                     "{name}: no mrcond has taken it up yet; is one running with this connector? Ctrl-C leaves the request"
-                ))?;
+                ));
             }
             Phase::Requested | Phase::Running => {}
         }
@@ -98,4 +112,81 @@ fn describe(progress: &Progress) -> String {
         line += &format!(", {} more collections", progress.collections_left);
     }
     line
+}
+
+fn described(name: &str, progress: &Progress) -> Value {
+    json!({
+        "connector": name,
+        "snapshot": progress.id,
+        "phase": progress.phase.as_str(),
+        "documents": progress.documents,
+        "estimate": progress.estimate,
+        "chunks": progress.chunks,
+        "chunks_done": progress.chunks_done,
+        "collections_left": progress.collections_left,
+    })
+}
+
+/// How far it is: on a terminal one line that changes, with a bar, and elsewhere a line for each change.
+struct Bar {
+    is_live: bool,
+    /// A line stands there that is not ended.
+    is_open: bool,
+}
+
+/// Signs of a whole bar.
+const BAR: usize = 24;
+
+impl Bar {
+    fn new() -> Bar {
+        let is_live = std::io::stdout().is_terminal() && !output::is_json();
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Bar {
+            is_live: is_live && !is_dumb && !output::is_quiet(),
+            is_open: false,
+        }
+    }
+
+    fn show(&mut self, line: &str, progress: &Progress, value: impl FnOnce() -> Value) {
+        if !self.is_live {
+            return output::tell(line, value);
+        }
+        let drawn = drawn(progress.documents, progress.estimate);
+        let mut screen = std::io::stdout();
+        // Back to the beginning of the line, and nothing behind what is written.
+        let _ = write!(screen, "\r{drawn}{line}\u{1b}[K").and_then(|()| screen.flush());
+        self.is_open = true;
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            let _ = writeln!(std::io::stdout());
+        }
+    }
+}
+
+fn drawn(documents: u64, estimate: Option<u64>) -> String {
+    let Some(all) = estimate.filter(|all| *all > 0) else {
+        return String::new();
+    };
+    // An estimate may be too low.
+    let done = (documents.min(all) as f64 / all as f64 * BAR as f64) as usize;
+    format!("[{}{}] ", "#".repeat(done), "-".repeat(BAR - done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bar_grows_beyond_its_end_or_divides_by_nothing() {
+        assert_eq!(drawn(5, None), "");
+        assert_eq!(drawn(5, Some(0)), "");
+        assert_eq!(drawn(0, Some(8)), format!("[{}] ", "-".repeat(BAR)));
+        assert_eq!(
+            drawn(4, Some(8)),
+            format!("[{}{}] ", "#".repeat(12), "-".repeat(12))
+        );
+        assert_eq!(drawn(u64::MAX, Some(8)), format!("[{}] ", "#".repeat(BAR)));
+    }
 }

@@ -1,9 +1,8 @@
 //! Logs.
 
-use crate::{Failure, exit};
+use crate::{Failure, exit, output};
 use std::borrow::Cow;
 use std::fmt;
-use std::io::IsTerminal;
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
@@ -21,7 +20,8 @@ impl LogSettings {
         prefix: &str,
         variable: impl Fn(&str) -> Result<Option<String>, Failure>,
     ) -> Result<LogSettings, Failure> {
-        let filter = variable("LOG")?.unwrap_or_else(|| "info".into());
+        let filter = variable("LOG")?;
+        let filter = filter.unwrap_or_else(|| default_filter(output::is_quiet()).to_owned());
         let filter = EnvFilter::builder().parse(filter).map_err(|error| {
             Failure::new(
                 exit::CONFIG,
@@ -29,7 +29,8 @@ impl LogSettings {
             )
         })?;
         let json = match variable("LOG_FORMAT")?.as_deref() {
-            None | Some("text") => false,
+            None => output::is_json(),
+            Some("text") => false,
             Some("json") => true,
             Some(_) => {
                 return Err(Failure::new(
@@ -42,12 +43,20 @@ impl LogSettings {
     }
 }
 
+/// What is logged where the environment does not say it.
+const fn default_filter(is_quiet: bool) -> &'static str {
+    match is_quiet {
+        true => "warn",
+        false => "info",
+    }
+}
+
 /// Sends log lines to standard error from now on.
 pub(crate) fn init(settings: &LogSettings) -> Result<(), Failure> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(settings.filter.clone())
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(output::has_colours(&std::io::stderr()));
     let outcome = match settings.json {
         true => builder.json().flatten_event(true).try_init(),
         false => builder

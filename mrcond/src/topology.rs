@@ -1,6 +1,7 @@
 //! `mrcond topology`: what RabbitMQ lacks of what it is to have.
 
 use crate::cli::{self, TopologySub};
+use crate::output::{self, Paint};
 use crate::{Failure, exit};
 use mrcon::config::{Argument, Topology, ValidConfig};
 use mrcon::topology::{self, Action, Difference, Found, Plan, Step};
@@ -16,14 +17,14 @@ pub(crate) async fn handle(
 ) -> Result<(), Failure> {
     let topology = config.topology();
     match what {
-        TopologySub::Plan { json } => plan(topology, rabbitmq, *json).await,
+        TopologySub::Plan => plan(topology, rabbitmq).await,
         TopologySub::Apply => apply(topology, rabbitmq).await,
     }
 }
 
-async fn plan(topology: &Topology, rabbitmq: AmqpUri, as_json: bool) -> Result<(), Failure> {
+async fn plan(topology: &Topology, rabbitmq: AmqpUri) -> Result<(), Failure> {
     let plan = topology::plan(topology, rabbitmq).await.map_err(failed)?;
-    if as_json {
+    if output::is_json() {
         cli::say(&json(topology, &plan))?;
     } else {
         tell(topology, &plan);
@@ -40,8 +41,13 @@ async fn plan(topology: &Topology, rabbitmq: AmqpUri, as_json: bool) -> Result<(
 async fn apply(topology: &Topology, rabbitmq: AmqpUri) -> Result<(), Failure> {
     let mut told = false;
     let applied = topology::apply(topology, rabbitmq, |plan| {
-        tell(topology, plan);
         told = plan.check().is_err();
+        // In silence only what is in the way is worth a word.
+        if output::is_json() {
+            let _ = cli::say(&json(topology, plan));
+        } else if told || !output::is_quiet() {
+            tell(topology, plan);
+        }
     });
     let applied = applied.await;
     let plan = match applied {
@@ -55,10 +61,14 @@ async fn apply(topology: &Topology, rabbitmq: AmqpUri) -> Result<(), Failure> {
         1 => "; 1 binding is there, made if it was missing".to_owned(),
         many => format!("; {many} bindings are there, made if they were missing"),
     };
-    cli::say(&match plan.count(Action::Declare) {
-        0 => format!("nothing to change{bindings}"),
-        declared => format!("declared {declared}{bindings}"),
-    })
+    // The plan has the counts, for programs.
+    if !output::is_json() {
+        output::inform(&match plan.count(Action::Declare) {
+            0 => format!("nothing to change{bindings}"),
+            declared => format!("declared {declared}{bindings}"),
+        });
+    }
+    Ok(())
 }
 
 /// A line for each thing.
@@ -66,8 +76,14 @@ fn tell(topology: &Topology, plan: &Plan) {
     for warning in topology::warnings(topology) {
         let _ = cli::say(&format!("# warning: {warning}"));
     }
+    let paint = Paint::of_stdout();
     for step in plan.steps() {
-        let _ = cli::say(&clean(&step.to_string()));
+        let line = clean(&step.to_string());
+        let _ = cli::say(&match step.action() {
+            Action::Stop => paint.red(&line),
+            Action::Declare => paint.green(&line),
+            Action::Keep | Action::Bind | Action::Trust => line,
+        });
     }
 }
 

@@ -246,6 +246,69 @@ fn readme_has_another_help_than_the_daemon() {
     }
 }
 
+/// The commands below these words, each with its long options.
+fn commands(words: &[String], found: &mut BTreeMap<String, Vec<String>>) {
+    let output = Command::new(MRCOND).args(words).arg("--help").output();
+    let help = String::from_utf8(output.unwrap().stdout).unwrap();
+    let part = |heading: &'static str| {
+        let after = help.split_once(heading).map_or("", |(_, after)| after);
+        let lines = after.split("\n\n").next().unwrap().lines();
+        lines.map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let options = part("\nOptions:\n").into_iter().filter_map(|line| {
+        let (_, name) = line.split_once("--")?;
+        let end = name.find(|c: char| !c.is_ascii_alphabetic() && c != '-');
+        Some(format!("--{}", &name[..end.unwrap_or(name.len())]))
+    });
+    found.insert(words.join(" "), options.collect());
+    for line in part("\nCommands:\n") {
+        let name = line.split(' ').next().unwrap_or_default().to_owned();
+        commands(&[words, &[name]].concat(), found);
+    }
+}
+
+#[test]
+fn cli_md_lacks_a_command_or_an_option() {
+    let page = document("CLI.md");
+    let mut all = BTreeMap::new();
+    commands(&[], &mut all);
+    assert!(all.len() > 15, "{all:?}");
+    let for_all = all.remove("").unwrap();
+    assert!(for_all.contains(&"--quiet".to_owned()), "{for_all:?}");
+    for option in &for_all {
+        assert!(page.contains(option), "CLI.md lacks {option}");
+    }
+    let sections: Vec<&str> = page.split("\n#").collect();
+    for (command, options) in &all {
+        let heading = format!(" `mrcond {command}`\n");
+        let is_it = |section: &&&str| section.trim_start_matches('#').starts_with(&heading);
+        let section = sections.iter().find(is_it);
+        let section = section.unwrap_or_else(|| panic!("CLI.md has no section on {command}"));
+        // What a group has for all of its commands stands there.
+        let group = command.split(' ').next().unwrap();
+        let own = options.iter().filter(|option| !for_all.contains(option));
+        for option in own.filter(|option| command == group || !all[group].contains(option)) {
+            assert!(
+                section.contains(option.as_str()),
+                "{command}: CLI.md lacks {option}"
+            );
+        }
+    }
+    let headings = page
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(" `mrcond "));
+    for heading in headings {
+        let command = heading.trim_end_matches('`');
+        assert!(
+            all.contains_key(command),
+            "CLI.md has {command}, which is no command"
+        );
+    }
+    for code in ["| 0 |", "| 1 |", "| 64 |", "| 69 |", "| 78 |"] {
+        assert!(page.contains(code), "{code}");
+    }
+}
+
 #[test]
 fn example_configuration_is_refused() {
     let path = format!("{}/../config.yaml", env!("CARGO_MANIFEST_DIR"));

@@ -146,6 +146,8 @@ struct DecodeError {
     line: Option<usize>,
     /// The offending value in words.
     found: Option<String>,
+    /// The word that the value probably was meant to be.
+    meant_word: Option<&'static str>,
     kind: Kind,
 }
 
@@ -165,6 +167,7 @@ impl DecodeError {
             path: Vec::new(),
             line: None,
             found: None,
+            meant_word: None,
             kind,
         }
     }
@@ -180,6 +183,10 @@ impl DecodeError {
         if self.line.is_none() {
             self.line = Some(node.line);
             self.found = Some(describe(node));
+            if let (Kind::UnknownWord { known }, Value::Scalar(scalar)) = (&self.kind, &node.value)
+            {
+                self.meant_word = nearest(&scalar.text, known);
+            }
         }
         self
     }
@@ -222,9 +229,16 @@ impl DecodeError {
         let problem = match self.kind {
             Kind::UnknownKey { known } => unknown_key(path, known),
             Kind::Missing { key } => Problem::new(path.key(key), "is missing"),
-            Kind::Leftover => Problem::new(path, "does not belong beside the keys before it"),
+            Kind::Leftover => {
+                Problem::new(path, "does not belong beside the keys before it").about_key()
+            }
             Kind::UnknownWord { known } => {
-                Problem::new(path, found).allowed(format!("must be {}", one_of(known)))
+                let problem =
+                    Problem::new(path, found).allowed(format!("must be {}", one_of(known)));
+                match self.meant_word {
+                    Some(word) => problem.hinting_at(word),
+                    None => problem,
+                }
             }
             Kind::WrongValue { expected } => {
                 let expected = in_yaml_words(&expected, rule);
@@ -252,7 +266,7 @@ fn unknown_key(path: KeyPath, known: &[&str]) -> Problem {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("allowed here: {}", known.join(", ")),
     };
-    Problem::new(path, "unknown key").allowed(hint)
+    Problem::new(path, "unknown key").allowed(hint).about_key()
 }
 
 /// What serde expected, in the words of a YAML file.

@@ -38,8 +38,10 @@
 
 mod database;
 mod decode;
+mod excerpt;
 mod format;
 mod forms;
+mod json_schema;
 mod limits;
 mod mask;
 mod metrics;
@@ -59,8 +61,9 @@ mod validate;
 mod watching;
 mod yaml;
 
+pub use json_schema::json_schema;
 pub use limits::*;
-pub use problem::Problem;
+pub use problem::{Excerpt, Problem};
 pub use routing::ExchangeTarget;
 pub(crate) use routing::named;
 pub(crate) use rules::SYSTEM_DATABASES;
@@ -72,3 +75,12 @@ pub(crate) use selector::Selector;
 pub use target_name::{DATABASE_EVENTS, DEPLOYMENT_EVENTS, TargetName};
 pub use topology::*;
 pub use validate::ValidConfig;
+
+/// The problems of a text that has some.
+#[cfg(test)]
+fn validate_text(text: &str) -> Vec<Problem> {
+    match ValidConfig::from_yaml("config.yaml", text.as_bytes()) {
+        Ok(_) => panic!("nothing is wrong with:\n{text}"),
+        Err(problems) => problems,
+    }
+}

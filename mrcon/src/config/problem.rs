@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, as one line that says where, what, and what is allowed.
 
 use std::fmt::{self, Write as _};
+use std::ops::Range;
 
 /// Longest piece of the user's text that a message repeats, in characters.
 const MAX_ECHO: usize = 60;
@@ -18,8 +19,20 @@ pub struct Problem {
     line: Option<usize>,
     key: KeyPath,
     what: String,
-    other: Option<Box<Other>>,
     allowed: Option<String>,
+    more: Box<More>,
+}
+
+/// What few problems have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct More {
+    other: Option<Other>,
+    /// Column of what a parser stumbled over, from 0.
+    stumbled_at: Option<usize>,
+    /// The key itself is wrong, whatever its value.
+    is_about_key: bool,
+    hint: Option<String>,
+    excerpt: Option<Excerpt>,
 }
 
 /// A second place that a problem is about.
@@ -29,6 +42,20 @@ struct Other {
     line: Option<usize>,
 }
 
+/// The line of a file that a problem is about, as it may be shown to anybody.
+///
+/// Values that may be secret have `…` in their place, and so has what makes the line too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Excerpt {
+    /// Column of the offending key or value in the file, in characters from 1.
+    pub column: usize,
+    /// The line, without its end, comments and control characters.
+    pub text: String,
+    /// The offending part of `text`, in characters; never empty, but it may reach beyond the end by one.
+    pub marked: Range<usize>,
+}
+
 impl Problem {
     pub(super) fn new(key: KeyPath, what: impl Into<String>) -> Self {
         Self {
@@ -36,8 +63,8 @@ impl Problem {
             line: None,
             key,
             what: what.into(),
-            other: None,
             allowed: None,
+            more: Box::default(),
         }
     }
 
@@ -48,8 +75,37 @@ impl Problem {
 
     /// Names a second key; the message then ends in that key and its line.
     pub(super) fn with_other(mut self, key: KeyPath) -> Self {
-        self.other = Some(Box::new(Other { key, line: None }));
+        self.more.other = Some(Other { key, line: None });
         self
+    }
+
+    /// The key is what is wrong, and not what it is set to.
+    pub(super) fn about_key(mut self) -> Self {
+        self.more.is_about_key = true;
+        self
+    }
+
+    /// Where in its line a parser stumbled, in characters from 0.
+    pub(super) fn at_column(mut self, column: usize) -> Self {
+        self.more.stumbled_at = Some(column);
+        self
+    }
+
+    pub(super) fn hinting_at(mut self, word: &str) -> Self {
+        self.more.hint = Some(format!("did you mean `{word}`?"));
+        self
+    }
+
+    pub(super) fn showing(&mut self, excerpt: Excerpt) {
+        self.more.excerpt = Some(excerpt);
+    }
+
+    pub(super) fn stumbled_at(&self) -> Option<usize> {
+        self.more.stumbled_at
+    }
+
+    pub(super) fn is_about_key(&self) -> bool {
+        self.more.is_about_key
     }
 
     pub(super) fn at_line(mut self, line: usize) -> Self {
@@ -72,7 +128,7 @@ impl Problem {
                 self.what = "is missing".to_owned();
             }
         }
-        if let Some(other) = &mut self.other {
+        if let Some(other) = &mut self.more.other {
             other.line = Some(place_of(&other.key).0);
         }
         self
@@ -88,6 +144,32 @@ impl Problem {
     /// problem is about the file as a whole.
     pub fn key(&self) -> String {
         self.key.to_string()
+    }
+
+    /// The line that is meant; `None` if the configuration was built in code, or the line cannot be shown.
+    pub fn excerpt(&self) -> Option<&Excerpt> {
+        self.more.excerpt.as_ref()
+    }
+
+    /// What was probably meant, where the line of the problem does not say it.
+    pub fn hint(&self) -> Option<&str> {
+        self.more.hint.as_deref()
+    }
+
+    /// Name of the file, as it is printed.
+    pub fn file(&self) -> Option<&str> {
+        self.file.as_deref()
+    }
+
+    /// What is wrong and what is allowed, without file, line and key.
+    pub fn message(&self) -> String {
+        let alone = Problem {
+            file: None,
+            line: None,
+            key: KeyPath::root(),
+            ..self.clone()
+        };
+        alone.to_string()
     }
 
     pub(super) fn path(&self) -> &KeyPath {
@@ -107,7 +189,7 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.key)?;
         }
         f.write_str(&self.what)?;
-        if let Some(other) = &self.other {
+        if let Some(other) = &self.more.other {
             write!(f, " `{}`", other.key)?;
             if let Some(line) = other.line {
                 write!(f, " at line {line}")?;
@@ -176,6 +258,11 @@ impl KeyPath {
         self.0
             .iter()
             .any(|segment| matches!(segment, Segment::Key(k) if k == key))
+    }
+
+    /// Whether this is `path`, or stands below it.
+    pub(super) fn begins_with(&self, path: &Self) -> bool {
+        self.0.starts_with(&path.0)
     }
 
     /// Whether one of the two paths leads to the other.

@@ -1,6 +1,7 @@
 //! From text or from code to a configuration that was checked.
 
 use super::decode::{Decoded, decode};
+use super::excerpt;
 use super::problem::Problem;
 use super::rules::check;
 use super::schema::{CollectionConfig, Config, MetricsConfig, ServerConfig};
@@ -23,7 +24,9 @@ impl ValidConfig {
     pub fn from_yaml(file: &str, bytes: &[u8]) -> Result<Self, Vec<Problem>> {
         read(bytes).map_err(|problems| {
             let named = problems.into_iter().map(|problem| problem.in_file(file));
-            named.collect()
+            let mut named: Vec<_> = named.collect();
+            excerpt::add(bytes, &mut named);
+            named
         })
     }
 

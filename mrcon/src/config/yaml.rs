@@ -357,7 +357,10 @@ impl<'input> Builder<'input> {
     /// Notes that the key at the current path was written before.
     fn repeated(&mut self, line: usize, first: usize) -> Result<(), Problem> {
         let what = format!("is already set at line {first}");
-        let problem = self.problem(line, what).allowed("a key may appear once");
+        let problem = self
+            .problem(line, what)
+            .allowed("a key may appear once")
+            .about_key();
         if self.problems.len() == MAX_REPEATED_KEYS {
             return Err(problem);
         }
@@ -415,7 +418,9 @@ fn no_value() -> Problem {
 
 fn not_yaml(error: &ScanError) -> Problem {
     let what = format!("not valid YAML: {}", one_line(error.info()));
-    let problem = whole_file(what).at_line(error.marker().line());
+    let problem = whole_file(what)
+        .at_line(error.marker().line())
+        .at_column(error.marker().col());
     let mut words = error.info().split(|c: char| !c.is_ascii_alphabetic());
     match words.find(|word| matches!(*word, "tab" | "tabs" | "unprintable")) {
         Some("unprintable") => problem.allowed("is it a text file?"),

@@ -1,9 +1,12 @@
 //! One dead letter with all that it has.
 
 use super::table::{clean, size};
+use crate::output;
 use bson::Document;
 use mrcon::dead_letters::Content;
 use mrcon::envelope::unpack;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -16,9 +19,30 @@ const MAX_BYTES: u64 = 256 << 20;
 /// Prints it: the body is what the operator asks to see. A closed pipe is no failure.
 pub(super) fn print(content: &Content) {
     let mut out = std::io::stdout().lock();
+    if output::is_json() {
+        let _ = writeln!(out, "{:#}", described(content));
+        return;
+    }
     let _ = out.write_all(head(content).as_bytes());
     let _ = out.write_all(&body(content));
     let _ = out.write_all(b"\n");
+}
+
+/// For programs. The body is text also where it is JSON, so that no number in it changes.
+fn described(content: &Content) -> Value {
+    let properties = content.properties.iter();
+    let properties: BTreeMap<&str, &str> =
+        properties.map(|(name, value)| (*name, &**value)).collect();
+    let headers = content.headers.iter();
+    let headers: BTreeMap<&str, &str> = headers.map(|(name, value)| (&**name, &**value)).collect();
+    json!({
+        "id": content.letter.id,
+        "copies": content.copies,
+        "properties": properties,
+        "headers": headers,
+        "size": content.letter.size,
+        "body": String::from_utf8_lossy(&body(content)),
+    })
 }
 
 fn head(content: &Content) -> String {
@@ -126,6 +150,15 @@ mod tests {
         assert!(shown(&wrong).starts_with("1000 bytes, the first 256:\nffff"));
         let event = content("application/cloudevents+json", json.as_bytes());
         assert_eq!(shown(&event), json);
+    }
+
+    #[test]
+    fn program_gets_other_digits_than_consumers() {
+        let json = r#"{"n": 12345678901234567890123, "m": 1.10}"#;
+        let told = described(&content("application/json", json.as_bytes()));
+        assert_eq!(told["body"], json);
+        assert_eq!(told["headers"]["x-mrcon-dead-cause"], "a\u{7}b");
+        assert_eq!(told["properties"]["content_type"], "application/json");
     }
 
     #[test]

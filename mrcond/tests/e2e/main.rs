@@ -19,6 +19,7 @@ mod bad_input;
 mod broker;
 mod canary;
 mod cli;
+mod commands;
 mod consumers;
 mod custom;
 mod database;

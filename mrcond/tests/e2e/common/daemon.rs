@@ -99,6 +99,17 @@ impl Daemon {
         Daemon::run(command, address, file)
     }
 
+    /// Starts the daemon with a file that somebody else wrote, to which the address is added.
+    pub(crate) fn spawn_text(text: &str, uris: &Uris) -> Daemon {
+        let address = free_address();
+        let file = ConfigFile::new(&format!("server: {{listen: \"{address}\"}}\n{text}"));
+        let mut command = command();
+        command.arg("-c").arg(file.path());
+        command.env("MRCON_MONGO_URI", &uris.mongo);
+        command.env("MRCON_RABBITMQ_URI", &uris.rabbit);
+        Daemon::run(command, address, file)
+    }
+
     /// Starts the daemon with a configuration as it stands, in which it listens on `address`.
     pub(crate) fn run(mut command: Command, address: SocketAddr, config: ConfigFile) -> Daemon {
         command
