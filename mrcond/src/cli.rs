@@ -1,5 +1,6 @@
 //! The command line and the environment.
 
+use crate::check::CheckArgs;
 use crate::telemetry::LogSettings;
 use crate::{Failure, exit};
 use clap::builder::NonEmptyStringValueParser;
@@ -23,7 +24,12 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_URI_BYTES: u64 = 64 << 10;
 
 /// The URIs that the environment holds, by the end of their variables.
-const URIS: [&str; 3] = ["MONGO_URI", "RABBITMQ_URI", "RABBITMQ_STREAM_URI"];
+const URIS: [&str; 4] = [
+    "MONGO_URI",
+    "RABBITMQ_URI",
+    "RABBITMQ_STREAM_URI",
+    "RABBITMQ_MANAGEMENT_URL",
+];
 
 const AFTER_HELP: &str = "\
 Environment (PREFIX is MRCON unless --prefix says otherwise):
@@ -36,6 +42,11 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
                            protocol: stream [default: as PREFIX_RABBITMQ_URI, at port 5552, with TLS 5551]
   PREFIX_RABBITMQ_STREAM_URI_FILE
                            file that holds this URI, instead of the variable
+  PREFIX_RABBITMQ_MANAGEMENT_URL
+                           http://user:password@host:15672, or https://, for check: it tells what AMQP does not
+                           [default: not asked; without a login that of PREFIX_RABBITMQ_URI]
+  PREFIX_RABBITMQ_MANAGEMENT_URL_FILE
+                           file that holds this URL, instead of the variable
   PREFIX_LOG               log filter, such as info, debug, mrcon=debug [default: info]
   PREFIX_LOG_FORMAT        text or json [default: text]
   OTEL_...                 traces and metrics by OTLP, off until OTEL_EXPORTER_OTLP_ENDPOINT is set; also
@@ -44,9 +55,9 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
 Exit codes:
   0   finished, or stopped in order by SIGTERM or SIGINT
   64  wrong usage
-  69  dead-letters, topology: RabbitMQ cannot be reached
+  69  check: a side cannot be reached; dead-letters, topology: RabbitMQ cannot be reached
   78  bad configuration
-  1   anything else; topology: something differs, is missing or refused";
+  1   anything else; check: an error was found; topology: something differs, is missing or refused";
 
 /// Carry MongoDB change events to RabbitMQ: confirmed, resumable, supervised, measured.
 #[derive(Debug, Parser)]
@@ -89,7 +100,7 @@ const VERSION: &str = concat!(
 enum Sub {
     /// Run the connectors until SIGTERM or SIGINT (what happens without a command)
     Run,
-    /// Check the configuration
+    /// Find what keeps the configuration from working between its servers, with what to do about it
     Check(CheckArgs),
     /// Have the running mrcond send every document of a connector's collection, between its events
     Snapshot(SnapshotArgs),
@@ -259,18 +270,11 @@ pub(crate) enum PositionSub {
     },
 }
 
-#[derive(Debug, Args)]
-struct CheckArgs {
-    /// Check the file only, without connecting to anything
-    #[arg(long)]
-    offline: bool,
-}
-
 /// What to do.
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     Run,
-    Check,
+    Check(CheckArgs),
     Position(PositionSub),
     Snapshot(SnapshotArgs),
     DeadLetters(DeadLettersArgs),
@@ -291,16 +295,10 @@ pub(crate) struct Environment {
 
 /// Reads the command line; `Err` is the end of the process: help, version, or wrong usage.
 pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
-    let cli = Cli::try_parse().map_err(|error| match error.use_stderr() {
+    Cli::try_parse().map_err(|error| match error.use_stderr() {
         false => say(error.render().to_string().trim_end()),
         true => Err(Failure::new(exit::USAGE, usage_line(&error))),
-    })?;
-    if let Some(Sub::Check(CheckArgs { offline: false })) = cli.subcommand {
-        let line =
-            "check without --offline is not supported yet; use: mrcond check --offline -c FILE";
-        return Err(Err(Failure::new(exit::USAGE, line)));
-    }
-    Ok(cli)
+    })
 }
 
 /// What clap has to say, on one line.
@@ -334,7 +332,7 @@ impl Cli {
     pub(crate) fn command(&self) -> Command {
         match &self.subcommand {
             None | Some(Sub::Run) => Command::Run,
-            Some(Sub::Check(_)) => Command::Check,
+            Some(Sub::Check(arguments)) => Command::Check(arguments.clone()),
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
@@ -403,7 +401,7 @@ impl Cli {
     }
 
     /// Looks at the certificates that a broker's URI names.
-    fn check_files(&self, name: &str, broker: &BrokerUri) -> Result<(), Failure> {
+    pub(crate) fn check_files(&self, name: &str, broker: &BrokerUri) -> Result<(), Failure> {
         broker.check_files().map_err(|fault| {
             let text = format!("{}_{name}: {fault}", self.prefix);
             Failure::new(exit::CONFIG, text)
@@ -445,7 +443,7 @@ impl Cli {
         })
     }
 
-    fn optional_uri<T>(
+    pub(crate) fn optional_uri<T>(
         &self,
         name: &str,
         parse: fn(&str) -> Result<T, UriError>,

@@ -1,5 +1,6 @@
 //! `mrcond` carries MongoDB change events to RabbitMQ. `mrcond --help` tells how.
 
+mod check;
 mod cli;
 mod dead_letters;
 mod http;
@@ -29,7 +30,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 /// Exit codes, a contract with scripts (see `--help`).
 mod exit {
     pub(crate) const USAGE: u8 = 64;
-    /// What `dead-letters` and `topology` need is not there.
+    /// What `check`, `dead-letters` and `topology` need is not there.
     pub(crate) const UNAVAILABLE: u8 = 69;
     pub(crate) const CONFIG: u8 = 78;
     pub(crate) const OTHER: u8 = 1;
@@ -67,19 +68,13 @@ fn run() -> Result<(), Failure> {
         Ok(cli) => cli,
         Err(code) => return code,
     };
+    let command = cli.command();
+    if let Command::Check(arguments) = &command {
+        return check::run(&cli, arguments);
+    }
     let config = cli.config()?;
-    match cli.command() {
-        Command::Check => {
-            for warning in mrcon::topology::warnings(config.topology()) {
-                eprintln!("mrcond: warning: topology: {warning}");
-            }
-            cli.check_keys(&config)?;
-            cli::say(&format!(
-                "{}: correct, {} connector(s)",
-                cli.config.display(),
-                config.collections().len()
-            ))
-        }
+    match command {
+        Command::Check(_) => unreachable!("done above"),
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(position::change(&config, &mongodb, &what))
