@@ -56,6 +56,9 @@ pub(crate) fn run(cli: &Cli, arguments: &CheckArgs) -> Result<(), Failure> {
             Ok((doctor, before)) => {
                 let mut findings = before;
                 findings.extend(runtime()?.block_on(doctor.examine()));
+                for remedy in findings.iter_mut().filter_map(|one| one.remedy.as_mut()) {
+                    *remedy = remedy.replace("PREFIX_", &format!("{}_", cli.prefix));
+                }
                 tell(&findings, arguments.json)
             }
             Err(failure) => broken(failure, arguments),

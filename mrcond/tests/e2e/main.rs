@@ -24,6 +24,7 @@ mod database;
 mod dead_letters;
 mod delivery;
 mod deployment;
+mod doctor;
 mod formats;
 mod history;
 mod lag;

@@ -165,6 +165,9 @@ fn images(
     }
     let are_off = |one: &&Listed| one.kind == "collection" && one.images == Some(false);
     let off: Vec<&Listed> = listed.iter().filter(are_off).collect();
+    if listed.is_empty() && !watched.images().enable && !patient.scope.extent().has_many() {
+        return Some(to_come(watched, stops));
+    }
     if off.is_empty() {
         return (!listed.is_empty())
             .then(|| Finding::info(Check::Images, "pre- and post-images are on"));
@@ -204,6 +207,24 @@ fn images(
             Finding::warning(Check::Images, cause).remedy(remedy)
         }
     })
+}
+
+/// The first write makes a collection that keeps no images.
+fn to_come(watched: &Watched, stops: bool) -> Finding {
+    let (db, coll) = (&watched.db_name, &watched.coll_name);
+    let cause = format!(
+        "the configuration asks for images, and {db}.{coll} will keep none if a write creates it"
+    );
+    let remedy = format!(
+        "create it before: db.getSiblingDB({}).createCollection({}, {{changeStreamPreAndPostImages: {{enabled: true}}}})",
+        quoted(db),
+        quoted(coll)
+    );
+    let found = match stops {
+        true => Finding::error(Check::Images, cause),
+        false => Finding::warning(Check::Images, cause),
+    };
+    found.remedy(remedy)
 }
 
 fn collmod(one: &Listed) -> String {

@@ -72,6 +72,7 @@ struct Own {
     pid: u32,
     ctl: String,
     folder: PathBuf,
+    management: String,
 }
 
 impl Broker {
@@ -129,6 +130,7 @@ impl Broker {
                 pid,
                 ctl: text("ctl"),
                 folder: text("dir").into(),
+                management: text("management_url"),
             }),
         }
     }
@@ -137,6 +139,11 @@ impl Broker {
         self.own
             .as_ref()
             .unwrap_or_else(|| unreachable!("only private brokers are broken"))
+    }
+
+    /// The URL of the management API, without a login.
+    pub(crate) fn management(&self) -> &str {
+        &self.own().management
     }
 
     /// Ends the broker at once, as a power cut would.
