@@ -10,6 +10,10 @@ use std::time::{Duration, SystemTime};
 const SHORT: Duration = Duration::from_secs(24 * 3600);
 /// Share of its size above which an oplog counts as full: what is written from then on pushes old entries out.
 const FULL: f64 = 0.9;
+/// The same where old entries are known to have left it: with large entries much leaves at once.
+const FULL_ONCE: f64 = 0.4;
+/// What the first entry of a new replica set says.
+const FIRST: &str = "initiating set";
 
 /// What is known of it.
 pub(super) struct Window {
@@ -17,6 +21,8 @@ pub(super) struct Window {
     known: Result<(SystemTime, SystemTime), String>,
     /// How much of it is in use, from 0 to 1; unknown without a right that nothing else needs.
     used: Option<f64>,
+    /// Whether the very first entry is gone; also unknown without a right.
+    is_cut: Option<bool>,
 }
 
 pub(super) async fn look(client: &Client, is_mongos: bool) -> Window {
@@ -25,6 +31,7 @@ pub(super) async fn look(client: &Client, is_mongos: bool) -> Window {
         return Window {
             known: Err(why.to_owned()),
             used: None,
+            is_cut: None,
         };
     }
     let known = oplog::look(client).await;
@@ -33,7 +40,16 @@ pub(super) async fn look(client: &Client, is_mongos: bool) -> Window {
     Window {
         known,
         used: stats.ok().and_then(|stats| used(&stats)),
+        is_cut: is_cut(client).await,
     }
+}
+
+async fn is_cut(client: &Client) -> Option<bool> {
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    let first = oplog.find_one(doc! {}).sort(doc! {"$natural": 1}).await;
+    let first = first.ok()??;
+    let says = first.get_document("o").and_then(|o| o.get_str("msg"));
+    Some(!says.is_ok_and(|says| says == FIRST))
 }
 
 fn used(stats: &Document) -> Option<f64> {
@@ -55,7 +71,11 @@ impl Window {
 
     /// Whether old entries leave it.
     pub(super) fn is_full(&self) -> bool {
-        self.used.is_some_and(|used| used >= FULL)
+        let least = match self.is_cut {
+            Some(true) => FULL_ONCE,
+            Some(false) | None => FULL,
+        };
+        self.used.is_some_and(|used| used >= least)
     }
 
     pub(super) fn finding(&self) -> Finding {
@@ -69,14 +89,14 @@ impl Window {
         let window = now.duration_since(oldest).unwrap_or_default();
         let told = told(window);
         match self.used {
-            Some(used) if used >= FULL && window < SHORT => {
+            Some(_) if self.is_full() && window < SHORT => {
                 let cause = format!(
                     "the oplog is full and reaches back {told} only: a connector that is stuck for longer loses its position"
                 );
                 let remedy = "enlarge it on each member: db.adminCommand({replSetResizeOplog: 1, size: Double(51200), minRetentionHours: 24})";
                 Finding::warning(Check::OplogWindow, cause).remedy(remedy)
             }
-            Some(used) if used < FULL => {
+            Some(used) if !self.is_full() => {
                 let percent = (used * 100.0) as u32;
                 let cause = format!("the oplog reaches back {told}, and is {percent} % full");
                 Finding::info(Check::OplogWindow, cause)
@@ -109,18 +129,21 @@ mod tests {
 
     #[test]
     fn oplog_that_is_still_filling_is_called_short_or_a_full_one_is_not() {
-        let severity = |hours: u64, used| {
+        let severity = |hours: u64, used, cut| {
             let now = SystemTime::now();
             let window = Window {
                 known: Ok((now - Duration::from_secs(hours * 3600), now)),
                 used,
+                is_cut: Some(cut),
             };
             window.finding().severity
         };
-        assert_eq!(severity(1, Some(0.2)), Severity::Info);
-        assert_eq!(severity(1, Some(0.95)), Severity::Warning);
-        assert_eq!(severity(30, Some(1.0)), Severity::Info);
-        assert_eq!(severity(1, None), Severity::Info);
+        assert_eq!(severity(1, Some(0.2), true), Severity::Info);
+        assert_eq!(severity(1, Some(0.95), false), Severity::Warning);
+        assert_eq!(severity(1, Some(0.5), true), Severity::Warning);
+        assert_eq!(severity(1, Some(0.5), false), Severity::Info);
+        assert_eq!(severity(30, Some(1.0), true), Severity::Info);
+        assert_eq!(severity(1, None, true), Severity::Info);
     }
 
     #[test]

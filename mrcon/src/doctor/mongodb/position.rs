@@ -203,6 +203,10 @@ fn refused(error: &Error, patient: &Patient<'_>) -> Finding {
             );
             Finding::error(Check::ChangeStream, words).remedy(remedy)
         }
+        ErrorKind::Mongo | ErrorKind::WatchRefused => {
+            let remedy = "correct `watched` in the configuration: its pipeline first of all, then names and image settings";
+            Finding::error(Check::ChangeStream, words).remedy(remedy)
+        }
         _ => Finding::error(Check::ChangeStream, words).remedy(remedy(error)),
     }
 }
