@@ -921,12 +921,21 @@ async fn rabbitmq_that_does_not_let_us_in_is_taken_for_another_fault() {
         .rabbit
         .replace("guest:guest@", &format!("{user}:{CANARY}@"));
     let report = servers.rabbit(login).check(from_ref(&entry)).await;
-    report.exits(1).has(
-        "rabbitmq_permissions",
-        "error",
-        "write on the exchange amq.default",
-        "'^amq\\.default$'",
-    );
+    report.exits(1);
+    for (cause, remedy) in [
+        (
+            "write on the exchange amq.default",
+            "USER CONFIGURE '^amq\\.default$' READ",
+        ),
+        (
+            "lacks the permission configure to declare it",
+            "set_permissions -p '/' USER '^e2e-",
+        ),
+    ] {
+        report.has("rabbitmq_permissions", "error", cause, remedy);
+    }
+    let untouched = servers.check(from_ref(&entry)).await;
+    untouched.has("queue", "info", "there is no queue", "");
     rig.broker.ctl(&["delete_user", &user]).await;
     let mut closed = servers.clone();
     closed.stream = format!("rabbitmq-stream://guest:{CANARY}@{}", free_address());

@@ -183,31 +183,11 @@ async fn unreachable(uri: &MongoUri, options: Option<ClientOptions>, error: &Err
     if let Some(remedy) = tls::remedy(&words) {
         return Finding::error(Check::MongodbTls, words).remedy(remedy);
     }
-    let wanted = options
-        .as_ref()
-        .and_then(|options| options.repl_set_name.clone());
     let hosts: Vec<ServerAddress> = options.iter().flat_map(|one| one.hosts.clone()).collect();
-    match options {
-        Some(options) => match alone(options).await {
-            Some(hello) if topology(&hello).is_err() => return standalone(),
-            Some(hello) => {
-                let name = hello.get_str("setName").unwrap_or_default();
-                if let Some(wanted) = wanted.filter(|wanted| !name.is_empty() && wanted != name) {
-                    let cause = format!(
-                        "{uri} answers, and its replica set is called {name}, not {wanted}"
-                    );
-                    let remedy = format!("write replicaSet={name} in the MongoDB URI");
-                    return Finding::error(Check::MongodbReachable, cause).remedy(remedy);
-                }
-                let cause = format!(
-                    "{uri} answers, and its replica set has no primary that can be reached from here: {words}"
-                );
-                let remedy = "see rs.status() in mongosh; members have to be reachable from here under the names in rs.conf(), or use directConnection=true";
-                return Finding::error(Check::MongodbReachable, cause).remedy(remedy);
-            }
-            None => {}
-        },
-        None => {}
+    if let Some(options) = options
+        && let Some(found) = other_set(uri, options, &words).await
+    {
+        return found;
     }
     let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
     let remedy = format!(
@@ -215,6 +195,26 @@ async fn unreachable(uri: &MongoUri, options: Option<ClientOptions>, error: &Err
         names.join(", ")
     );
     Finding::error(Check::MongodbReachable, words).remedy(remedy)
+}
+
+/// What keeps servers that answer, each by itself, from being used as the URI says.
+async fn other_set(uri: &MongoUri, options: ClientOptions, words: &str) -> Option<Finding> {
+    let wanted = options.repl_set_name.clone();
+    let hello = alone(options).await?;
+    if topology(&hello).is_err() {
+        return Some(standalone());
+    }
+    let name = hello.get_str("setName").unwrap_or_default();
+    if let Some(wanted) = wanted.filter(|wanted| !name.is_empty() && wanted != name) {
+        let cause = format!("{uri} answers, and its replica set is called {name}, not {wanted}");
+        let remedy = format!("write replicaSet={name} in the MongoDB URI");
+        return Some(Finding::error(Check::MongodbReachable, cause).remedy(remedy));
+    }
+    let cause = format!(
+        "{uri} answers, and its replica set has no primary that can be reached from here: {words}"
+    );
+    let remedy = "see rs.status() in mongosh; members have to be reachable from here under the names in rs.conf(), or use directConnection=true";
+    Some(Finding::error(Check::MongodbReachable, cause).remedy(remedy))
 }
 
 /// What the first server says that answers by itself, whatever set it is in.

@@ -66,6 +66,7 @@ pub(super) async fn examine(
         declarer: &mut declarer,
         management: management.as_ref(),
         config: &doctor.config,
+        vhost: &uri.vhost,
         is_old: version[0] == 3,
         seen: HashMap::new(),
         writable: HashMap::new(),
@@ -202,6 +203,7 @@ struct Visit<'a> {
     declarer: &'a mut Declarer,
     management: Option<&'a Management<'a>>,
     config: &'a ValidConfig,
+    vhost: &'a str,
     /// Whether it is RabbitMQ 3.
     is_old: bool,
     /// Queues by their names.
@@ -323,7 +325,7 @@ impl Visit<'_> {
                     is_permission,
                 },
                 None,
-            ) => vec![refused(name, &words, is_permission)],
+            ) => vec![refused(self.vhost, name, &words, is_permission)],
         })
     }
 
@@ -352,7 +354,8 @@ impl Visit<'_> {
             "there is no queue {name}, and the user lacks the permission configure to declare it"
         );
         let remedy = format!(
-            "grant it: rabbitmqctl set_permissions -p VHOST USER '^{name}$' '.*' '.*' (configure, write, read), or have somebody declare the queue"
+            "{}, or have somebody declare the queue",
+            self.grant(Permission::Configure, name)
         );
         Ok(Finding::error(Check::RabbitmqPermissions, cause).remedy(remedy))
     }
@@ -377,13 +380,14 @@ impl Visit<'_> {
         let cause = format!(
             "the user lacks the permission write on the exchange {name}: every message would be refused"
         );
-        let pattern = name.replace('.', "\\.");
-        let remedy = format!(
-            "grant it: rabbitmqctl set_permissions -p VHOST USER '.*' '^{pattern}$' '.*' (configure, write, read; join patterns by |)"
-        );
+        let remedy = self.grant(Permission::Write, name);
         Ok(Some(
             Finding::error(Check::RabbitmqPermissions, cause).remedy(remedy),
         ))
+    }
+
+    fn grant(&self, permission: Permission, name: &str) -> String {
+        grant(self.vhost, permission, name)
     }
 
     async fn of_dead_letters(&mut self, patient: &Patient<'_>) -> Result<Vec<Finding>, Error> {
@@ -431,12 +435,28 @@ impl Visit<'_> {
     }
 }
 
-fn refused(name: &str, words: &str, is_permission: bool) -> Finding {
+#[derive(Clone, Copy)]
+enum Permission {
+    Configure,
+    Write,
+}
+
+/// The command that grants a permission. It sets all three at once, so the others have to be named.
+fn grant(vhost: &str, permission: Permission, name: &str) -> String {
+    let pattern = format!("'^{}$'", queue::escaped(name));
+    let patterns = match permission {
+        Permission::Configure => format!("{pattern} WRITE READ"),
+        Permission::Write => format!("CONFIGURE {pattern} READ"),
+    };
+    format!(
+        "grant it, with the patterns that the user has (rabbitmqctl list_user_permissions USER), joined by |: rabbitmqctl set_permissions -p '{vhost}' USER {patterns}"
+    )
+}
+
+fn refused(vhost: &str, name: &str, words: &str, is_permission: bool) -> Finding {
     let cause = format!("the queue {name} cannot be used: {words}");
     if is_permission {
-        let remedy = format!(
-            "grant a permission on it: rabbitmqctl set_permissions -p VHOST USER '^{name}$' '.*' '.*' (configure, write, read)"
-        );
+        let remedy = grant(vhost, Permission::Configure, name);
         return Finding::error(Check::RabbitmqPermissions, cause).remedy(remedy);
     }
     let remedy = match words.contains("exclusive") || words.contains("RESOURCE_LOCKED") {

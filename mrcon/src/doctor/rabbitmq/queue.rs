@@ -253,7 +253,7 @@ fn entries(object: &Value) -> impl Iterator<Item = (String, Argument)> {
 }
 
 /// As it stands in a pattern.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     let mut pattern = String::new();
     for letter in name.chars() {
         if !letter.is_alphanumeric() && !matches!(letter, '-' | '_') {
