@@ -567,7 +567,17 @@ async fn standalone_server_or_lost_position_is_not_found() {
 
 #[tokio::test]
 async fn fault_of_a_queue_or_an_exchange_is_not_found() {
-    let rig = rig("doctor-queues").await;
+    faults_of_queues(rig("doctor-queues").await).await;
+}
+
+#[tokio::test]
+async fn fault_of_a_queue_or_an_exchange_is_not_found_in_rabbitmq_3() {
+    let broker = Broker::old().await;
+    let rig = Rig::on(&Mongo::shared().await, &broker, "doctor-old").await;
+    faults_of_queues(rig).await;
+}
+
+async fn faults_of_queues(rig: Rig) {
     let servers = Servers::of(&rig);
     let name = |end: &str| format!("{}-{end}", rig.name);
     let number = FieldValue::I;
@@ -630,7 +640,7 @@ async fn fault_of_a_queue_or_an_exchange_is_not_found() {
         to_exchange(entry(""), "nowhere"),
         to_exchange(entry(""), "fanout").with("rabbitmq.exchange_type", "topic"),
         to_exchange(entry(""), "internal"),
-        entry("large").with("rabbitmq.max_message_bytes", "64MiB"),
+        entry("large").with("rabbitmq.max_message_bytes", "200MiB"),
         entry("letters")
             .with("rabbitmq.on_nack", "dead_letter")
             .with(
@@ -706,8 +716,8 @@ async fn fault_of_a_queue_or_an_exchange_is_not_found() {
             (
                 "message_size",
                 "warning",
-                "is 67108864",
-                "max_message_size = 67108864",
+                "is 209715200",
+                "max_message_size = 209715200",
             ),
             (
                 "exchange",
