@@ -38,6 +38,7 @@ mod cleaner;
 pub mod config;
 mod connector;
 pub mod dead_letters;
+pub mod doctor;
 mod elements;
 pub mod envelope;
 pub mod error;

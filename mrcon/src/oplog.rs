@@ -141,6 +141,15 @@ impl Oplog {
     }
 }
 
+/// The oldest entry, and the server's time; or why they are unknown.
+pub(crate) async fn look(client: &Client) -> Result<(SystemTime, SystemTime), String> {
+    let answer = timeout(POLL_DEADLINE, ask(client)).await;
+    let answer = answer.unwrap_or_else(|_| Err(Trouble::passing("MongoDB does not answer")));
+    answer
+        .map(|span| (span.oldest, span.now))
+        .map_err(|trouble| trouble.text)
+}
+
 async fn ask(client: &Client) -> Result<Span, Trouble> {
     match server_status(client).await {
         Ok(status) => understand(&status),

@@ -271,6 +271,8 @@ fn warn_if_unverified(broker: &BrokerUri) {
     }
 }
 
+pub(crate) use entry::envelopes;
+
 pub(crate) async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
     let fail = |error| {
         let error = Error::mongo(Phase::Prepare, format!("use the MongoDB URI {uri}"), error);

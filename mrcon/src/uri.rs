@@ -7,6 +7,7 @@
 
 mod amqp;
 mod broker;
+mod management;
 mod mongo;
 mod parts;
 mod secret;
@@ -19,6 +20,7 @@ pub use broker::{
     AuthMechanism, BrokerUri, DEFAULT_CONNECTION_TIMEOUT, DEFAULT_HEARTBEAT, DEFAULT_PASSWORD,
     DEFAULT_USERNAME, DEFAULT_VHOST, Verify,
 };
+pub use management::{DEFAULT_MANAGEMENT_PORT, DEFAULT_MANAGEMENT_TLS_PORT, ManagementUri};
 pub use mongo::MongoUri;
 pub use secret::Secret;
 pub use stream::{DEFAULT_STREAM_PORT, DEFAULT_STREAM_TLS_PORT, StreamUri};

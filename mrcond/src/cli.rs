@@ -1,9 +1,10 @@
 //! The command line and the environment.
 
-use crate::health::HealthArgs;
-use crate::systemd;
+use crate::check::CheckArgs;
 use crate::describe::Description;
+use crate::health::HealthArgs;
 use crate::output::{self, Wishes};
+use crate::systemd;
 use crate::telemetry::LogSettings;
 use crate::{Failure, exit};
 use clap::builder::NonEmptyStringValueParser;
@@ -30,7 +31,12 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_URI_BYTES: u64 = 64 << 10;
 
 /// The URIs that the environment holds, by the end of their variables.
-const URIS: [&str; 3] = ["MONGO_URI", "RABBITMQ_URI", "RABBITMQ_STREAM_URI"];
+const URIS: [&str; 4] = [
+    "MONGO_URI",
+    "RABBITMQ_URI",
+    "RABBITMQ_STREAM_URI",
+    "RABBITMQ_MANAGEMENT_URL",
+];
 
 /// What every command has comes behind what only this one has, and before --help.
 const BEHIND_ITS_OWN: usize = 900;
@@ -48,6 +54,11 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
                            file that holds this URI, instead of the variable
   CREDENTIALS_DIRECTORY    set by systemd (LoadCredential): its files mongo_uri, rabbitmq_uri and
                            rabbitmq_stream_uri hold the URIs that no variable above is set for
+  PREFIX_RABBITMQ_MANAGEMENT_URL
+                           http://user:password@host:15672, or https://, for check: it tells what AMQP does not
+                           [default: not asked; without a login that of PREFIX_RABBITMQ_URI]
+  PREFIX_RABBITMQ_MANAGEMENT_URL_FILE
+                           file that holds this URL, instead of the variable
   PREFIX_LOG               log filter, such as info, debug, mrcon=debug [default: info]
   PREFIX_LOG_FORMAT        text or json [default: text]
   OTEL_...                 traces and metrics by OTLP, off until OTEL_EXPORTER_OTLP_ENDPOINT is set; also
@@ -56,9 +67,9 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
 Exit codes:
   0   finished, or stopped in order by SIGTERM or SIGINT
   64  wrong usage
-  69  dead-letters, topology: RabbitMQ cannot be reached
+  69  check: a side cannot be reached; dead-letters, topology: RabbitMQ cannot be reached
   78  bad configuration
-  1   anything else; topology: something differs, is missing or refused";
+  1   anything else; check: an error was found; topology: something differs, is missing or refused";
 
 /// Carry MongoDB change events to RabbitMQ: confirmed, resumable, supervised, measured.
 #[derive(Debug, Parser)]
@@ -113,7 +124,7 @@ enum Sub {
     Run,
     /// Print a configuration to begin with: every key, or an entry for each collection that you choose
     Init(InitArgs),
-    /// Check the configuration
+    /// Find what keeps the configuration from working between its servers, with what to do about it
     Check(CheckArgs),
     /// Ask the running mrcond whether it is well: exit code 0 or 1, for health checks
     Health(HealthArgs),
@@ -322,18 +333,11 @@ pub(crate) enum PositionSub {
     },
 }
 
-#[derive(Debug, Args)]
-struct CheckArgs {
-    /// Check the file only, without connecting to anything
-    #[arg(long)]
-    offline: bool,
-}
-
 /// What to do.
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     Run,
-    Check,
+    Check(CheckArgs),
     Health(HealthArgs),
     Position(PositionSub),
     Snapshot(SnapshotArgs),
@@ -360,7 +364,7 @@ pub(crate) struct Environment {
 
 /// Reads the command line; `Err` is the end of the process: help, version, or wrong usage.
 pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
-    let cli = Cli::try_parse().map_err(|error| match error.use_stderr() {
+    Cli::try_parse().map_err(|error| match error.use_stderr() {
         false => say(error.render().to_string().trim_end()),
         true => {
             // What is wrong is told as it was wished, if that can be made out.
@@ -373,11 +377,6 @@ pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
         quiet: cli.quiet,
         json: cli.json,
     });
-    if let Some(Sub::Check(CheckArgs { offline: false })) = cli.subcommand {
-        let line =
-            "check without --offline is not supported yet; use: mrcond check --offline -c FILE";
-        return Err(Err(Failure::new(exit::USAGE, line)));
-    }
     Ok(cli)
 }
 
@@ -412,7 +411,7 @@ impl Cli {
     pub(crate) fn command(&self) -> Command {
         match &self.subcommand {
             None | Some(Sub::Run) => Command::Run,
-            Some(Sub::Check(_)) => Command::Check,
+            Some(Sub::Check(arguments)) => Command::Check(arguments.clone()),
             Some(Sub::Health(arguments)) => Command::Health(arguments.clone()),
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
@@ -484,7 +483,7 @@ impl Cli {
     }
 
     /// Looks at the certificates that a broker's URI names.
-    fn check_files(&self, name: &str, broker: &BrokerUri) -> Result<(), Failure> {
+    pub(crate) fn check_files(&self, name: &str, broker: &BrokerUri) -> Result<(), Failure> {
         broker.check_files().map_err(|fault| {
             let text = format!("{}_{name}: {fault}", self.prefix);
             Failure::new(exit::CONFIG, text)
@@ -548,7 +547,7 @@ impl Cli {
         })
     }
 
-    fn optional_uri<T>(
+    pub(crate) fn optional_uri<T>(
         &self,
         name: &str,
         parse: fn(&str) -> Result<T, UriError>,

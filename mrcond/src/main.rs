@@ -1,5 +1,6 @@
 //! `mrcond` carries MongoDB change events to RabbitMQ. `mrcond --help` tells how.
 
+mod check;
 mod cli;
 mod dead_letters;
 mod describe;
@@ -34,7 +35,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 /// Exit codes, a contract with scripts (see `--help`).
 mod exit {
     pub(crate) const USAGE: u8 = 64;
-    /// What `dead-letters` and `topology` need is not there.
+    /// What `check`, `dead-letters` and `topology` need is not there.
     pub(crate) const UNAVAILABLE: u8 = 69;
     pub(crate) const CONFIG: u8 = 78;
     pub(crate) const OTHER: u8 = 1;
@@ -86,22 +87,13 @@ fn run() -> Result<(), Failure> {
     match &command {
         Command::Init(arguments) => return runtime()?.block_on(init::handle(&cli, arguments)),
         Command::Describe(what) => return describe::print(what),
+        Command::Check(arguments) => return check::run(&cli, arguments),
         _ => {}
     }
     let config = cli.config()?;
     match command {
-        Command::Init(_) | Command::Describe(_) => unreachable!("they need no configuration"),
-        Command::Check => {
-            for warning in mrcon::topology::warnings(config.topology()) {
-                output::warn(&format!("topology: {warning}"));
-            }
-            cli.check_keys(&config)?;
-            output::inform(&format!(
-                "{}: correct, {} connector(s)",
-                cli.config.display(),
-                config.collections().len()
-            ));
-            Ok(())
+        Command::Init(_) | Command::Describe(_) | Command::Check(_) => {
+            unreachable!("done above")
         }
         Command::Health(arguments) => health::ask(&config, &arguments),
         Command::Position(what) => {

@@ -310,6 +310,27 @@ fn cli_md_lacks_a_command_or_an_option() {
 }
 
 #[test]
+fn check_md_has_other_checks_than_the_doctor() {
+    let text = document("CHECK.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let documented: Vec<(String, String)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [check, severity, cause, remedy] = cells[..] else {
+                panic!("not four cells: {row}")
+            };
+            assert!(!cause.is_empty() && !remedy.is_empty(), "{row}");
+            (check.trim_matches('`').to_owned(), severity.to_owned())
+        })
+        .collect();
+    let checks = mrcon::doctor::Check::ALL.iter();
+    let known: Vec<_> = checks
+        .map(|check| (check.id().to_owned(), check.worst().to_string()))
+        .collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
 fn example_configuration_is_refused() {
     let path = format!("{}/../config.yaml", env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(MRCOND)

@@ -209,6 +209,42 @@ impl MongoCheckpoints {
         Ok(())
     }
 
+    /// What is stored, without claiming it; `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CheckpointCorrupt`] when it cannot be understood, otherwise what keeps the store from
+    /// answering.
+    pub(crate) async fn peek(&self) -> Result<Option<Claim>> {
+        const WHAT: &str = "read the resume token document";
+        let reading = async {
+            let found = self
+                .home
+                .collection()
+                .find_one(doc! {"_id": &self.id})
+                .await;
+            let found = found.map_err(|error| Error::mongo(Phase::Checkpoint, WHAT, error))?;
+            found.map(|document| self.understand(&document)).transpose()
+        };
+        within_deadline(WHAT, reading).await
+    }
+
+    /// Whether the store acknowledges a write, by one that matches nothing and so changes nothing.
+    ///
+    /// # Errors
+    /// What keeps it from that.
+    pub(crate) async fn try_writing(&self) -> Result<()> {
+        const WHAT: &str = "write to the resume token collection";
+        // No run has such a number.
+        let filter = doc! {"_id": &self.id, "epoch": -1_i64};
+        let collection = self.home.collection();
+        let updated = collection.update_one(filter, doc! {"$set": {"epoch": -1_i64}});
+        within_deadline(WHAT, async {
+            let fail = |error| Error::mongo(Phase::Checkpoint, WHAT, error);
+            updated.await.map(drop).map_err(fail)
+        })
+        .await
+    }
+
     /// Takes what is stored as the position of this configuration, whoever saved it for what.
     ///
     /// # Errors

@@ -114,6 +114,11 @@ impl Scope {
         Self::new(watched, own)
     }
 
+    /// What the entry `index` of a configuration is about.
+    pub fn of(config: &ValidConfig, index: usize) -> Self {
+        Self::of_entry(config, index)
+    }
+
     /// How much it is about.
     pub fn extent(&self) -> Extent {
         self.extent

@@ -55,7 +55,7 @@ impl Envelopes {
     }
 
     /// That of the collection with these names, if there is one.
-    pub(super) fn of(&self, names: DbAndColl<'_>) -> &Envelope {
+    pub(crate) fn of(&self, names: DbAndColl<'_>) -> &Envelope {
         self.at(self.find(names))
     }
 

@@ -304,7 +304,8 @@ impl Entry {
     }
 }
 
-fn envelopes(config: &CollectionConfig, scope: &Scope) -> Envelopes {
+/// How the events of an entry are dressed.
+pub(crate) fn envelopes(config: &CollectionConfig, scope: &Scope) -> Envelopes {
     let overrides = config.overrides.iter();
     let overrides = overrides.map(|one| {
         (

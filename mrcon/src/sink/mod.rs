@@ -10,7 +10,7 @@ mod connections;
 pub(crate) mod headers;
 mod link;
 pub mod stream;
-mod tls;
+pub(crate) mod tls;
 mod wire;
 
 pub use any::AnySink;

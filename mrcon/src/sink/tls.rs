@@ -25,7 +25,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Encrypts `stream`, and makes sure that the broker is who it says.
 ///
 /// Trusted are the authorities of `cacertfile`, or without one those of the machine.
-pub(super) async fn connect(uri: &BrokerUri, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(uri: &BrokerUri, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
     let fail = |kind: ErrorKind, source: Failure| {
         Error::new(kind, format!("set TLS up with {uri}")).with_source(source)
     };
@@ -67,6 +67,39 @@ fn client_config(uri: &BrokerUri) -> std::result::Result<ClientConfig, Failure> 
         }
         _ => builder.with_no_client_auth(),
     })
+}
+
+/// What a client shows of itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity<'a> {
+    pub(crate) certificate: &'a Path,
+    pub(crate) key: &'a Path,
+}
+
+/// The certificates that a server shows, whoever it is: nothing is sent to it.
+pub(crate) async fn shown(
+    name: &str,
+    identity: Option<Identity<'_>>,
+    stream: TcpStream,
+) -> std::result::Result<Vec<CertificateDer<'static>>, Failure> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
+    let config = match identity {
+        Some(Identity { certificate, key }) => {
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| in_file(key, &error))?;
+            builder.with_client_auth_cert(certificates(certificate)?, key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let server = ServerName::try_from(name.to_owned())?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(server, stream)
+        .await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    Ok(chain.iter().map(|one| one.clone().into_owned()).collect())
 }
 
 fn roots(file: Option<&Path>) -> std::result::Result<RootCertStore, Failure> {

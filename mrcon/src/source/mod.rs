@@ -13,8 +13,9 @@ mod fragments;
 mod gate;
 mod images;
 pub(crate) mod pages;
+pub(crate) mod probe;
 mod step;
-mod version;
+pub(crate) mod version;
 mod watch;
 
 pub use batch::EventBatch;

@@ -7,7 +7,7 @@ use mongodb::Database;
 ///
 /// # Errors
 /// The server does not answer.
-pub(super) async fn of(database: &Database) -> Result<[i32; 3], mongodb::error::Error> {
+pub(crate) async fn of(database: &Database) -> Result<[i32; 3], mongodb::error::Error> {
     let info = database.run_command(doc! {"buildInfo": 1}).await?;
     Ok(said(&info))
 }

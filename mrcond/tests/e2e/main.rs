@@ -26,6 +26,7 @@ mod database;
 mod dead_letters;
 mod delivery;
 mod deployment;
+mod doctor;
 mod formats;
 mod guide;
 mod history;

@@ -48,6 +48,11 @@ impl Channel {
         self.port.limits().is_rabbitmq_3()
     }
 
+    /// Major, minor and patch version of the broker; zeros if it does not tell.
+    pub(super) fn version(&self) -> [u16; 3] {
+        self.port.limits().version
+    }
+
     /// Opens the channel, for the first time or after the broker closed it.
     pub(super) async fn open(&mut self) -> Result<()> {
         // From here on the broker may have it open, whether or not its answer is seen.

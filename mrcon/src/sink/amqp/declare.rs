@@ -216,7 +216,7 @@ impl Declarer {
         Ok(self.is_old)
     }
 
-    async fn channel(&mut self) -> Result<&mut Channel> {
+    pub(super) async fn channel(&mut self) -> Result<&mut Channel> {
         let channel = match self.channel.take() {
             Some(channel) => channel,
             None => {
@@ -234,7 +234,7 @@ impl Declarer {
         Ok(channel)
     }
 
-    async fn call(&mut self, request: AMQPClass, context: &str) -> Result<AMQPClass> {
+    pub(super) async fn call(&mut self, request: AMQPClass, context: &str) -> Result<AMQPClass> {
         let channel = self.channel().await?;
         let answered = answer(channel.call(request, context), context).await;
         // After any other refusal the channel is opened anew.
@@ -286,7 +286,7 @@ fn refused(thing: &Thing, error: Error, takes: &str) -> Error {
 }
 
 /// RabbitMQ's own words at the end of the chain.
-fn words(error: &Error) -> String {
+pub(super) fn words(error: &Error) -> String {
     let chain = error.chain();
     let words = chain.split_once("RabbitMQ closed the channel or connection: ");
     words.map_or(chain.clone(), |(_, words)| {
@@ -295,12 +295,12 @@ fn words(error: &Error) -> String {
 }
 
 /// Whether nothing can be said of the thing, since the broker is not there.
-fn is_lost(error: &Error) -> bool {
+pub(super) fn is_lost(error: &Error) -> bool {
     error.kind().means_no_rabbitmq() || error.kind() == ErrorKind::Panic
 }
 
 /// RabbitMQ 4 closes the channel for that, and those before the connection.
-fn knows_no_type(error: &Error) -> bool {
+pub(super) fn knows_no_type(error: &Error) -> bool {
     error.kind() == ErrorKind::ExchangeUnknown
 }
 
@@ -349,7 +349,7 @@ pub(super) fn table(arguments: &Arguments) -> FieldTable {
     table
 }
 
-fn shown(value: &AMQPValue) -> Argument {
+pub(super) fn shown(value: &AMQPValue) -> Argument {
     match value {
         AMQPValue::Boolean(value) => Argument::Bool(*value),
         AMQPValue::LongLongInt(value) => Argument::Number(*value),
@@ -361,7 +361,7 @@ fn shown(value: &AMQPValue) -> Argument {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     Exchange,
     Queue,
 }
@@ -377,20 +377,20 @@ impl What {
 
 /// A declaration of an exchange or a queue, as it is sent.
 #[derive(Debug, Clone)]
-struct Declaration {
-    what: What,
-    name: String,
+pub(super) struct Declaration {
+    pub(super) what: What,
+    pub(super) name: String,
     /// Of an exchange.
-    kind: String,
-    durable: bool,
-    auto_delete: bool,
+    pub(super) kind: String,
+    pub(super) durable: bool,
+    pub(super) auto_delete: bool,
     /// Of an exchange.
-    internal: bool,
-    arguments: FieldTable,
+    pub(super) internal: bool,
+    pub(super) arguments: FieldTable,
 }
 
 impl Declaration {
-    fn new(what: What, name: &str) -> Declaration {
+    pub(super) fn new(what: What, name: &str) -> Declaration {
         Declaration {
             what,
             name: name.to_owned(),
@@ -419,7 +419,7 @@ impl Declaration {
         }
     }
 
-    fn request(&self, passive: bool) -> Result<AMQPClass> {
+    pub(super) fn request(&self, passive: bool) -> Result<AMQPClass> {
         let arguments = match passive {
             true => FieldTable::default(),
             false => self.arguments.clone(),
@@ -462,7 +462,7 @@ impl Declaration {
     }
 
     /// Makes it agree with the thing in this.
-    fn correct(&mut self, told: Told) {
+    pub(super) fn correct(&mut self, told: Told) {
         let is_set = told.value == Some(AMQPValue::Boolean(true));
         match (told.name.as_str(), &told.value) {
             ("type", Some(AMQPValue::LongString(kind))) => {

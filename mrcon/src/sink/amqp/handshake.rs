@@ -24,6 +24,8 @@ pub(super) struct Limits {
     /// Largest message in bytes that a broker of this version takes, unless it is configured otherwise; it
     /// does not tell.
     pub(super) max_message_bytes: u64,
+    /// Major, minor and patch version of the broker; zeros if it does not tell.
+    pub(super) version: [u16; 3],
 }
 
 impl Limits {
@@ -42,8 +44,8 @@ const OLD_MAX_MESSAGE_BYTES: u64 = 128 << 20;
 pub(super) async fn open(wire: &mut Wire, uri: &AmqpUri, name: &str) -> Result<Limits> {
     let context = format!("log in to {uri}");
     wire.output().buffer().extend_from_slice(PROTOCOL_HEADER);
-    let max_message_bytes = match answer(wire, &context).await? {
-        AMQPClass::Connection(Method::Start(start)) => max_message_bytes(&start),
+    let version = match answer(wire, &context).await? {
+        AMQPClass::Connection(Method::Start(start)) => version(&start),
         other => return Err(frames::unexpected(&context, &other)),
     };
     send(wire, Method::StartOk(start_ok(uri, name)));
@@ -60,7 +62,8 @@ pub(super) async fn open(wire: &mut Wire, uri: &AmqpUri, name: &str) -> Result<L
                 0 => u16::MAX,
                 limit => limit,
             },
-            max_message_bytes,
+            max_message_bytes: max_message_bytes(version),
+            version,
         },
     );
     wire.keep_alive(Duration::from_secs(heartbeat.into()), frames::HEARTBEAT);
@@ -73,15 +76,25 @@ pub(super) async fn open(wire: &mut Wire, uri: &AmqpUri, name: &str) -> Result<L
     }
 }
 
-/// What is not RabbitMQ 3 is taken for newer.
-fn max_message_bytes(start: &connection::Start) -> u64 {
-    let version = match start.server_properties.inner().get("version") {
-        Some(AMQPValue::LongString(version)) => version.as_bytes(),
-        _ => b"",
+fn version(start: &connection::Start) -> [u16; 3] {
+    let text = match start.server_properties.inner().get("version") {
+        Some(AMQPValue::LongString(version)) => String::from_utf8_lossy(version.as_bytes()),
+        _ => "".into(),
     };
-    match version.starts_with(b"3.") {
-        true => OLD_MAX_MESSAGE_BYTES,
-        false => MAX_MESSAGE_BYTES,
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    [(); 3].map(|()| {
+        numbers
+            .next()
+            .and_then(|one| one.parse().ok())
+            .unwrap_or_default()
+    })
+}
+
+/// What is not RabbitMQ 3 is taken for newer.
+fn max_message_bytes([major, ..]: [u16; 3]) -> u64 {
+    match major {
+        3 => OLD_MAX_MESSAGE_BYTES,
+        _ => MAX_MESSAGE_BYTES,
     }
 }
 

@@ -301,6 +301,7 @@ mod tests {
             frame_max: 4096,
             channel_max: 2,
             max_message_bytes: 1 << 20,
+            version: [4, 0, 5],
         });
         let inbox = Inbox {
             channel: Channel::on(Port::on(&link, ()).unwrap()),

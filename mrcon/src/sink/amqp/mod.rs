@@ -14,6 +14,7 @@ mod exchanges;
 mod frames;
 mod handshake;
 pub(crate) mod inbox;
+pub(crate) mod inspect;
 pub(crate) mod outbox;
 mod protocol;
 mod publish;

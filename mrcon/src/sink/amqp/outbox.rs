@@ -207,6 +207,7 @@ mod tests {
             frame_max: FRAME_MAX,
             channel_max: 2,
             max_message_bytes: 1 << 20,
+            version: [4, 0, 5],
         });
         let port = Port::on(&link, ()).unwrap();
         let outbox = Outbox {

@@ -144,6 +144,7 @@ mod tests {
             frame_max: 4096,
             channel_max: 2,
             max_message_bytes: 1 << 20,
+            version: [4, 0, 5],
         })
     }
 

@@ -73,6 +73,7 @@ struct Own {
     pid: u32,
     ctl: String,
     folder: PathBuf,
+    management: String,
 }
 
 impl Broker {
@@ -130,6 +131,7 @@ impl Broker {
                 pid,
                 ctl: text("ctl"),
                 folder: text("dir").into(),
+                management: text("management_url"),
             }),
         }
     }
@@ -138,6 +140,11 @@ impl Broker {
         self.own
             .as_ref()
             .unwrap_or_else(|| unreachable!("only private brokers are broken"))
+    }
+
+    /// The URL of the management API, without a login.
+    pub(crate) fn management(&self) -> &str {
+        &self.own().management
     }
 
     /// Ends the broker at once, as a power cut would.
