@@ -60,7 +60,8 @@ fn describe(name: &str, property: &mut Value, default: Option<&Value>) {
     }
     if let Some(text) = texts::of(name) {
         let words = words(property);
-        property["description"] = json!(format!("{text}{words}"));
+        let range = told_range(name, property);
+        property["description"] = json!(format!("{text}{range}{words}"));
     }
     // Sections and lists of them have the defaults of their keys.
     if let Some(default) = default
@@ -68,6 +69,15 @@ fn describe(name: &str, property: &mut Value, default: Option<&Value>) {
         && !facts::is_required(name)
     {
         property["default"] = default.clone();
+    }
+}
+
+/// The range of what is no number, and of what need not be one, in words.
+fn told_range(name: &str, property: &Value) -> String {
+    let key = name.rsplit('.').next().unwrap_or_default();
+    match super::limits::allowed(key) {
+        Some(allowed) if property["type"] != "integer" => format!(" Must be {allowed}."),
+        Some(_) | None => String::new(),
     }
 }
 

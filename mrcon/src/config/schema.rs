@@ -228,11 +228,12 @@ pub struct Watched {
     pub max_await_time: Option<Duration>,
     /// Most events that one answer of MongoDB brings.
     pub batch_size: u32,
-    /// Whether the server sends events over 16 MiB in fragments, which are put together here.
+    /// Whether the server sends events over 16 MiB in fragments, which are put together here: `auto`, where it
+    /// can; `true`, and refuse a server that cannot; or `false`.
     pub split_large_events: SplitLargeEvents,
     /// Whether MongoDB reports DDL events such as `createIndexes` too. It has to be 6.0 or newer.
     pub show_expanded_events: bool,
-    /// Where a connector without a checkpoint begins.
+    /// Where a connector without a checkpoint begins: `now`, or a time such as `2024-05-01T00:00:00Z`.
     pub start: Start,
     /// Whether existing documents are copied first.
     pub snapshot: Snapshot,

@@ -509,3 +509,32 @@ async fn colours_are_missing_at_a_terminal_or_in_the_way() {
         );
     }
 }
+
+#[tokio::test]
+async fn log_is_not_as_the_options_wish() {
+    let config = Config::new([Entry::new("shop", "orders", "orders")]);
+    let nowhere = [
+        ("MRCON_MONGO_URI", "mongodb://127.0.0.1:1/"),
+        ("MRCON_RABBITMQ_URI", "amqp://127.0.0.1:1"),
+    ];
+    let log_of = async |options: &[&str], more: &[(&str, &str)]| {
+        let daemon = Daemon::spawn_with(&config, &[&nowhere, more].concat(), options);
+        daemon.unhealthy(&["shop.orders -> orders"]).await;
+        let ended = daemon.terminate().await;
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        ended.log
+    };
+    let (json, quiet, told) = tokio::join!(
+        log_of(&["--json"], &[]),
+        log_of(&["--quiet"], &[]),
+        log_of(&["--quiet"], &[("MRCON_LOG", "info")]),
+    );
+    assert!(json.lines().count() > 0);
+    for line in json.lines() {
+        let line: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["level"].is_string(), "{line}");
+    }
+    assert!(!quiet.contains(" INFO "), "{quiet}");
+    assert!(told.contains(" INFO "), "{told}");
+}

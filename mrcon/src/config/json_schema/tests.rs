@@ -205,6 +205,10 @@ fn range_is_another_than_the_one_that_is_told() {
         let Some(told) = super::super::limits::allowed(key) else {
             continue;
         };
+        if property["type"] != "integer" {
+            let text = property["description"].as_str().unwrap();
+            assert!(text.contains(&told), "{name}: {text}");
+        }
         let Some(range) = told.strip_prefix("a whole number from ") else {
             continue;
         };
