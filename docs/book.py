@@ -136,10 +136,14 @@ def relinked(text, file, chapter, places):
 def expanded(text, chapter, places):
     def replace(found):
         whole = (ROOT / found["file"]).read_text()
-        if found["anchor"] is None:
-            return relinked(whole, found["file"], chapter, places)
-        level, below = section(whole, found["anchor"])
         above = [depth for _, depth, _ in lines_with_headings(text[:found.start()]) if depth]
+        anchor = found["anchor"]
+        if anchor is None and above:
+            # The chapter has a heading of its own in the place of the title.
+            anchor = next(name for _, depth, name in lines_with_headings(whole) if depth == 1)
+        if anchor is None:
+            return relinked(whole, found["file"], chapter, places)
+        level, below = section(whole, anchor)
         below = with_levels(below, level - (above[-1] if above else 1))
         return relinked(below, found["file"], chapter, places)
 
