@@ -9,9 +9,14 @@ CONFIG ?= config.yaml
 ADDRESS ?= 127.0.0.1:3000
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= encode mask config uri
+# Where `make release` and the like put what they make.
+ARTIFACTS ?= target/release-artifacts
+HOST = $(shell $(or $(RUSTC),rustc) -vV | sed -n 's/^host: //p')
+STATIC = target/$(HOST)/dist/mrcond
+RELEASE = $(PYTHON) dev/release.py
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit fuzz test test-integration test-faults test-metrics demo demo-outbox run bench services-up services-down clean
+.PHONY: help check audit fuzz test test-integration test-faults test-metrics demo demo-outbox run bench static release deb release-all services-up services-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -62,6 +67,23 @@ run: ## run mrcond with CONFIG (default config.yaml) against the project's or yo
 bench: ## everything next to its limits, measured in one run (BENCH="latency --quick" for a part)
 	@$(CARGO) build --release --locked -p mrcond -p mrcon-bench
 	@$(WITH_SERVICES) exec target/release/bench $(BENCH)
+
+static: ## the static binary alone: no library, not even the C library, is needed to run it
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile dist --locked -p mrcond --target $(HOST)
+
+release: static ## the static binary, checked (size, ldd, empty environment), in target/release-artifacts
+	$(RELEASE) binary $(STATIC) --output $(ARTIFACTS)
+
+deb: release ## and the Debian package, checked by lintian
+	$(RELEASE) deb $(STATIC) --output $(ARTIFACTS)
+	"$$($(SERVICES) fetch lintian)"/lintian --allow-root --fail-on error,warning $(ARTIFACTS)/*.deb
+
+release-all: ## everything that is released: binary, Debian package, chart, SBOM, checksums
+	rm -rf $(ARTIFACTS)
+	$(MAKE) deb
+	"$$($(SERVICES) fetch helm)"/helm package deploy/helm/mrcond --destination $(ARTIFACTS)
+	$(RELEASE) sbom --output $(ARTIFACTS)
+	$(RELEASE) sums --output $(ARTIFACTS)
 
 services-up: ## start MongoDB and RabbitMQ of the project's own, and print their URIs
 	@$(SERVICES) up

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 
-from servers import browser, consumers, instances, mongo, monitoring, programs, rabbit
+from servers import browser, checkers, consumers, instances, mongo, monitoring, programs, rabbit
 from servers.common import Problem, say
 
 KINDS = {"mongo": mongo, "rabbit": rabbit,
@@ -41,6 +41,11 @@ PROGRAMS = {
     "consumers-python": consumers.python_packages,
     "node": consumers.node,
     "consumers-node": consumers.node_packages,
+    "systemd-analyze": checkers.systemd_analyze,
+    "lintian": checkers.lintian,
+    "helm": checkers.helm,
+    "kubernetes-schemas": checkers.kubernetes_schemas,
+    "npm-schemas": checkers.npm_packages,
 }
 
 

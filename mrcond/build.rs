@@ -1,5 +1,5 @@
 //! Tells the binary which commit and compiler it comes from, for `--version` and `mrcon_build_info`,
-//! and the tests whether the user wants them without a browser.
+//! and the tests whether the user wants them without a browser. Keeps a static binary from loading libraries.
 
 use std::process::Command;
 
@@ -16,6 +16,7 @@ fn main() {
     println!("cargo::rerun-if-changed=../.git/HEAD");
     println!("cargo::rerun-if-changed=../.git/logs/HEAD");
     tests_without_browser();
+    names_without_libraries();
 }
 
 /// `MRCON_WITHOUT_BROWSER=1` at build time marks the tests that need a browser as ignored, so that the
@@ -27,6 +28,22 @@ fn tests_without_browser() {
     if std::env::var(VARIABLE).is_ok_and(|value| value == "1") {
         println!("cargo::rustc-cfg=without_browser");
         println!("cargo::warning={VARIABLE}=1: the status page is not tested in a browser");
+    }
+}
+
+/// A static glibc that looks up a name loads libraries of the machine, and falls over those of another
+/// glibc. The object file goes to the linker by itself: nothing refers to it, so an archive would be left out.
+fn names_without_libraries() {
+    const SOURCE: &str = "static/names.c";
+    println!("cargo::rerun-if-changed={SOURCE}");
+    let is = |variable: &str, value: &str| {
+        let values = std::env::var(variable).unwrap_or_default();
+        values.split(',').any(|one| one == value)
+    };
+    if is("CARGO_CFG_TARGET_ENV", "gnu") && is("CARGO_CFG_TARGET_FEATURE", "crt-static") {
+        for object in cc::Build::new().file(SOURCE).compile_intermediates() {
+            println!("cargo::rustc-link-arg-bins={}", object.display());
+        }
     }
 }
 

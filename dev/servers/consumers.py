@@ -102,17 +102,18 @@ def node_packages():
     lock = EXAMPLES / "node/package-lock.json"
     program = node()
     return install("consumers-node-" + digest(lock),
-                   lambda work, _: build_node_packages(program, work)) / "node_modules"
+                   lambda work, _: build_node_packages(program, work, EXAMPLES / "node")) / "node_modules"
 
 
-def build_node_packages(program, work):
-    say("downloading the consumers' Node packages")
+def build_node_packages(program, work, wanted):
+    """What the package-lock.json in the folder `wanted` names, with its hashes."""
+    say("downloading Node packages")
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(EXAMPLES / "node" / name, work)
+        shutil.copy(wanted / name, work)
     run([str(program / "bin/node"), str(program / "lib/node_modules/npm/bin/npm-cli.js"), "ci",
          "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier",
          "--prefer-offline", "--cache", str(folder("cache", "npm"))] + NPM_LIMITS,
-        "npm could not install the consumers' packages", npm_environment(), work)
+        "npm could not install the packages", npm_environment(), work)
 
 
 def npm_environment():

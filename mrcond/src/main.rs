@@ -2,12 +2,14 @@
 
 mod cli;
 mod dead_letters;
+mod health;
 mod http;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod position;
 mod process;
 mod snapshot;
+mod systemd;
 mod telemetry;
 mod topology;
 
@@ -80,6 +82,7 @@ fn run() -> Result<(), Failure> {
                 config.collections().len()
             ))
         }
+        Command::Health(arguments) => health::ask(&config, &arguments),
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(position::change(&config, &mongodb, &what))
@@ -158,7 +161,10 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
             format!("listen on {listen}: {error}; set server.listen to a free address"),
         )
     })?;
-    let outcome = server.run(terminated).await;
+    let manager = systemd::Manager::from_environment();
+    let telling = manager.ready(server.status());
+    let outcome = server.run(manager.until(terminated)).await;
+    drop(telling);
     http.abort();
     #[cfg(feature = "otlp")]
     export.finish().await;

@@ -24,6 +24,7 @@ mod scale;
 mod scrape;
 mod snapshot;
 mod stage;
+mod start;
 mod table;
 mod target;
 mod throughput;
@@ -153,6 +154,7 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
         scrape: None,
         snapshot: None,
         formats: None,
+        start: None,
         verdicts: Vec::new(),
     };
     say(&results.machine);
@@ -165,6 +167,9 @@ async fn measure(place: &Place<'_>, options: &Options) -> Result<Results> {
     }
     if options.measures(Section::Scrape) {
         results.scrape = Some(scrape::measure(&place.setup).await?);
+    }
+    if options.measures(Section::Start) {
+        results.start = Some(start::measure(place, options).await?);
     }
     if options.measures(Section::Latency) {
         results.latency = Some(latency::measure(place, options).await?);

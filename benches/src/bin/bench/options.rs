@@ -25,6 +25,8 @@ pub(crate) enum Section {
     Snapshot,
     /// CPU per event in each format, with and without compression
     Formats,
+    /// From the start of the process to its first message
+    Start,
     /// All of them
     All,
 }

@@ -9,6 +9,7 @@ use crate::peers::Peers;
 use crate::scale::Scale;
 use crate::scrape::Scrape;
 use crate::snapshot::Snapshot;
+use crate::start::Start;
 use crate::table::Table;
 use crate::throughput::Throughput;
 use crate::verdict::Verdict;
@@ -50,6 +51,8 @@ pub(crate) struct Results {
     pub(crate) snapshot: Option<Snapshot>,
     #[serde(default)]
     pub(crate) formats: Option<Formats>,
+    #[serde(default)]
+    pub(crate) start: Option<Start>,
     /// Of all chapters; filled in when the run is over.
     pub(crate) verdicts: Vec<Verdict>,
 }
@@ -79,6 +82,7 @@ impl Results {
             chapter(&self.scrape),
             chapter(&self.snapshot),
             chapter(&self.formats),
+            chapter(&self.start),
         ];
         all.into_iter().flatten().collect()
     }

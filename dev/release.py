@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""What is released, made from a static binary: checked, as a Debian package, with an SBOM and checksums."""
+
+import argparse
+import pathlib
+import sys
+
+from artifacts import binary, debian, sbom, sums
+from artifacts.place import Failed
+
+
+def parser():
+    top = argparse.ArgumentParser(description=__doc__)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name, function, text):
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(function=function)
+        return added
+
+    added = command("binary", lambda options: binary.release(options.binary, options.output),
+                    "check that a binary is static, small, and runs where nothing else is; put it to the others")
+    added.add_argument("binary", type=pathlib.Path)
+    added.add_argument("--output", type=pathlib.Path, required=True, metavar="FOLDER")
+
+    added = command("deb", debian.release, "make the Debian package")
+    added.add_argument("binary", type=pathlib.Path)
+    added.add_argument("--output", type=pathlib.Path, required=True, metavar="FOLDER")
+    added.add_argument("--documented-by", type=pathlib.Path, metavar="BINARY",
+                       help="the mrcond that is asked for its man page and completions, if it is another one")
+    added.add_argument("--compression", default="xz", choices=["xz", "none"])
+
+    added = command("sbom", lambda options: sbom.release(options.output),
+                    "list what the binary is made of, as CycloneDX")
+    added.add_argument("--output", type=pathlib.Path, required=True, metavar="FOLDER")
+
+    added = command("sums", lambda options: sums.release(options.output),
+                    "write SHA256SUMS of everything in a folder")
+    added.add_argument("--output", type=pathlib.Path, required=True, metavar="FOLDER")
+    return top
+
+
+def main():
+    options = parser().parse_args()
+    try:
+        options.function(options)
+    except (Failed, OSError) as error:
+        sys.exit("release: error: %s" % error)
+
+
+if __name__ == "__main__":
+    main()
