@@ -398,7 +398,7 @@ impl ErrorKind {
                 Retry,
                 R::RabbitmqConnectionFailed,
                 Some(Rabbitmq),
-                "do what the cause asks for: renew a certificate that has expired; where it is not valid for the name, use a name that it has or set server_name_indication; for an unknown issuer or a bad signature set cacertfile; where a certificate is required set certfile and keyfile; a corrupt message means a port that speaks no TLS; the connector goes on by itself",
+                "do what the cause asks for: renew a certificate that has expired; where it is not valid for the name, use a name that it has or set server_name_indication; for an unknown issuer or a bad signature set cacertfile; where a certificate is required set certfile and keyfile; a corrupt message means a port of RabbitMQ that speaks no TLS; the connector goes on by itself",
             ),
             ErrorKind::StreamUnavailable => (
                 Retry,

@@ -116,7 +116,15 @@ fn reason_in(message: &str, has_tried: bool) -> Option<String> {
     ];
     /// What a server does that misses our certificate, and one that is ended; but that one cannot be connected
     /// to again, so what is told is that.
-    const CLOSED: &str = "peer closed connection without sending TLS close_notify";
+    const CLOSED: (&str, &str) = (
+        "peer closed connection without sending TLS close_notify",
+        "the server closes the connection without a word; it may demand a client certificate",
+    );
+    /// The same before there is TLS at all.
+    const NO_TLS: (&str, &str) = (
+        "tls handshake eof",
+        "the server closes the connection at the first words of TLS; it may speak none",
+    );
     let found = WORDS.iter().find_map(|words| message.find(words));
     let (at, reason) = match found {
         Some(at) => {
@@ -127,8 +135,8 @@ fn reason_in(message: &str, has_tried: bool) -> Option<String> {
             (at, &reason[..end.unwrap_or(reason.len())])
         }
         None if has_tried => {
-            let reason = "the server closes the connection without a word; it may demand a client certificate";
-            (message.find(CLOSED)?, reason)
+            let mut known = [CLOSED, NO_TLS].into_iter();
+            known.find_map(|(words, reason)| Some((message.find(words)?, reason)))?
         }
         None => return None,
     };

@@ -324,7 +324,7 @@ async fn bad_certificate_of_a_server_is_taken_or_not_named() {
             rig.entry(),
         ),
     ] {
-        complains(&uris, &entry, &["remedy: "]).await;
+        complains(&uris, &entry, &["TLS ", "speaks no TLS"]).await;
     }
     rig.broker.delete(&format!("{}-stream", rig.name)).await;
     rig.clean().await;
