@@ -11,6 +11,7 @@ use amqprs::FieldValue;
 use bson::{Document, doc};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::slice::from_ref;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,6 +91,20 @@ impl Servers {
     /// With the login `user:password@` instead of the root's.
     fn as_user(&self, login: &str) -> Servers {
         self.mongo(self.mongo.replace(ROOT, login))
+    }
+
+    /// With this file in the place of the RabbitMQ URI.
+    async fn check_with_file(&self, entries: &[Entry], uri: &ConfigFile) -> Report {
+        let file = ConfigFile::new(&Config::new(entries).text("127.0.0.1:0"));
+        let mut command = command();
+        command.args(["check", "--json", "-c"]).arg(file.path());
+        command.env("MRCON_MONGO_URI", &self.mongo);
+        command.env("MRCON_RABBITMQ_URI_FILE", uri.path());
+        let output = command.output().await.unwrap();
+        Report {
+            code: output.status.code(),
+            findings: serde_json::from_slice(&output.stdout).unwrap(),
+        }
     }
 
     async fn run(&self, entries: &[Entry], arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -1010,6 +1025,14 @@ async fn wrong_file_or_environment_is_no_finding() {
         "use the MongoDB URI",
         "MongoDB URI",
     );
+    let uri = ConfigFile::new("amqp://127.0.0.1:1");
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(uri.path(), mode).unwrap();
+    let away = servers.mongo("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500");
+    let report = away.check_with_file(from_ref(&entry), &uri).await;
+    report.exits(69);
+    report.only(&["secret_file", "mongodb_reachable", "rabbitmq_reachable"]);
+    report.has("secret_file", "warning", "RABBITMQ_URI_FILE", "chmod o-r");
     let (code, told, _) = servers
         .run(from_ref(&entry), &["--offline", "--json"])
         .await;

@@ -1,7 +1,7 @@
 //! The exchange of an entry: whether it takes messages, and whether anybody gets them.
 
-use super::Visit;
 use super::binding::{self, Binding};
+use super::visit::Visit;
 use crate::config::{
     CollectionConfig, DEFAULT_EXCHANGE_TYPE, ExchangeTarget, ExchangeType, Topology,
 };
