@@ -1,7 +1,7 @@
 //! `mrcond check`: what keeps a configuration from working, with what to do about it.
 
 use crate::cli::{self, Cli};
-use crate::{Failure, exit, runtime};
+use crate::{Failure, exit, output, runtime};
 use clap::Args;
 use mrcon::config::{EVERY_COLLECTION, Scope, ValidConfig};
 use mrcon::doctor::{Check, Doctor, Finding, Sampled, Severity, sample};
@@ -20,9 +20,6 @@ pub(crate) struct CheckArgs {
     /// Check the file only, without connecting to anything
     #[arg(long)]
     offline: bool,
-    /// As JSON: a list of findings, or of messages with --sample
-    #[arg(long)]
-    json: bool,
     /// Show the message that the next event would become, and publish nothing; of one connector
     /// (DATABASE.COLLECTION, or its name in /status), or of each
     #[arg(long, value_name = "CONNECTOR", num_args = 0..=1, conflicts_with = "offline")]
@@ -33,24 +30,19 @@ pub(crate) struct CheckArgs {
 pub(crate) fn run(cli: &Cli, arguments: &CheckArgs) -> Result<(), Failure> {
     let config = match cli.config() {
         Ok(config) => config,
-        Err(failure) => return broken(failure, arguments),
+        Err(failure) => return broken(failure),
     };
     match arguments {
         CheckArgs {
             sample: Some(which),
-            json,
             ..
         } => {
             let mongodb = cli.mongodb()?;
-            runtime()?.block_on(samples(&config, &mongodb, which.as_deref(), *json))
+            runtime()?.block_on(samples(&config, &mongodb, which.as_deref()))
         }
-        CheckArgs {
-            offline: true,
-            json,
-            ..
-        } => match cli.check_keys(&config) {
-            Ok(_) => offline(cli, &config, *json),
-            Err(failure) => broken(failure, arguments),
+        CheckArgs { offline: true, .. } => match cli.check_keys(&config) {
+            Ok(_) => offline(cli, &config),
+            Err(failure) => broken(failure),
         },
         _ => match prepare(cli, &config) {
             Ok((doctor, before)) => {
@@ -59,9 +51,9 @@ pub(crate) fn run(cli: &Cli, arguments: &CheckArgs) -> Result<(), Failure> {
                 for remedy in findings.iter_mut().filter_map(|one| one.remedy.as_mut()) {
                     *remedy = remedy.replace("PREFIX_", &format!("{}_", cli.prefix));
                 }
-                tell(&findings, arguments.json)
+                tell(&findings)
             }
-            Err(failure) => broken(failure, arguments),
+            Err(failure) => broken(failure),
         },
     }
 }
@@ -93,40 +85,41 @@ fn prepare(cli: &Cli, config: &ValidConfig) -> Result<(Doctor, Vec<Finding>), Fa
 }
 
 /// The file alone.
-fn offline(cli: &Cli, config: &ValidConfig, as_json: bool) -> Result<(), Failure> {
+fn offline(cli: &Cli, config: &ValidConfig) -> Result<(), Failure> {
     let warnings = mrcon::topology::warnings(config.topology());
     let count = config.collections().len();
     let sound = format!("{}: correct, {count} connector(s)", cli.config.display());
-    if as_json {
+    if output::is_json() {
         let mut findings = vec![Finding::new(Check::Configuration, Severity::Info, sound)];
         findings.extend(
             warnings
                 .into_iter()
                 .map(|words| Finding::new(Check::Topology, Severity::Warning, words)),
         );
-        return tell(&findings, true);
+        return tell(&findings);
     }
     for warning in warnings {
-        eprintln!("mrcond: warning: topology: {warning}");
+        output::warn(&format!("topology: {warning}"));
     }
-    cli::say(&sound)
+    output::inform(&sound);
+    Ok(())
 }
 
 /// There is nothing to connect with.
-fn broken(failure: Failure, arguments: &CheckArgs) -> Result<(), Failure> {
-    if !arguments.json || failure.code != exit::CONFIG {
+fn broken(failure: Failure) -> Result<(), Failure> {
+    if !output::is_json() || failure.code != exit::CONFIG {
         return Err(failure);
     }
     let findings = failure.lines.iter().map(|line| {
         let remedy = "correct it where the cause says";
         Finding::new(Check::Configuration, Severity::Error, line.as_str()).remedy(remedy)
     });
-    tell(&findings.collect::<Vec<_>>(), true)
+    tell(&findings.collect::<Vec<_>>())
 }
 
 /// Prints what was found, and says by its exit code how bad it is.
-fn tell(findings: &[Finding], as_json: bool) -> Result<(), Failure> {
-    match as_json {
+fn tell(findings: &[Finding]) -> Result<(), Failure> {
+    match output::is_json() {
         true => cli::say(&pretty(&findings))?,
         false => {
             for finding in findings {
@@ -137,10 +130,7 @@ fn tell(findings: &[Finding], as_json: bool) -> Result<(), Failure> {
     }
     match code(findings) {
         0 => Ok(()),
-        code => Err(Failure {
-            code,
-            lines: Vec::new(),
-        }),
+        code => Err(Failure::of_lines(code, Vec::new())),
     }
 }
 
@@ -210,7 +200,6 @@ async fn samples(
     config: &ValidConfig,
     mongodb: &MongoUri,
     which: Option<&str>,
-    as_json: bool,
 ) -> Result<(), Failure> {
     let (indexes, collection) = chosen(config, which)?;
     let mut sampled = Vec::new();
@@ -227,7 +216,7 @@ async fn samples(
             )
         })?);
     }
-    match as_json {
+    match output::is_json() {
         true => cli::say(&pretty(&sampled)),
         false => sampled.iter().try_for_each(|one| cli::say(&shown(one))),
     }

@@ -364,7 +364,7 @@ pub(crate) struct Environment {
 
 /// Reads the command line; `Err` is the end of the process: help, version, or wrong usage.
 pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
-    Cli::try_parse().map_err(|error| match error.use_stderr() {
+    let cli = Cli::try_parse().map_err(|error| match error.use_stderr() {
         false => say(error.render().to_string().trim_end()),
         true => {
             // What is wrong is told as it was wished, if that can be made out.

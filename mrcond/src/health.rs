@@ -47,13 +47,13 @@ pub(crate) fn ask(
     })?;
     match answer {
         (200, body) => cli::say(body.trim_end()),
-        (code, body) => Err(Failure {
-            code: exit::OTHER,
-            lines: match body.trim_end() {
+        (code, body) => {
+            let lines = match body.trim_end() {
                 "" => vec![format!("http://{address}{path}: {code}")],
                 body => body.lines().map(str::to_owned).collect(),
-            },
-        }),
+            };
+            Err(Failure::of_lines(exit::OTHER, lines))
+        }
     }
 }
 

@@ -51,9 +51,13 @@ struct Failure {
 
 impl Failure {
     fn new(code: u8, line: impl Display) -> Failure {
+        Failure::of_lines(code, vec![line.to_string()])
+    }
+
+    fn of_lines(code: u8, lines: Vec<String>) -> Failure {
         Failure {
             code,
-            lines: vec![line.to_string()],
+            lines,
             problems: Vec::new(),
         }
     }
