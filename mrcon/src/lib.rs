@@ -68,4 +68,4 @@ pub mod window;
 pub use elements::Malformed;
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::Metrics;
-pub use server::Server;
+pub use server::{Connectors, NotReloaded, Reloaded, Reloader, Server};

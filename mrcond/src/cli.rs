@@ -72,8 +72,19 @@ pub(crate) struct Cli {
     )]
     pub(crate) prefix: String,
 
+    #[command(flatten)]
+    run: RunArgs,
+
     #[command(subcommand)]
     subcommand: Option<Sub>,
+}
+
+/// How the connectors are run.
+#[derive(Debug, Clone, Args)]
+struct RunArgs {
+    /// Read the configuration file again when it changes, not only at SIGHUP
+    #[arg(long)]
+    watch_config: bool,
 }
 
 const VERSION: &str = concat!(
@@ -88,7 +99,7 @@ const VERSION: &str = concat!(
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Run the connectors until SIGTERM or SIGINT (what happens without a command)
-    Run,
+    Run(RunArgs),
     /// Check the configuration
     Check(CheckArgs),
     /// Have the running mrcond send every document of a connector's collection, between its events
@@ -333,7 +344,7 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
 impl Cli {
     pub(crate) fn command(&self) -> Command {
         match &self.subcommand {
-            None | Some(Sub::Run) => Command::Run,
+            None | Some(Sub::Run(_)) => Command::Run,
             Some(Sub::Check(_)) => Command::Check,
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
@@ -343,10 +354,28 @@ impl Cli {
         }
     }
 
+    /// Whether a change of the file counts as a wish to read it again.
+    pub(crate) fn watches_config(&self) -> bool {
+        let own = match &self.subcommand {
+            Some(Sub::Run(arguments)) => arguments.watch_config,
+            _ => false,
+        };
+        own || self.run.watch_config
+    }
+
+    /// Reads and checks the file again, and what it needs; with what is to be said of it.
+    pub(crate) fn reread(&self) -> Result<(ValidConfig, Vec<String>), Failure> {
+        let config = self.config()?;
+        let warnings = self.check_keys(&config)?;
+        // A file with a URI that cannot be read would keep the next start from succeeding.
+        self.environment()?;
+        Ok((config, warnings))
+    }
+
     /// Reads and checks the configuration file.
     pub(crate) fn config(&self) -> Result<ValidConfig, Failure> {
         let file = self.config.display().to_string();
-        let bytes = read_bounded(&self.config, MAX_CONFIG_BYTES).map_err(|error| {
+        let bytes = read_config(&self.config).map_err(|error| {
             Failure::new(
                 exit::CONFIG,
                 format!("{file}: {error}; name the configuration file with -c FILE"),
@@ -471,6 +500,11 @@ impl Cli {
             .map(Some)
             .map_err(|error| bad(&format!("{from}: {error}")))
     }
+}
+
+/// What a configuration file holds.
+pub(crate) fn read_config(path: &Path) -> std::io::Result<Vec<u8>> {
+    read_bounded(path, MAX_CONFIG_BYTES)
 }
 
 /// Reads one byte more than is allowed at most, which tells that it is too large.

@@ -7,19 +7,21 @@ mod http;
 mod otlp;
 mod position;
 mod process;
+mod reload;
 mod snapshot;
 mod telemetry;
 mod topology;
 
-use cli::{Command, Environment};
+use cli::{Cli, Command, Environment};
 use mrcon::config::ValidConfig;
 use mrcon::{ErrorKind, Metrics, Server};
 use process::Process;
 use prometheus::Registry;
+use reload::Reloads;
 use std::fmt::Display;
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// glibc keeps freed buffers of 16 MB: with `memory_budget: 64MiB` and 100 connectors the process took
 /// 213 MiB of memory, with this one 97 MiB.
@@ -108,7 +110,7 @@ fn run() -> Result<(), Failure> {
             for warning in settings.warnings.iter().chain(&of_keys) {
                 tracing::warn!("{warning}");
             }
-            runtime()?.block_on(serve(config, settings))
+            runtime()?.block_on(serve(cli, config, settings))
         }
     }
 }
@@ -118,7 +120,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(exit::OTHER, format!("start the runtime: {error}")))
 }
 
-async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure> {
+async fn serve(cli: Cli, config: ValidConfig, settings: Environment) -> Result<(), Failure> {
     let Environment {
         mongodb,
         rabbitmq,
@@ -133,6 +135,8 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
         .map_err(|error| other(&error))?;
     // Before anybody can see that we are there, and stop us.
     let terminated = termination()?;
+    let hangup = on(SignalKind::hangup())?;
+    let reloads = Reloads::register(&registry).map_err(|error| other(&error))?;
     let listen = config.server().listen;
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
     let server = Server::new(config, mongodb, rabbitmq, metrics)
@@ -151,14 +155,19 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
     };
     #[cfg(feature = "otlp")]
     let (server, export) = otlp::start(server, &registry);
-    let state = http::State::new(registry, process, &server).map_err(|error| other(&error))?;
+    let state = http::State::new(registry, process, reloads.clone(), &server)
+        .map_err(|error| other(&error))?;
     let http = http::serve(listen, state).await.map_err(|error| {
         Failure::new(
             exit::OTHER,
             format!("listen on {listen}: {error}; set server.listen to a free address"),
         )
     })?;
+    let (reloader, connectors) = (server.reloader(), server.connectors());
+    let reloading = reload::watch(cli, hangup, reloader, connectors, reloads);
+    let reloading = tokio::spawn(reloading);
     let outcome = server.run(terminated).await;
+    reloading.abort();
     http.abort();
     #[cfg(feature = "otlp")]
     export.finish().await;
@@ -167,11 +176,12 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
     Ok(())
 }
 
+fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
+}
+
 /// Ready at the first SIGTERM or SIGINT.
 fn termination() -> Result<impl Future<Output = ()>, Failure> {
-    let on = |kind| {
-        signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
-    };
     let (mut terminate, mut interrupt) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     Ok(async move {

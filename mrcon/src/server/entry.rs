@@ -12,7 +12,7 @@ use crate::connector::{Envelopes, Parts, Policies, Run, Settings};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
-use crate::mask::Mask;
+use crate::mask::{Mask, key_prints};
 use crate::metrics::custom::CustomObservers;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::pace::{Pace, Place};
@@ -33,8 +33,8 @@ const CLOSING_SHARE: u32 = 5;
 /// What stays the same over all runs of one entry.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Its place in the configuration.
-    pub(super) index: usize,
+    /// Its place among those with the same [`Brokers`].
+    pub(super) seat: usize,
     pub(super) config: CollectionConfig,
     pub(super) settings: Settings,
     pub(super) store: Arc<MongoCheckpoints>,
@@ -43,6 +43,8 @@ pub(super) struct Entry {
     pub(super) custom: CustomObservers,
     pub(super) copier: Arc<Copier>,
     pub(super) mask: Option<Arc<Mask>>,
+    /// What tells whether the files of its keys hold others by now.
+    pub(super) keys: Vec<String>,
     /// Who deletes confirmed documents, if they are to be deleted.
     cleaner: Option<Arc<Cleaner>>,
     /// Why the next run cannot go on from the saved position, and is to go on from now.
@@ -53,6 +55,7 @@ pub(super) struct Entry {
 
 /// What an entry is about, in view of all others.
 pub(super) struct About {
+    pub(super) seat: usize,
     pub(super) scope: Scope,
     pub(super) custom: CustomObservers,
     pub(super) mask: Option<Arc<Mask>>,
@@ -136,7 +139,7 @@ impl Entry {
         let cleaner = Cleaner::of(config, client, &status.name, of_outbox);
         let metrics = metrics.connector(&status);
         Entry {
-            index: place.index,
+            seat: about.seat,
             config: config.clone(),
             settings,
             store: Arc::new(store),
@@ -145,6 +148,7 @@ impl Entry {
             custom: about.custom,
             copier: Arc::new(copier),
             mask: about.mask,
+            keys: key_prints(config),
             cleaner,
             lost: Mutex::default(),
             barren: Arc::default(),
