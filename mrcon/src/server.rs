@@ -365,6 +365,7 @@ fn abouts(config: &ValidConfig, metrics: &Metrics) -> Result<Vec<About>> {
             scope: Scope::of_entry(config, index),
             custom: metrics.custom.for_entry(configured, index),
             mask: Mask::of(entry)?,
+            memory: None,
         })
     });
     abouts.collect()

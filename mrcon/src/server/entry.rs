@@ -4,7 +4,7 @@
 //! fails.
 
 use super::target::{Brokers, Target};
-use crate::budget::Budget;
+use crate::budget::{Account, Budget};
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
 use crate::cleaner::Cleaner;
 use crate::config::{CollectionConfig, Extent, Scope, Selector, ServerConfig};
@@ -59,6 +59,8 @@ pub(super) struct About {
     pub(super) scope: Scope,
     pub(super) custom: CustomObservers,
     pub(super) mask: Option<Arc<Mask>>,
+    /// The account of the entry that it takes the place of: what that has waited counts on.
+    pub(super) memory: Option<Arc<Account>>,
 }
 
 /// What a run leaves to the next one of the same process.
@@ -108,7 +110,8 @@ impl Entry {
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
         let oplog = Arc::clone(metrics.oplog());
-        let status = Arc::new(ConnectorStatus::new(config, budget.open(), oplog));
+        let memory = about.memory.unwrap_or_else(|| budget.open());
+        let status = Arc::new(ConnectorStatus::new(config, memory, oplog));
         let shutdown_timeout = settings.shutdown_timeout;
         let mut pace = Pace::of(place);
         if let Some(max_await) = watched.max_await_time {

@@ -284,10 +284,11 @@ impl Supervisor<'_> {
     }
 
     /// A connector begins, maybe in the place of another one.
-    fn admit(&mut self, recipe: Recipe, predecessor: Option<Number>) -> Number {
+    fn admit(&mut self, mut recipe: Recipe, predecessor: Option<Number>) -> Number {
         let server = self.server;
         let home = Arc::clone(&recipe.home);
         let old = predecessor.and_then(|number| Some((number, server.roster.get(number)?)));
+        recipe.about.memory = old.as_ref().map(|(_, old)| Arc::clone(&old.status.memory));
         let entry = server.make(recipe);
         let status = old.as_ref().map(|(_, old)| &*old.status);
         server.history.admit(status, &entry.status, &entry.metrics);

@@ -37,6 +37,7 @@ mod otlp;
 mod outbox;
 mod page;
 mod positions;
+mod reload;
 mod restarts;
 mod routing;
 mod scopes;

@@ -43,7 +43,7 @@ pub(crate) struct Daemon {
     last_scrape: Mutex<Metrics>,
     /// Whether it may panic, because the test wants it to.
     pub(crate) may_panic: bool,
-    _config: ConfigFile,
+    config: ConfigFile,
     watchdog: Watchdog,
 }
 
@@ -126,7 +126,7 @@ impl Daemon {
             reading,
             last_scrape: Mutex::default(),
             may_panic: false,
-            _config: config,
+            config,
             watchdog,
         }
     }
@@ -145,6 +145,26 @@ impl Daemon {
             }
         })
         .await;
+    }
+
+    /// What its configuration file has to say for `config`.
+    pub(crate) fn text(&self, config: &Config) -> String {
+        config.text(&self.address.to_string())
+    }
+
+    /// Writes another configuration into its file.
+    pub(crate) fn rewrite(&self, config: &Config) {
+        self.rewrite_as(Some(&self.text(config)));
+    }
+
+    /// Writes a text into its configuration file, or removes it.
+    pub(crate) fn rewrite_as(&self, text: Option<&str>) {
+        let path = self.config.path();
+        let done = match text {
+            Some(text) => std::fs::write(path, text),
+            None => std::fs::remove_file(path),
+        };
+        done.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
