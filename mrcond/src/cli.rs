@@ -104,7 +104,7 @@ enum Sub {
     Check(CheckArgs),
     /// Have the running mrcond send every document of a connector's collection, between its events
     Snapshot(SnapshotArgs),
-    /// Change the saved position of a connector, while mrcond does not run
+    /// Show the saved positions, or change one while mrcond does not run
     Position {
         #[command(subcommand)]
         what: PositionSub,
@@ -255,6 +255,24 @@ pub(crate) struct SnapshotArgs {
 /// What is done to a saved position.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PositionSub {
+    /// Where the connectors stand, and whether MongoDB still has what comes after that
+    Show {
+        /// DATABASE.COLLECTION, or the connector's name in /status [default: all]
+        connectors: Vec<String>,
+        /// What was done to them by hand, instead
+        #[arg(long)]
+        history: bool,
+        /// As JSON, with whole tokens
+        #[arg(long)]
+        json: bool,
+    },
+    /// Go on elsewhere, earlier or later; MongoDB is asked whether it has what comes after that
+    Set {
+        #[command(flatten)]
+        how: ToChange,
+        #[command(flatten)]
+        to: Whereto,
+    },
     /// Go on from it under the configuration as it is now, whatever it was saved for
     Accept {
         /// DATABASE.COLLECTION, or the connector's name in /status
@@ -262,12 +280,38 @@ pub(crate) enum PositionSub {
     },
     /// Give it up: the next start begins from now, and publishes a gap record
     Reset {
-        /// DATABASE.COLLECTION, or the connector's name in /status
-        connector: String,
-        /// What happened since the position was saved is not to be delivered
+        #[command(flatten)]
+        how: ToChange,
+        /// Forget it instead, as if the connector had never run: begin as `start` and `snapshot` say, with number 1
+        /// and no gap record
         #[arg(long)]
-        yes: bool,
+        as_new: bool,
     },
+}
+
+/// Of which connector, and whether to ask.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ToChange {
+    /// DATABASE.COLLECTION, or the connector's name in /status
+    pub(crate) connector: String,
+    /// Do not ask; needed where there is no terminal
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Also if mrcond runs, or did a moment ago on another host: the connector is halted there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Whereto {
+    /// Behind the event with this resume token: a message_id, or what `show --json` has
+    #[arg(long, value_name = "HEX")]
+    pub(crate) token: Option<String>,
+    /// With what happened in this second or later
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) time: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -402,6 +446,12 @@ impl Cli {
         let files = rules.filter_map(|rule| rule.key_file.as_deref());
         let warnings = files.filter_map(|file| open_to_all("key_file", file));
         Ok(warnings.collect())
+    }
+
+    /// Has a command write lines of the log, as the daemon does.
+    pub(crate) fn start_log(&self) -> Result<(), Failure> {
+        let log = LogSettings::from_variables(&self.prefix, |name| self.variable(name))?;
+        crate::telemetry::init(&log)
     }
 
     /// Where MongoDB is.

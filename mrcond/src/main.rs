@@ -84,7 +84,7 @@ fn run() -> Result<(), Failure> {
         }
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
-            runtime()?.block_on(position::change(&config, &mongodb, &what))
+            runtime()?.block_on(position::handle(&cli, &config, &mongodb, &what))
         }
         Command::Snapshot(arguments) => {
             let mongodb = cli.mongodb()?;

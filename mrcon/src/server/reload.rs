@@ -129,7 +129,11 @@ impl Supervisor<'_> {
     }
 
     /// Everything that can go wrong, before anything is touched.
-    async fn prepare(&self, config: &ValidConfig) -> Result<(Vec<Fate>, Vec<Recipe>), NotReloaded> {
+    /// By `&mut`, since others may not look on while it waits: the run is to be `Send`.
+    async fn prepare(
+        &mut self,
+        config: &ValidConfig,
+    ) -> Result<(Vec<Fate>, Vec<Recipe>), NotReloaded> {
         let keys = fixed(&self.config, config);
         if !keys.is_empty() {
             return Err(NotReloaded::NeedsRestart(keys));
