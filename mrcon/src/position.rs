@@ -201,15 +201,30 @@ impl Position {
     }
 
     async fn find(&self, target: &Target) -> Result<(ResumeToken, Option<SystemTime>)> {
-        let given = match target {
-            Target::Token(data) => Some(token_of(data)?),
-            Target::Time(_) => None,
-        };
-        let begin = match (&given, target) {
-            (Some(token), _) => Begin::After(token),
-            (None, Target::Time(time)) => Begin::At(DateTime::from_system_time(*time)),
-            (None, Target::Token(_)) => unreachable!("a token was given"),
-        };
+        match target {
+            Target::Token(data) => {
+                let token = token_of(data)?;
+                self.open(Begin::After(&token)).await?;
+                let seconds = time_in(token.as_raw()).map(|time| u64::from(time.time));
+                let at =
+                    seconds.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+                Ok((token, at))
+            }
+            Target::Time(time) => {
+                self.open(Begin::At(DateTime::from_system_time(*time)))
+                    .await?;
+                let form = self.open(Begin::Now).await?;
+                let text = "begin at a time: MongoDB names no position (it has to be 4.2 or newer)";
+                let token = form.and_then(|form| at_time(&form, *time));
+                let token = token.ok_or_else(|| Error::new(ErrorKind::Mongo, text))?;
+                self.open(Begin::After(&token)).await?;
+                Ok((token, Some(*time)))
+            }
+        }
+    }
+
+    /// Has MongoDB look whether the place is there, which it does when it reads; where it says that begins.
+    async fn open(&self, begin: Begin<'_>) -> Result<Option<ResumeToken>> {
         let watch = Watch {
             watched: &self.watched,
             scope: &self.scope,
@@ -220,22 +235,8 @@ impl Position {
         };
         let account = Budget::new(DEFAULT_MEMORY_BUDGET).open();
         let (mut source, start) = Source::open(&self.client, watch, begin, &account).await?;
-        // Whether it is there the server finds out when it reads.
         source.next().await?;
-        match (given, target) {
-            (Some(token), _) => {
-                let seconds = time_in(token.as_raw()).map(|time| u64::from(time.time));
-                let at =
-                    seconds.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-                Ok((token, at))
-            }
-            (None, Target::Time(time)) => {
-                let text = "begin at a time: MongoDB names no position (it has to be 4.2 or newer)";
-                let token = start.ok_or_else(|| Error::new(ErrorKind::Mongo, text))?;
-                Ok((token, Some(*time)))
-            }
-            (None, Target::Token(_)) => unreachable!("a token was given"),
-        }
+        Ok(start)
     }
 
     /// Gives it up: the connector's next start begins from now, with a gap record.
@@ -255,6 +256,24 @@ impl Position {
         self.snapshots.forget().await?;
         Ok(change)
     }
+}
+
+/// The position before all events of a second, in the form of another position that is no event's.
+///
+/// What MongoDB calls the beginning of a stream that starts at a time has another form than the tokens of the
+/// events in it, and a stream that is resumed from it gives every event another token: what comes again would
+/// come with another `message_id`.
+fn at_time(form: &ResumeToken, time: SystemTime) -> Option<ResumeToken> {
+    // One byte of type, and eight of cluster time: seconds, and the number within the second.
+    const HEAD: usize = 2;
+    const TIME: usize = 16;
+    let data = form.as_raw().get_str("_data").ok()?;
+    time_in(form.as_raw())?;
+    let (kind, rest) = (data.get(..HEAD)?, data.get(HEAD + TIME..)?);
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+    let seconds = u32::try_from(seconds).ok()?;
+    let first = 1_u32;
+    token_of(&format!("{kind}{seconds:08X}{first:08X}{rest}")).ok()
 }
 
 /// Whether this process is there and is the same program as this one.
@@ -294,6 +313,16 @@ fn short(entry: &CollectionConfig) -> String {
 mod tests {
     use super::*;
     use crate::config::Config;
+
+    #[test]
+    fn position_at_a_time_has_another_form_than_those_of_events() {
+        let form = token_of("826B0C198D000000042B0229296E04").unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(0x6B0C_0001_u64 * 1000 + 999);
+        let token = at_time(&form, time).unwrap();
+        let data = token.as_raw().get_str("_data").unwrap();
+        assert_eq!(data, "826B0C0001000000012B0229296E04");
+        assert!(at_time(&token_of("82AB").unwrap(), time).is_none());
+    }
 
     #[test]
     fn command_changes_another_connector_than_was_meant() {

@@ -36,6 +36,7 @@ mod once;
 mod otlp;
 mod outbox;
 mod page;
+mod position_commands;
 mod positions;
 mod reload;
 mod restarts;
