@@ -191,7 +191,9 @@ impl Position {
     /// or MongoDB does not answer.
     pub async fn set(&self, target: &Target, by: &str) -> Result<PositionChange> {
         let shown = self.store.look().await?;
-        let (token, at) = self.find(target).await?;
+        let claim = shown.as_ref().map(|shown| shown.claim.as_ref());
+        let met_large = claim.is_some_and(|claim| claim.is_ok_and(|claim| claim.met_large));
+        let (token, at) = self.find(target, met_large).await?;
         let next = Checkpoint {
             token,
             seq: shown.as_ref().map_or(0, |shown| shown.seq()),
@@ -200,37 +202,41 @@ impl Position {
         self.store.set(shown.as_ref(), &next, by).await
     }
 
-    async fn find(&self, target: &Target) -> Result<(ResumeToken, Option<SystemTime>)> {
+    async fn find(
+        &self,
+        target: &Target,
+        met_large: bool,
+    ) -> Result<(ResumeToken, Option<SystemTime>)> {
         match target {
             Target::Token(data) => {
                 let token = token_of(data)?;
-                self.open(Begin::After(&token)).await?;
+                self.open(Begin::After(&token), met_large).await?;
                 let seconds = time_in(token.as_raw()).map(|time| u64::from(time.time));
                 let at =
                     seconds.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
                 Ok((token, at))
             }
             Target::Time(time) => {
-                self.open(Begin::At(DateTime::from_system_time(*time)))
-                    .await?;
-                let form = self.open(Begin::Now).await?;
+                let at = Begin::At(DateTime::from_system_time(*time));
                 let text = "begin at a time: MongoDB names no position (it has to be 4.2 or newer)";
-                let token = form.and_then(|form| at_time(&form, *time));
+                let token = self.open(at, met_large).await?;
                 let token = token.ok_or_else(|| Error::new(ErrorKind::Mongo, text))?;
-                self.open(Begin::After(&token)).await?;
                 Ok((token, Some(*time)))
             }
         }
     }
 
     /// Has MongoDB look whether the place is there, which it does when it reads; where it says that begins.
-    async fn open(&self, begin: Begin<'_>) -> Result<Option<ResumeToken>> {
+    ///
+    /// `met_large` is as for the connector: with events in fragments tokens have another form, and a stream that
+    /// is resumed from one gives each event another token, so that what comes again would have another id.
+    async fn open(&self, begin: Begin<'_>, met_large: bool) -> Result<Option<ResumeToken>> {
         let watch = Watch {
             watched: &self.watched,
             scope: &self.scope,
             mask: None,
             max_await: LOOK,
-            met_large: true,
+            met_large,
             barren: &Arc::default(),
         };
         let account = Budget::new(DEFAULT_MEMORY_BUDGET).open();
@@ -256,24 +262,6 @@ impl Position {
         self.snapshots.forget().await?;
         Ok(change)
     }
-}
-
-/// The position before all events of a second, in the form of another position that is no event's.
-///
-/// What MongoDB calls the beginning of a stream that starts at a time has another form than the tokens of the
-/// events in it, and a stream that is resumed from it gives every event another token: what comes again would
-/// come with another `message_id`.
-fn at_time(form: &ResumeToken, time: SystemTime) -> Option<ResumeToken> {
-    // One byte of type, and eight of cluster time: seconds, and the number within the second.
-    const HEAD: usize = 2;
-    const TIME: usize = 16;
-    let data = form.as_raw().get_str("_data").ok()?;
-    time_in(form.as_raw())?;
-    let (kind, rest) = (data.get(..HEAD)?, data.get(HEAD + TIME..)?);
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    let seconds = u32::try_from(seconds).ok()?;
-    let first = 1_u32;
-    token_of(&format!("{kind}{seconds:08X}{first:08X}{rest}")).ok()
 }
 
 /// Whether this process is there and is the same program as this one.
@@ -313,16 +301,6 @@ fn short(entry: &CollectionConfig) -> String {
 mod tests {
     use super::*;
     use crate::config::Config;
-
-    #[test]
-    fn position_at_a_time_has_another_form_than_those_of_events() {
-        let form = token_of("826B0C198D000000042B0229296E04").unwrap();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(0x6B0C_0001_u64 * 1000 + 999);
-        let token = at_time(&form, time).unwrap();
-        let data = token.as_raw().get_str("_data").unwrap();
-        assert_eq!(data, "826B0C0001000000012B0229296E04");
-        assert!(at_time(&token_of("82AB").unwrap(), time).is_none());
-    }
 
     #[test]
     fn command_changes_another_connector_than_was_meant() {
