@@ -58,6 +58,7 @@ pub mod sink;
 pub mod snapshot;
 pub mod source;
 pub mod status;
+pub mod tail;
 pub mod template;
 mod tls_files;
 pub mod topology;

@@ -30,6 +30,7 @@ use crate::status::{ConnectorStatus, State};
 use crate::tls_files;
 use crate::trace::Tracing;
 use crate::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, Verify};
+pub(crate) use entry::envelopes;
 use entry::{About, Ended, Entry, Legacy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;

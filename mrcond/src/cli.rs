@@ -109,6 +109,8 @@ enum Sub {
         #[command(subcommand)]
         what: PositionSub,
     },
+    /// Show events as they would be published, and publish nothing
+    Tail(TailArgs),
     /// List, show, replay or drop the events that could not be delivered
     DeadLetters(DeadLettersArgs),
     /// Describe what the configuration sends, as JSON on standard output
@@ -252,6 +254,22 @@ pub(crate) struct SnapshotArgs {
     pub(crate) detach: bool,
 }
 
+/// Whose events, and how many.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TailArgs {
+    /// DATABASE.COLLECTION, or the connector's name in /status [default: all]
+    pub(crate) connectors: Vec<String>,
+    /// Begin with what happened in this second, instead of now
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) since: Option<String>,
+    /// As JSON, an object on each line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// End after so many events
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
 /// What is done to a saved position.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PositionSub {
@@ -328,6 +346,7 @@ pub(crate) enum Command {
     Check,
     Position(PositionSub),
     Snapshot(SnapshotArgs),
+    Tail(TailArgs),
     DeadLetters(DeadLettersArgs),
     Schema,
     Topology(TopologySub),
@@ -392,6 +411,7 @@ impl Cli {
             Some(Sub::Check(_)) => Command::Check,
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
+            Some(Sub::Tail(arguments)) => Command::Tail(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
             Some(Sub::Schema(_)) => Command::Schema,
             Some(Sub::Topology { what }) => Command::Topology(what.clone()),

@@ -9,6 +9,7 @@ mod position;
 mod process;
 mod reload;
 mod snapshot;
+mod tail;
 mod telemetry;
 mod topology;
 
@@ -89,6 +90,11 @@ fn run() -> Result<(), Failure> {
         Command::Snapshot(arguments) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(snapshot::take(&config, &mongodb, &arguments))
+        }
+        Command::Tail(arguments) => {
+            cli.check_keys(&config)?;
+            let mongodb = cli.mongodb()?;
+            runtime()?.block_on(tail::show(&config, &mongodb, &arguments))
         }
         Command::DeadLetters(arguments) => {
             let rabbitmq = cli.rabbitmq()?;

@@ -131,19 +131,22 @@ async fn set(
 fn target(to: &Whereto) -> Result<Target, Failure> {
     match (&to.token, &to.time) {
         (Some(token), _) => Ok(Target::Token(token.clone())),
-        (None, Some(time)) => {
-            let wrong = |what: &str| {
-                let line = format!("--time {time}: {what}; such as 2026-01-31T06:00:00Z");
-                Failure::new(exit::USAGE, line)
-            };
-            let parsed = bson::DateTime::parse_rfc3339_str(time);
-            let time = parsed.map_err(|_| wrong("no time"))?.to_system_time();
-            match time > SystemTime::now() {
-                true => Err(wrong("in the future")),
-                false => Ok(Target::Time(time)),
-            }
-        }
+        (None, Some(text)) => time("--time", text).map(Target::Time),
         (None, None) => unreachable!("one of them is required"),
+    }
+}
+
+/// A moment that has been.
+pub(crate) fn time(option: &str, text: &str) -> Result<SystemTime, Failure> {
+    let wrong = |what: &str| {
+        let line = format!("{option} {text}: {what}; such as 2026-01-31T06:00:00Z");
+        Failure::new(exit::USAGE, line)
+    };
+    let parsed = bson::DateTime::parse_rfc3339_str(text);
+    let time = parsed.map_err(|_| wrong("no time"))?.to_system_time();
+    match time > SystemTime::now() {
+        true => Err(wrong("in the future")),
+        false => Ok(time),
     }
 }
 

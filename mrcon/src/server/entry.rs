@@ -310,7 +310,7 @@ impl Entry {
     }
 }
 
-fn envelopes(config: &CollectionConfig, scope: &Scope) -> Envelopes {
+pub(crate) fn envelopes(config: &CollectionConfig, scope: &Scope) -> Envelopes {
     let overrides = config.overrides.iter();
     let overrides = overrides.map(|one| {
         (
