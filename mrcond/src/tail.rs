@@ -1,7 +1,7 @@
 //! `mrcond tail`: events as they would be published, on the terminal.
 
 use crate::Failure;
-use crate::cli::{self, TailArgs};
+use crate::cli::TailArgs;
 use crate::dead_letters::show::readable;
 use crate::position::{failed, find, time};
 use crate::telemetry::one_line;

@@ -48,6 +48,7 @@ mod snapshot;
 mod spread;
 mod stream;
 mod supervision;
+mod tail;
 mod topology;
 mod undeliverable;
 mod values;
