@@ -25,6 +25,11 @@ impl Access {
             .clone()
     }
 
+    /// Whether it is the same way: what is replaced here is replaced there.
+    pub(crate) fn is(&self, other: &Access) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// From now on this client is the one; what was begun with the old one ends with it.
     pub(crate) fn replace(&self, client: Client) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = client;

@@ -168,6 +168,19 @@ async fn ask(client: &Client) -> Result<Span, Trouble> {
     }
 }
 
+/// When the oldest entry was written, asked once.
+///
+/// # Errors
+/// Why that is unknown, with a remedy.
+pub(crate) async fn oldest(client: &Client) -> Result<SystemTime, String> {
+    let answer = timeout(POLL_DEADLINE, ask(client)).await;
+    match answer {
+        Ok(Ok(span)) => Ok(span.oldest),
+        Ok(Err(trouble)) => Err(trouble.text),
+        Err(_) => Err("MongoDB does not answer".to_owned()),
+    }
+}
+
 async fn server_status(client: &Client) -> mongodb::error::Result<Document> {
     let mut command = doc! {"serverStatus": 1, "oplog": 1};
     command.extend(UNWANTED.map(|section| (section.to_owned(), Bson::Int32(0))));

@@ -9,14 +9,16 @@ mod entry;
 mod journal;
 mod logins;
 mod opening;
+mod reload;
 mod requests;
+mod roster;
 mod target;
 mod topology;
 
 use crate::access::Access;
 use crate::backoff::Backoff;
 use crate::budget::Budget;
-use crate::config::{OnHistoryLost, Scope, ValidConfig};
+use crate::config::{CollectionConfig, OnHistoryLost, Scope, ValidConfig};
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
 use crate::gap::Lost;
 use crate::history::History;
@@ -30,6 +32,7 @@ use crate::status::{ConnectorStatus, State};
 use crate::tls_files;
 use crate::trace::Tracing;
 use crate::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, Verify};
+pub(crate) use entry::envelopes;
 use entry::{About, Ended, Entry, Legacy};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -38,14 +41,18 @@ use logins::Logins;
 pub use logins::{Reader, Sources};
 use mongodb::Client;
 use mongodb::options::ClientOptions;
-use std::collections::HashMap;
+use reload::{Ask, Pending, Recipe};
+pub use reload::{NotReloaded, Reloaded, Reloader};
+pub use roster::Connectors;
+use roster::{Number, Roster};
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use target::Brokers;
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -96,22 +103,58 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 pub struct Server {
     access: Access,
     logins: Arc<Logins>,
+    /// How many connectors the client has connections for.
+    room: usize,
+    tracing: Option<Tracing>,
+    config: ValidConfig,
+    budget: Arc<Budget>,
     brokers: Arc<Brokers>,
     shutdown_timeout: Duration,
     metrics: Metrics,
-    entries: Vec<Arc<Entry>>,
+    roster: Arc<Roster>,
     history: Arc<History>,
+    reloader: Reloader,
+    asks: mpsc::Receiver<Ask>,
+}
+
+/// How entries that came together reach both sides.
+#[derive(Debug)]
+struct Home {
+    access: Access,
+    /// How many connectors the client has connections for.
+    room: usize,
+    brokers: Arc<Brokers>,
 }
 
 /// What the supervisor remembers of an entry between runs.
-#[derive(Default)]
 struct Slot {
+    home: Arc<Home>,
+    stop: CancellationToken,
+    /// Its run, if there is one.
+    task: Option<AbortHandle>,
+    /// It is not to run again, and maybe somebody else in its place.
+    leaving: Option<Option<Recipe>>,
     backoff: Backoff,
     legacy: Legacy,
     /// Runs in a row that ended with an unroutable message and confirmed nothing before it.
     unroutable: u32,
     /// Positions lost in a row, with no event confirmed in between.
     losses: u32,
+}
+
+impl Slot {
+    fn new(home: Arc<Home>, stop: &CancellationToken) -> Slot {
+        Slot {
+            home,
+            stop: stop.child_token(),
+            task: None,
+            leaving: None,
+            backoff: Backoff::default(),
+            legacy: Legacy::default(),
+            unroutable: 0,
+            losses: 0,
+        }
+    }
 }
 
 impl Server {
@@ -126,45 +169,45 @@ impl Server {
         rabbitmq: AmqpUri,
         metrics: Metrics,
     ) -> Result<Server> {
-        let count = config.collections().len();
-        let access = Access::of(&connect(&mongodb, count).await?);
-        let logins = Logins::new(mongodb, rabbitmq.clone(), count);
+        let room = config.collections().len();
+        let access = Access::of(&connect(&mongodb, room).await?);
+        let logins = Logins::new(mongodb, rabbitmq.clone());
         warn_if_unverified(&rabbitmq);
         let settings = config.server();
         let budget = Budget::new(settings.memory_budget);
-        let configured = config.collections();
-        let masks: Result<Vec<_>> = configured.iter().map(Mask::of).collect();
-        let entries: Vec<Arc<Entry>> = configured
+        let roster = Roster::default();
+        for (index, (entry, about)) in config
+            .collections()
             .iter()
-            .zip(masks?)
+            .zip(abouts(&config, &metrics)?)
             .enumerate()
-            .map(|(index, (entry, mask))| {
-                let about = About {
-                    scope: Scope::of_entry(&config, index),
-                    custom: metrics.custom.for_entry(configured, index),
-                    mask,
-                };
-                let count = configured.len();
-                let place = Place { index, count };
-                let entry = Entry::new(place, entry, &access, settings, &budget, &metrics, about);
-                Arc::new(entry)
-            })
-            .collect();
-        let sharing = config.server().connectors_per_connection;
-        let brokers = Brokers::new(rabbitmq, &entries, sharing, config.topology());
-        let recorded = entries
-            .iter()
-            .map(|entry| (Arc::clone(&entry.status), entry.metrics.clone()));
+        {
+            let place = Place { index, count: room };
+            let entry = Entry::new(place, entry, &access, settings, &budget, &metrics, about);
+            roster.add(Arc::new(entry));
+        }
+        let all: Vec<&CollectionConfig> = config.collections().iter().collect();
+        let brokers = Brokers::new(rabbitmq, &all, &config);
+        let recorded = roster.all().into_iter();
+        let recorded =
+            recorded.map(|(_, entry)| (Arc::clone(&entry.status), entry.metrics.clone()));
         let settings = &config.metrics().history;
         let history = History::new(settings, &access, recorded.collect(), metrics.history());
+        let (asks, asked) = mpsc::channel(1);
         Ok(Server {
             access,
             logins: Arc::new(logins),
+            room,
+            tracing: None,
             brokers: Arc::new(brokers),
             shutdown_timeout: config.server().shutdown_timeout,
+            config,
+            budget,
             metrics,
-            entries,
+            roster: Arc::new(roster),
             history: Arc::new(history),
+            reloader: Reloader { asks },
+            asks: asked,
         })
     }
 
@@ -190,20 +233,24 @@ impl Server {
 
     /// Puts a trace context on every message, and tells of sampled events.
     pub fn with_tracing(mut self, tracing: &Tracing) -> Server {
-        for entry in &mut self.entries {
-            Arc::get_mut(entry)
-                .unwrap_or_else(|| unreachable!("shared only by running tasks"))
-                .traced(tracing);
-        }
+        self.roster.change(|entry| entry.traced(tracing));
+        self.tracing = Some(tracing.clone());
         self
     }
 
     /// The live state of every connector, in the order of the configuration.
     pub fn status(&self) -> Vec<Arc<ConnectorStatus>> {
-        self.entries
-            .iter()
-            .map(|connector| Arc::clone(&connector.status))
-            .collect()
+        self.connectors().now()
+    }
+
+    /// The live states, also when others have come by a reload.
+    pub fn connectors(&self) -> Connectors {
+        Connectors(Arc::clone(&self.roster))
+    }
+
+    /// Changes the configuration while the connectors run.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// What the connectors have done, over restarts of the process.
@@ -227,28 +274,44 @@ impl Server {
     /// # Errors
     /// When some connectors could not finish within `shutdown_timeout`; their events in flight are
     /// sent again at the next start.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let stop = CancellationToken::new();
+        // Nobody is to ask once it is gone.
+        let (_, none) = mpsc::channel(1);
+        let asks = std::mem::replace(&mut self.asks, none);
+        let home = Arc::new(Home {
+            access: self.access.clone(),
+            room: self.room,
+            brokers: Arc::clone(&self.brokers),
+        });
+        self.logins.welcome(&home).await;
+        let numbers = self.roster.all().into_iter().map(|(number, _)| number);
+        let slots = numbers.map(|number| (number, Slot::new(Arc::clone(&home), &stop)));
         let mut supervisor = Supervisor {
             server: &self,
+            config: self.config.clone(),
             stop: stop.clone(),
             tasks: JoinSet::new(),
             indexes: HashMap::new(),
             waiting: FuturesUnordered::new(),
-            slots: self.entries.iter().map(|_| Slot::default()).collect(),
+            overdue: FuturesUnordered::new(),
+            slots: slots.collect(),
+            pending: None,
             journal: Journal::default(),
             unfinished: Vec::new(),
         };
         let (asked, requests) = mpsc::channel(1);
         tokio::select! {
             biased;
-            () = supervisor.supervise(shutdown, requests) => {}
-            () = requests::watch(&self.access, &self.entries, asked) => {}
+            () = supervisor.supervise(shutdown, requests, asks) => {}
+            () = requests::watch(&self.access, &self.roster, asked) => {}
             () = self.metrics.oplog().watch(&self.access) => {}
             () = self.history.record() => {}
         }
         let deadline = Instant::now() + self.shutdown_timeout;
         stop.cancel();
+        // Whoever waits for a reload is told that there will be none.
+        supervisor.pending = None;
         supervisor.drain(deadline).await;
         let unfinished = std::mem::take(&mut supervisor.unfinished);
         drop(supervisor);
@@ -265,13 +328,59 @@ impl Server {
     }
 }
 
+impl Server {
+    /// How entries of this configuration that come together reach both sides.
+    async fn home(&self, config: &ValidConfig, entries: &[&CollectionConfig]) -> Result<Arc<Home>> {
+        // Each change stream needs a connection, and a pool does not grow.
+        let shared = config.collections().len() <= self.room;
+        let shared = shared.then_some((&self.access, self.room));
+        self.logins.home(shared, entries, config).await
+    }
+
+    fn make(&self, recipe: Recipe) -> Arc<Entry> {
+        let Recipe {
+            place,
+            config,
+            about,
+            home,
+        } = recipe;
+        let (settings, budget) = (self.config.server(), &self.budget);
+        let mut entry = Entry::new(
+            place,
+            &config,
+            &home.access,
+            settings,
+            budget,
+            &self.metrics,
+            about,
+        );
+        if let Some(tracing) = &self.tracing {
+            entry.traced(tracing);
+        }
+        Arc::new(entry)
+    }
+}
+
+/// What each entry is about, in view of all others; the keys of `mask` are read.
+fn abouts(config: &ValidConfig, metrics: &Metrics) -> Result<Vec<About>> {
+    let configured = config.collections();
+    let abouts = configured.iter().enumerate().map(|(index, entry)| {
+        Ok(About {
+            seat: index,
+            scope: Scope::of_entry(config, index),
+            custom: metrics.custom.for_entry(configured, index),
+            mask: Mask::of(entry)?,
+            memory: None,
+        })
+    });
+    abouts.collect()
+}
+
 fn warn_if_unverified(broker: &BrokerUri) {
     if broker.verify == Verify::None {
         tracing::warn!(%broker, "verify=verify_none: anyone in between can read and change the messages");
     }
 }
-
-pub(crate) use entry::envelopes;
 
 pub(crate) async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
     let fail = |error| {
@@ -307,16 +416,22 @@ pub(crate) async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client>
     Client::with_options(options).map_err(fail)
 }
 
-type Waiting = Pin<Box<dyn Future<Output = usize> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = Number> + Send>>;
 
 struct Supervisor<'a> {
     server: &'a Server,
+    /// As it is in force.
+    config: ValidConfig,
     stop: CancellationToken,
     tasks: JoinSet<Ended>,
-    indexes: HashMap<Id, usize>,
+    indexes: HashMap<Id, Number>,
     /// Entries whose next run begins when the future is ready.
     waiting: FuturesUnordered<Waiting>,
-    slots: Vec<Slot>,
+    /// Entries that have to have left when the future is ready.
+    overdue: FuturesUnordered<Waiting>,
+    slots: BTreeMap<Number, Slot>,
+    /// A reload that is not finished.
+    pending: Option<Pending>,
     journal: Journal,
     /// Entries that did not stop in order, with the reason.
     unfinished: Vec<String>,
@@ -326,84 +441,111 @@ impl Supervisor<'_> {
     async fn supervise(
         &mut self,
         shutdown: impl Future<Output = ()>,
-        mut requests: mpsc::Receiver<usize>,
+        mut requests: mpsc::Receiver<Number>,
+        mut asks: mpsc::Receiver<Ask>,
     ) {
         tokio::pin!(shutdown);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for index in 0..self.slots.len() {
-            self.start(index);
+        let all: Vec<Number> = self.slots.keys().copied().collect();
+        for number in all {
+            self.start(number);
         }
         loop {
             tokio::select! {
                 biased;
                 () = &mut shutdown => return,
                 Some(joined) = self.tasks.join_next_with_id() => self.on_ended(joined),
-                Some(index) = self.waiting.next() => self.start(index),
-                Some(index) = requests.recv() => self.copy(index),
-                _ = look.tick() => self.journal.look(&self.server.entries, Instant::now()),
+                Some(number) = self.waiting.next() => self.start(number),
+                Some(number) = self.overdue.next() => self.lose_patience(number),
+                Some(number) = requests.recv() => self.copy(number),
+                Some(ask) = asks.recv(), if self.pending.is_none() => self.reload(ask).await,
+                _ = look.tick() => self.journal.look(&self.server.roster.all(), Instant::now()),
             }
         }
     }
 
     /// Somebody asks the connector for a snapshot; the stored request says which.
-    fn copy(&mut self, index: usize) {
-        let entry = &self.server.entries[index];
+    fn copy(&mut self, number: Number) {
+        let Some(entry) = self.server.roster.get(number) else {
+            return;
+        };
         match entry.status.state() {
-            State::Finished => self.start(index),
+            State::Finished => self.start(number),
             _ => entry.copier.wanted.notify_one(),
         }
     }
 
-    fn start(&mut self, index: usize) {
+    /// Begins a run, unless the connector is gone or about to go.
+    fn start(&mut self, number: Number) {
         let server = self.server;
-        let connector = Arc::clone(&server.entries[index]);
-        let slot = &mut self.slots[index];
+        let (Some(connector), Some(slot)) =
+            (server.roster.get(number), self.slots.get_mut(&number))
+        else {
+            return;
+        };
+        if slot.leaving.is_some() || slot.task.is_some() {
+            return;
+        }
         server.metrics.task_started(&connector.metrics);
         let legacy = slot.legacy.clone();
         let run = connector.run(
-            server.access.client(),
-            Arc::clone(&server.brokers),
+            slot.home.access.client(),
+            Arc::clone(&slot.home.brokers),
             legacy,
-            self.stop.clone(),
+            slot.stop.clone(),
         );
-        self.indexes.insert(self.tasks.spawn(run).id(), index);
+        let task = self.tasks.spawn(run);
+        self.indexes.insert(task.id(), number);
+        slot.task = Some(task);
     }
 
     fn on_ended(&mut self, joined: std::result::Result<(Id, Ended), JoinError>) {
-        let (index, ended) = self.take(joined);
+        let (number, connector, ended) = self.take(joined);
+        if self
+            .slots
+            .get(&number)
+            .is_some_and(|slot| slot.leaving.is_some())
+        {
+            return self.on_left(number, &ended);
+        }
         match ended.outcome {
             Ok(()) => {
                 let state = match ended.finished {
                     true => State::Finished,
                     false => State::Stopped,
                 };
-                self.server.entries[index].status.enter(state, None);
+                connector.status.enter(state, None);
             }
-            Err(ref error) => self.on_failed(index, error, &ended),
+            Err(ref error) => self.on_failed(number, &connector, error, &ended),
         }
     }
 
     /// Removes a finished task from the books; a panic becomes an error of its own connector.
-    fn take(&mut self, joined: std::result::Result<(Id, Ended), JoinError>) -> (usize, Ended) {
+    fn take(
+        &mut self,
+        joined: std::result::Result<(Id, Ended), JoinError>,
+    ) -> (Number, Arc<Entry>, Ended) {
         let (id, ended) = match joined {
             Ok((id, ended)) => (id, ended),
             Err(failure) => (failure.id(), panicked(failure)),
         };
-        let index = self
-            .indexes
-            .remove(&id)
-            .unwrap_or_else(|| unreachable!("every task is in the books"));
-        self.server
-            .metrics
-            .task_ended(&self.server.entries[index].metrics);
-        self.slots[index].legacy = ended.legacy.clone();
-        (index, ended)
+        let number = self.indexes.remove(&id);
+        let entry = number.and_then(|number| Some((number, self.server.roster.get(number)?)));
+        let (number, connector) =
+            entry.unwrap_or_else(|| unreachable!("every task is in the books"));
+        self.server.metrics.task_ended(&connector.metrics);
+        if let Some(slot) = self.slots.get_mut(&number) {
+            slot.legacy = ended.legacy.clone();
+            slot.task = None;
+        }
+        (number, connector, ended)
     }
 
-    fn on_failed(&mut self, index: usize, error: &Error, ended: &Ended) {
-        let connector = &self.server.entries[index];
-        let slot = &mut self.slots[index];
+    fn on_failed(&mut self, number: Number, connector: &Entry, error: &Error, ended: &Ended) {
+        let Some(slot) = self.slots.get_mut(&number) else {
+            return;
+        };
         let policy = error.policy();
         slot.unroutable = match policy.disposition {
             Disposition::RetryThenHalt if ended.progressed => 1,
@@ -415,7 +557,7 @@ impl Supervisor<'_> {
             connector.status.count_failure();
         }
         note_connections(&connector.status, error);
-        self.server.brokers.gate.heed(error);
+        slot.home.brokers.gate.heed(error);
         let halt = match policy.disposition {
             Disposition::Halt if goes_on(connector, slot, error, ended) => false,
             Disposition::Halt
@@ -433,7 +575,7 @@ impl Supervisor<'_> {
         };
         if halt {
             connector.status.fail(State::Halted, error);
-            self.journal.halted(index, &connector.status, &failure);
+            self.journal.halted(number, &connector.status, &failure);
             return;
         }
         // A full queue takes messages whenever a consumer makes room. As long as it takes some, waiting ever
@@ -451,18 +593,15 @@ impl Supervisor<'_> {
         connector.status.count_restart();
         connector.metrics.restarted(policy.reason);
         self.journal
-            .restarts(index, &connector.status, &failure, delay);
-        let server = self.server;
-        let renewal = Logins::may_help(error.kind()).then(|| {
-            let (logins, brokers) = (Arc::clone(&server.logins), Arc::clone(&server.brokers));
-            (logins, brokers, server.access.clone(), error.kind())
-        });
+            .restarts(number, &connector.status, &failure, delay);
+        let renewal = Logins::may_help(error.kind()).then(|| Arc::clone(&self.server.logins));
+        let kind = error.kind();
         self.waiting.push(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            if let Some((logins, brokers, access, kind)) = renewal {
-                logins.renew(kind, &access, &brokers).await;
+            if let Some(logins) = renewal {
+                logins.renew(kind).await;
             }
-            index
+            number
         }));
     }
 
@@ -471,8 +610,8 @@ impl Supervisor<'_> {
         while !self.tasks.is_empty() {
             match timeout_at(deadline, self.tasks.join_next_with_id()).await {
                 Ok(Some(joined)) => {
-                    let (index, ended) = self.take(joined);
-                    self.note_stopped(index, &ended.outcome);
+                    let (_, connector, ended) = self.take(joined);
+                    self.note_stopped(&connector.status, &ended.outcome);
                 }
                 Ok(None) => return,
                 Err(_) => return self.abandon(),
@@ -480,8 +619,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn note_stopped(&mut self, index: usize, outcome: &Result<()>) {
-        let status = &self.server.entries[index].status;
+    fn note_stopped(&mut self, status: &ConnectorStatus, outcome: &Result<()>) {
         match outcome {
             Ok(()) => {
                 status.enter(State::Stopped, None);
@@ -499,10 +637,11 @@ impl Supervisor<'_> {
     }
 
     fn abandon(&mut self) {
-        for index in self.indexes.values() {
-            let name = &self.server.entries[*index].status.name;
-            self.unfinished
-                .push(format!("{name}: still busy at the deadline"));
+        for number in self.indexes.values() {
+            let entry = self.server.roster.get(*number);
+            let busy =
+                entry.map(|entry| format!("{}: still busy at the deadline", entry.status.name));
+            self.unfinished.extend(busy);
         }
         self.tasks.abort_all();
     }

@@ -447,6 +447,14 @@ impl Snapshot {
     }
 }
 
+/// What the connector of an entry is called.
+pub(crate) fn connector_name(config: &CollectionConfig) -> String {
+    let Watched {
+        db_name, coll_name, ..
+    } = &config.watched;
+    format!("{db_name}.{coll_name} -> {}", config.rabbitmq.target())
+}
+
 impl ConnectorStatus {
     pub(crate) fn new(config: &CollectionConfig, memory: Arc<Account>, oplog: Arc<Oplog>) -> Self {
         let (database, collection) = (&config.watched.db_name, &config.watched.coll_name);
@@ -460,7 +468,7 @@ impl ConnectorStatus {
             rates: Default::default(),
         };
         ConnectorStatus {
-            name: format!("{database}.{collection} -> {target}"),
+            name: connector_name(config),
             database: database.clone(),
             collection: collection.clone(),
             target,

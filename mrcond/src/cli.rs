@@ -105,8 +105,19 @@ pub(crate) struct Cli {
     #[arg(long, global = true, display_order = BEHIND_ITS_OWN + 3)]
     json: bool,
 
+    #[command(flatten)]
+    run: RunArgs,
+
     #[command(subcommand)]
     subcommand: Option<Sub>,
+}
+
+/// How the connectors are run.
+#[derive(Debug, Clone, Args)]
+struct RunArgs {
+    /// Read the configuration file again when it changes, not only at SIGHUP
+    #[arg(long)]
+    watch_config: bool,
 }
 
 const VERSION: &str = concat!(
@@ -121,7 +132,7 @@ const VERSION: &str = concat!(
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Run the connectors until SIGTERM or SIGINT (what happens without a command)
-    Run,
+    Run(RunArgs),
     /// Print a configuration to begin with: every key, or an entry for each collection that you choose
     Init(InitArgs),
     /// Find what keeps the configuration from working between its servers, with what to do about it
@@ -130,11 +141,13 @@ enum Sub {
     Health(HealthArgs),
     /// Have the running mrcond send every document of a connector's collection, between its events
     Snapshot(SnapshotArgs),
-    /// Change the saved position of a connector, while mrcond does not run
+    /// Show the saved positions, or change one while mrcond does not run
     Position {
         #[command(subcommand)]
         what: PositionSub,
     },
+    /// Show events as they would be published, and publish nothing
+    Tail(TailArgs),
     /// List, show, replay or drop the events that could not be delivered
     DeadLetters(DeadLettersArgs),
     /// Describe the configuration file (JSON Schema), or what a configuration sends (AsyncAPI)
@@ -315,9 +328,37 @@ pub(crate) struct SnapshotArgs {
     pub(crate) detach: bool,
 }
 
+/// Whose events, and how many.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TailArgs {
+    /// DATABASE.COLLECTION, or the connector's name in /status [default: all]
+    pub(crate) connectors: Vec<String>,
+    /// Begin with what happened in this second, instead of now
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) since: Option<String>,
+    /// End after so many events
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
 /// What is done to a saved position.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum PositionSub {
+    /// Where the connectors stand, and whether MongoDB still has what comes after that
+    Show {
+        /// DATABASE.COLLECTION, or the connector's name in /status [default: all]
+        connectors: Vec<String>,
+        /// What was done to them by hand, instead
+        #[arg(long)]
+        history: bool,
+    },
+    /// Go on elsewhere, earlier or later; MongoDB is asked whether it has what comes after that
+    Set {
+        #[command(flatten)]
+        how: ToChange,
+        #[command(flatten)]
+        to: Whereto,
+    },
     /// Go on from it under the configuration as it is now, whatever it was saved for
     Accept {
         /// DATABASE.COLLECTION, or the connector's name in /status
@@ -325,12 +366,38 @@ pub(crate) enum PositionSub {
     },
     /// Give it up: the next start begins from now, and publishes a gap record
     Reset {
-        /// DATABASE.COLLECTION, or the connector's name in /status
-        connector: String,
-        /// What happened since the position was saved is not to be delivered
+        #[command(flatten)]
+        how: ToChange,
+        /// Forget it instead, as if the connector had never run: begin as `start` and `snapshot` say, with number 1
+        /// and no gap record
         #[arg(long)]
-        yes: bool,
+        as_new: bool,
     },
+}
+
+/// Of which connector, and whether to ask.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ToChange {
+    /// DATABASE.COLLECTION, or the connector's name in /status
+    pub(crate) connector: String,
+    /// Do not ask; needed where there is no terminal
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Also if mrcond runs, or did a moment ago on another host: the connector is halted there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Whereto {
+    /// Behind the event with this resume token: a message_id, or what `show --json` has
+    #[arg(long, value_name = "HEX")]
+    pub(crate) token: Option<String>,
+    /// With what happened in this second or later
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) time: Option<String>,
 }
 
 /// What to do.
@@ -341,6 +408,7 @@ pub(crate) enum Command {
     Health(HealthArgs),
     Position(PositionSub),
     Snapshot(SnapshotArgs),
+    Tail(TailArgs),
     DeadLetters(DeadLettersArgs),
     /// The messages.
     Schema,
@@ -410,11 +478,12 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
 impl Cli {
     pub(crate) fn command(&self) -> Command {
         match &self.subcommand {
-            None | Some(Sub::Run) => Command::Run,
+            None | Some(Sub::Run(_)) => Command::Run,
             Some(Sub::Check(arguments)) => Command::Check(arguments.clone()),
             Some(Sub::Health(arguments)) => Command::Health(arguments.clone()),
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
+            Some(Sub::Tail(arguments)) => Command::Tail(arguments.clone()),
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
             Some(Sub::Schema(SchemaArgs { messages: true })) => Command::Schema,
             Some(Sub::Schema(_)) => Command::Describe(Description::Schema),
@@ -425,10 +494,28 @@ impl Cli {
         }
     }
 
+    /// Whether a change of the file counts as a wish to read it again.
+    pub(crate) fn watches_config(&self) -> bool {
+        let own = match &self.subcommand {
+            Some(Sub::Run(arguments)) => arguments.watch_config,
+            _ => false,
+        };
+        own || self.run.watch_config
+    }
+
+    /// Reads and checks the file again, and what it needs; with what is to be said of it.
+    pub(crate) fn reread(&self) -> Result<(ValidConfig, Vec<String>), Failure> {
+        let config = self.config()?;
+        let warnings = self.check_keys(&config)?;
+        // A file with a URI that cannot be read would keep the next start from succeeding.
+        self.environment()?;
+        Ok((config, warnings))
+    }
+
     /// Reads and checks the configuration file.
     pub(crate) fn config(&self) -> Result<ValidConfig, Failure> {
         let file = self.config.display().to_string();
-        let bytes = read_bounded(&self.config, MAX_CONFIG_BYTES).map_err(|error| {
+        let bytes = read_config(&self.config).map_err(|error| {
             Failure::new(
                 exit::CONFIG,
                 format!("{file}: {error}; name the configuration file with -c FILE"),
@@ -452,6 +539,12 @@ impl Cli {
         let files = rules.filter_map(|rule| rule.key_file.as_deref());
         let warnings = files.filter_map(|file| open_to_all("key_file", file));
         Ok(warnings.collect())
+    }
+
+    /// Has a command write lines of the log, as the daemon does.
+    pub(crate) fn start_log(&self) -> Result<(), Failure> {
+        let log = LogSettings::from_variables(&self.prefix, |name| self.variable(name))?;
+        crate::telemetry::init(&log)
     }
 
     /// Where MongoDB is.
@@ -576,6 +669,11 @@ impl Cli {
             .map(Some)
             .map_err(|error| bad(&format!("{from}: {error}")))
     }
+}
+
+/// What a configuration file holds.
+pub(crate) fn read_config(path: &Path) -> std::io::Result<Vec<u8>> {
+    read_bounded(path, MAX_CONFIG_BYTES)
 }
 
 /// Reads one byte more than is allowed at most, which tells that it is too large.

@@ -1,6 +1,6 @@
 //! `mrcond dead-letters`: what became of events that could not be delivered, and what is to become of them.
 
-mod show;
+pub(crate) mod show;
 mod table;
 
 use crate::cli::{self, DeadLettersArgs, DeadLettersSub};

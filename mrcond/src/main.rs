@@ -12,20 +12,23 @@ mod otlp;
 mod output;
 mod position;
 mod process;
+mod reload;
 mod snapshot;
 mod systemd;
+mod tail;
 mod telemetry;
 mod topology;
 
-use cli::{Command, Environment};
+use cli::{Cli, Command, Environment};
 use mrcon::config::{Problem, ValidConfig};
 use mrcon::{ErrorKind, Metrics, Server};
 use process::Process;
 use prometheus::Registry;
+use reload::Reloads;
 use std::fmt::Display;
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// glibc keeps freed buffers of 16 MB: with `memory_budget: 64MiB` and 100 connectors the process took
 /// 213 MiB of memory, with this one 97 MiB.
@@ -102,11 +105,16 @@ fn run() -> Result<(), Failure> {
         Command::Health(arguments) => health::ask(&config, &arguments),
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
-            runtime()?.block_on(position::change(&config, &mongodb, &what))
+            runtime()?.block_on(position::handle(&cli, &config, &mongodb, &what))
         }
         Command::Snapshot(arguments) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(snapshot::take(&config, &mongodb, &arguments))
+        }
+        Command::Tail(arguments) => {
+            cli.check_keys(&config)?;
+            let mongodb = cli.mongodb()?;
+            runtime()?.block_on(tail::show(&config, &mongodb, &arguments))
         }
         Command::DeadLetters(arguments) => {
             let rabbitmq = cli.rabbitmq()?;
@@ -128,7 +136,7 @@ fn run() -> Result<(), Failure> {
             for warning in settings.warnings.iter().chain(&of_keys) {
                 tracing::warn!("{warning}");
             }
-            runtime()?.block_on(serve(config, settings))
+            runtime()?.block_on(serve(cli, config, settings))
         }
     }
 }
@@ -138,7 +146,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(exit::OTHER, format!("start the runtime: {error}")))
 }
 
-async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure> {
+async fn serve(cli: Cli, config: ValidConfig, settings: Environment) -> Result<(), Failure> {
     let Environment {
         mongodb,
         rabbitmq,
@@ -154,6 +162,8 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
         .map_err(|error| other(&error))?;
     // Before anybody can see that we are there, and stop us.
     let terminated = termination()?;
+    let hangup = on(SignalKind::hangup())?;
+    let reloads = Reloads::register(&registry).map_err(|error| other(&error))?;
     let listen = config.server().listen;
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
     let server = Server::new(config, mongodb, rabbitmq, metrics)
@@ -173,17 +183,22 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
     };
     #[cfg(feature = "otlp")]
     let (server, export) = otlp::start(server, &registry);
-    let state = http::State::new(registry, process, &server).map_err(|error| other(&error))?;
+    let state = http::State::new(registry, process, reloads.clone(), &server)
+        .map_err(|error| other(&error))?;
     let http = http::serve(listen, state).await.map_err(|error| {
         Failure::new(
             exit::OTHER,
             format!("listen on {listen}: {error}; set server.listen to a free address"),
         )
     })?;
+    let (reloader, connectors) = (server.reloader(), server.connectors());
+    let reloading = reload::watch(cli, hangup, reloader, connectors, reloads);
+    let reloading = tokio::spawn(reloading);
     let manager = systemd::Manager::from_environment();
-    let telling = manager.ready(server.status());
+    let telling = manager.ready(server.connectors());
     let outcome = server.run(manager.until(terminated)).await;
     drop(telling);
+    reloading.abort();
     http.abort();
     #[cfg(feature = "otlp")]
     export.finish().await;
@@ -192,11 +207,12 @@ async fn serve(config: ValidConfig, settings: Environment) -> Result<(), Failure
     Ok(())
 }
 
+fn on(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
+}
+
 /// Ready at the first SIGTERM or SIGINT.
 fn termination() -> Result<impl Future<Output = ()>, Failure> {
-    let on = |kind| {
-        signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
-    };
     let (mut terminate, mut interrupt) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     Ok(async move {

@@ -1,11 +1,15 @@
-//! `mrcond position`: what only a person can decide about a saved position.
+//! `mrcond position`: where the connectors stand, and what only a person can decide about it.
 
-use crate::cli::PositionSub;
+mod table;
+
+use crate::cli::{self, Cli, PositionSub, ToChange, Whereto};
 use crate::{Failure, exit, output};
 use mrcon::config::{CollectionConfig, ValidConfig};
-use mrcon::position::{self, Position};
+use mrcon::position::{self, Place, Position, PositionChange, Target};
 use mrcon::status::rfc3339;
 use mrcon::uri::MongoUri;
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::SystemTime;
 
 /// The entry that is meant.
 pub(crate) fn find<'a>(
@@ -28,35 +32,226 @@ pub(crate) fn failed(error: mrcon::Error) -> Failure {
 }
 
 /// Does what was asked for, and says what was done.
-pub(crate) async fn change(
+pub(crate) async fn handle(
+    cli: &Cli,
     config: &ValidConfig,
     mongodb: &MongoUri,
     what: &PositionSub,
 ) -> Result<(), Failure> {
-    let (PositionSub::Accept { connector } | PositionSub::Reset { connector, .. }) = what;
-    let entry = find(config, connector)?;
-    if let PositionSub::Reset { yes: false, .. } = what {
-        let line = format!(
-            "{connector}: what happened since its position was saved would never be delivered; to do it, add --yes"
-        );
-        return Err(Failure::new(exit::USAGE, line));
-    }
-    let position = Position::of(mongodb, entry).await.map_err(failed)?;
     match what {
-        PositionSub::Accept { .. } => {
-            let accepted = position.accept().await.map_err(failed)?;
+        PositionSub::Show {
+            connectors,
+            history,
+        } => show(config, mongodb, connectors, *history).await,
+        PositionSub::Accept { connector } => {
+            let position = Position::of(mongodb, config, find(config, connector)?).await;
+            let position = position.map_err(failed)?;
+            let accepted = position.accept(&who()).await.map_err(failed)?;
             let at = accepted.at.map_or("an unknown time".to_owned(), rfc3339);
             output::inform(&format!(
                 "{connector}: accepted the position of event {}, {at}; restart mrcond",
                 accepted.seq
             ));
+            Ok(())
         }
-        PositionSub::Reset { .. } => {
-            position.reset().await.map_err(failed)?;
-            output::inform(&format!(
-                "{connector}: gave its position up; the next start of mrcond begins from now and publishes a gap record"
-            ));
+        PositionSub::Set { to, how } => set(cli, config, mongodb, to, how).await,
+        PositionSub::Reset { as_new, how } => reset(cli, config, mongodb, *as_new, how).await,
+    }
+}
+
+async fn show(
+    config: &ValidConfig,
+    mongodb: &MongoUri,
+    connectors: &[String],
+    history: bool,
+) -> Result<(), Failure> {
+    let all = Position::all(mongodb, config).await.map_err(failed)?;
+    let mut wanted: Vec<&CollectionConfig> = Vec::new();
+    for connector in connectors {
+        wanted.push(find(config, connector)?);
+    }
+    let all = config.collections().iter().zip(all);
+    let all = all.filter(|(entry, _)| wanted.is_empty() || wanted.contains(entry));
+    let mut rows = Vec::new();
+    let mut oldest = None;
+    for (_, position) in all {
+        let stored = position.look().await.map_err(failed)?;
+        if oldest.is_none() {
+            oldest = Some(position.oldest().await);
         }
+        rows.push((position.name().to_owned(), stored));
+    }
+    let oldest = oldest.unwrap_or_else(|| Err("nothing was asked".to_owned()));
+    let now = SystemTime::now();
+    if output::is_json() {
+        return cli::say(&format!("{:#}", table::json(&rows, &oldest, now)));
+    }
+    for line in match history {
+        true => table::changes(&rows),
+        false => table::lines(&rows, &oldest, now),
+    } {
+        cli::say(&line)?;
     }
     Ok(())
+}
+
+async fn set(
+    cli: &Cli,
+    config: &ValidConfig,
+    mongodb: &MongoUri,
+    to: &Whereto,
+    how: &ToChange,
+) -> Result<(), Failure> {
+    let connector = &how.connector;
+    let target = target(to)?;
+    let position = Position::of(mongodb, config, find(config, connector)?).await;
+    let position = position.map_err(failed)?;
+    refuse_while_it_runs(&position, how).await?;
+    let wanted = match &target {
+        Target::Token(token) => format!("behind the token {}", table::short(token)),
+        Target::Time(time) => format!("to {}", rfc3339(*time)),
+    };
+    let stands = match position.look().await.map_err(failed)? {
+        Some(stored) => told(stored.place.as_ref()),
+        None => told(None),
+    };
+    let meaning = format!(
+        "moves its position from {stands} {wanted}: what lies between is delivered again, or never"
+    );
+    confirm(&position, how, &meaning)?;
+    let change = position.set(&target, &who()).await.map_err(failed)?;
+    record(cli, &position, &change)?;
+    output::inform(&format!(
+        "{connector}: stands at {} now; start mrcond",
+        told(change.to.as_ref())
+    ));
+    Ok(())
+}
+
+fn target(to: &Whereto) -> Result<Target, Failure> {
+    match (&to.token, &to.time) {
+        (Some(token), _) => Ok(Target::Token(token.clone())),
+        (None, Some(text)) => time("--time", text).map(Target::Time),
+        (None, None) => unreachable!("one of them is required"),
+    }
+}
+
+/// A moment that has been.
+pub(crate) fn time(option: &str, text: &str) -> Result<SystemTime, Failure> {
+    let wrong = |what: &str| {
+        let line = format!("{option} {text}: {what}; such as 2026-01-31T06:00:00Z");
+        Failure::new(exit::USAGE, line)
+    };
+    let parsed = bson::DateTime::parse_rfc3339_str(text);
+    let time = parsed.map_err(|_| wrong("no time"))?.to_system_time();
+    match time > SystemTime::now() {
+        true => Err(wrong("in the future")),
+        false => Ok(time),
+    }
+}
+
+async fn reset(
+    cli: &Cli,
+    config: &ValidConfig,
+    mongodb: &MongoUri,
+    as_new: bool,
+    how: &ToChange,
+) -> Result<(), Failure> {
+    let connector = &how.connector;
+    let position = Position::of(mongodb, config, find(config, connector)?).await;
+    let position = position.map_err(failed)?;
+    refuse_while_it_runs(&position, how).await?;
+    let (meaning, done) = match as_new {
+        false => (
+            "what happened since its position was saved would never be delivered",
+            "gave its position up; the next start of mrcond begins from now and publishes a gap record",
+        ),
+        true => (
+            "its position, its numbers and its snapshot would be forgotten; it would begin as `start` and \
+             `snapshot` say, with number 1, and tell nobody what is missing or comes again",
+            "forgot its position; the next start of mrcond begins as the very first one",
+        ),
+    };
+    confirm(&position, how, meaning)?;
+    let change = match as_new {
+        false => position.reset(&who()).await,
+        true => position.forget(&who()).await,
+    };
+    record(cli, &position, &change.map_err(failed)?)?;
+    output::inform(&format!("{connector}: {done}"));
+    Ok(())
+}
+
+/// A running connector would be halted by the change, and might save over what it is to go on from.
+async fn refuse_while_it_runs(position: &Position, how: &ToChange) -> Result<(), Failure> {
+    if how.force {
+        return Ok(());
+    }
+    match position.runner().await.map_err(failed)? {
+        None => Ok(()),
+        Some(runner) => {
+            let line = format!(
+                "{}: mrcond runs it ({runner}); stop it first, or add --force, which halts the connector there",
+                how.connector
+            );
+            Err(Failure::new(exit::OTHER, line))
+        }
+    }
+}
+
+/// Asks for the connector's name on a terminal; elsewhere `--yes` has to be there.
+fn confirm(position: &Position, how: &ToChange, meaning: &str) -> Result<(), Failure> {
+    if how.yes {
+        return Ok(());
+    }
+    let name = &how.connector;
+    if !std::io::stdin().is_terminal() {
+        let line = format!("{name}: {meaning}; to do it, add --yes");
+        return Err(Failure::new(exit::USAGE, line));
+    }
+    eprint!("{name}: {meaning}\nTo do it, type the connector's name: ");
+    let _ = std::io::stderr().flush();
+    let mut typed = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut typed);
+    match typed.trim() == name || typed.trim() == position.name() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            exit::USAGE,
+            format!("{name}: nothing was changed"),
+        )),
+    }
+}
+
+/// The user, as far as the system tells.
+fn who() -> String {
+    let names = ["SUDO_USER", "USER", "LOGNAME"];
+    let name = names.iter().find_map(|name| std::env::var(name).ok());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The line of the log, for whoever collects these; the record is in the store.
+fn record(cli: &Cli, position: &Position, change: &PositionChange) -> Result<(), Failure> {
+    cli.start_log()?;
+    tracing::info!(
+        connector = position.name(),
+        by = change.by,
+        what = change.what,
+        from = told(change.from.as_ref()),
+        to = told(change.to.as_ref()),
+        "position changed by an operator"
+    );
+    Ok(())
+}
+
+/// A place on one line.
+fn told(place: Option<&Place>) -> String {
+    match place {
+        None => "none".to_owned(),
+        Some(place) => {
+            let at = place.at.map_or("an unknown time".to_owned(), rfc3339);
+            let token = table::short(&place.token);
+            format!("{at} (event {}, token {token})", place.seq)
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! for each thing told; see `sd_notify(3)`. `LoadCredential=` is a file in the directory that
 //! `CREDENTIALS_DIRECTORY` names. Without these variables nothing happens.
 
+use mrcon::Connectors;
 use mrcon::status::ConnectorStatus;
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt;
@@ -55,10 +56,10 @@ impl Manager {
     ///
     /// Ready does not mean connected: servers that are away are waited for, with a word in `/health`,
     /// and a unit that did not start until they are there would keep others from starting.
-    pub(crate) fn ready(&self, connectors: Vec<Arc<ConnectorStatus>>) -> JoinSet<()> {
+    pub(crate) fn ready(&self, connectors: Connectors) -> JoinSet<()> {
         let mut telling = JoinSet::new();
         if self.socket.is_some() {
-            self.tell(&format!("READY=1\n{}", status_line(&connectors)));
+            self.tell(&format!("READY=1\n{}", status_line(&connectors.now())));
             telling.spawn(self.clone().keep_telling(connectors));
         }
         telling
@@ -71,14 +72,14 @@ impl Manager {
     }
 
     /// A task like any other: it tells nothing when tasks do not run any more.
-    async fn keep_telling(self, connectors: Vec<Arc<ConnectorStatus>>) {
+    async fn keep_telling(self, connectors: Connectors) {
         // Twice in the time that the watchdog allows, as its manual wants.
         let watchdog_step = self.watchdog.map_or(STATUS_STEP, |time| time / 2);
         let mut steps = interval(watchdog_step.min(STATUS_STEP));
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             steps.tick().await;
-            let status = status_line(&connectors);
+            let status = status_line(&connectors.now());
             match self.watchdog {
                 Some(_) => self.tell(&format!("WATCHDOG=1\n{status}")),
                 None => self.tell(&status),

@@ -9,9 +9,13 @@
 //! never taken for a missing one, since that would begin "from now" in silence. Nor is one that was
 //! saved for other events.
 
+mod moves;
 mod stored;
 
 use crate::access::{Access, Home};
+pub(crate) use moves::token_of;
+pub use moves::{Place, PositionChange};
+
 use crate::config::{CollectionConfig, Protocol, ResumeTokens};
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, ErrorKind, Result};
@@ -108,7 +112,8 @@ pub trait CheckpointStore: Send + Sync + 'static {
 
 /// Checkpoints in a MongoDB collection, one document a connector:
 /// `{_id: {db, coll, stream}, epoch, seq, token, at, options, seal, instance, saved_at}`, over the
-/// stream protocol `producer` and `numbering`, until it is confirmed a `gap`, and with masking a `mask_key`.
+/// stream protocol `producer` and `numbering`, until it is confirmed a `gap`, with masking a `mask_key`, and
+/// `changes` that an operator has made.
 ///
 /// The document is updated in place and never deleted, so it also lives in a capped collection.
 #[derive(Debug, Clone)]
@@ -243,57 +248,6 @@ impl MongoCheckpoints {
             updated.await.map(drop).map_err(fail)
         })
         .await
-    }
-
-    /// Takes what is stored as the position of this configuration, whoever saved it for what.
-    ///
-    /// # Errors
-    /// [`ErrorKind::CheckpointCorrupt`] when it cannot be understood, [`ErrorKind::CheckpointStore`]
-    /// when there is none, otherwise what keeps the store from answering.
-    pub(crate) async fn accept(&self) -> Result<Checkpoint> {
-        const WHAT: &str = "accept the position";
-        let claim = self.claim().await?;
-        let Some(stored) = claim.stored else {
-            return Err(self.nothing_saved(WHAT));
-        };
-        let mut set = self.position_fields(&stored)?;
-        set.remove("saved_at");
-        set.insert("accepted_at", DateTime::now());
-        set.insert("accepted_by", &self.instance);
-        let mut unset = vec!["reset"];
-        if claim.foreign {
-            // Nobody knows which events its numbers stood for.
-            unset.extend(["producer", "numbering"]);
-        }
-        let changes = Changes { set, unset };
-        within_deadline(WHAT, self.write(claim.epoch, &changes, WHAT)).await?;
-        Ok(stored)
-    }
-
-    /// Gives the stored position up: the next run begins from now, and tells of the gap.
-    ///
-    /// # Errors
-    /// [`ErrorKind::CheckpointStore`] when there is none, otherwise what keeps the store from answering.
-    pub(crate) async fn reset(&self) -> Result<()> {
-        const WHAT: &str = "reset the position";
-        let reset = doc! {"at": DateTime::now(), "by": &self.instance};
-        // Whoever still runs is fenced.
-        let update = doc! {"$inc": {"epoch": 1_i64}, "$set": {"reset": reset}};
-        let collection = self.home.collection();
-        let updated = collection.update_one(doc! {"_id": &self.id}, update);
-        let updated = within_deadline(WHAT, async {
-            let fail = |error| Error::mongo(Phase::Checkpoint, WHAT, error);
-            updated.await.map_err(fail)
-        });
-        match updated.await?.matched_count {
-            0 => Err(self.nothing_saved(WHAT)),
-            _ => Ok(()),
-        }
-    }
-
-    fn nothing_saved(&self, what: &str) -> Error {
-        let text = format!("{what}: there is none with _id {}", self.id);
-        Error::new(ErrorKind::CheckpointStore, text)
     }
 
     /// Notes the producer of the run `epoch`, durably, before it publishes anything.
@@ -535,8 +489,13 @@ pub(crate) fn document_id(config: &CollectionConfig) -> Document {
 
 /// Names this process, for people who look into the document.
 fn instance() -> String {
+    format!("{}:{}", host(), std::process::id())
+}
+
+/// Names this host.
+pub(crate) fn host() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}:{}", host.trim(), std::process::id())
+    host.trim().to_owned()
 }
 
 /// A panic cannot leave these plain values half-written.

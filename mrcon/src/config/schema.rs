@@ -303,6 +303,17 @@ impl Watched {
             before_change,
         }
     }
+
+    /// The same to read, for somebody who only looks: nothing is switched on.
+    pub(crate) fn to_look_at(&self) -> Watched {
+        let images = self.images();
+        Watched {
+            change_stream_pre_and_post_images: false,
+            full_document: images.full_document,
+            full_document_before_change: images.before_change,
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Watched {

@@ -89,7 +89,11 @@ impl Policies {
     }
 
     /// Exchange and routing key of an event of `scope` that goes to a queue by its name.
-    fn destination_of(&self, scope: &Scope, event: &ChangeEvent<'_>) -> (String, String) {
+    pub(super) fn destination_of(
+        &self,
+        scope: &Scope,
+        event: &ChangeEvent<'_>,
+    ) -> (String, String) {
         let routing_key = match &self.destination {
             Destination::One(name) => name.clone(),
             Destination::Several { name, database } => {

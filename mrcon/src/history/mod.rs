@@ -45,6 +45,8 @@ const INSERT_DOCUMENTS: usize = 2_000;
 const PARALLEL_READS: usize = 8;
 /// Questions that the store is asked at once; others wait. One over days reads a lot.
 const PARALLEL_QUERIES: usize = 2;
+/// Connectors that are no more and whose last samples wait for the store.
+const MAX_LEAVING: usize = 100;
 /// How long the last write of an orderly stop may take.
 const LAST_WRITE: Duration = Duration::from_secs(3);
 
@@ -55,14 +57,48 @@ struct Track {
     metrics: ConnectorMetrics,
     /// How its documents are marked: `{db, coll, target}`.
     meta: Document,
-    /// Whether the counters of its collection are kept with it: the first one of each collection.
-    keeps_counters: bool,
+    memory: Mutex<Memory>,
 }
 
 impl Track {
+    fn new(status: Arc<ConnectorStatus>, metrics: ConnectorMetrics, memory: Memory) -> Arc<Track> {
+        let meta = doc! {
+            "db": &status.database, "coll": &status.collection, "target": &status.target,
+        };
+        Arc::new(Track {
+            status,
+            metrics,
+            meta,
+            memory: Mutex::new(memory),
+        })
+    }
+
     fn name(&self) -> String {
         format!("{}.{}", self.status.database, self.status.collection)
     }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is to remember of it now.
+    fn sample(&self, before: Totals) -> Sample {
+        Sample {
+            at: millis(SystemTime::now()),
+            totals: before + self.status.totals(),
+            lag: self.status.lag().map(|lag| lag.as_secs_f64()),
+            unconfirmed: self.status.unconfirmed().0,
+        }
+    }
+}
+
+/// Those whose collection is not that of an earlier one: they keep its counters.
+fn keepers(tracks: &[Arc<Track>]) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    tracks
+        .iter()
+        .map(|track| seen.insert(track.name()))
+        .collect()
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +106,24 @@ struct Memory {
     samples: VecDeque<Sample>,
     /// How many of the newest ones are not in the store yet.
     unsaved: usize,
-    /// What earlier processes have counted.
+    /// What earlier processes have counted, and what was counted before the connector was changed.
     before: Totals,
+    /// Whether it is known what earlier processes have counted.
+    loaded: bool,
+}
+
+impl Memory {
+    /// Keeps one more sample; says whether one was lost for it that is not in the store.
+    fn push(&mut self, sample: Sample) -> bool {
+        let full = self.samples.len() == KEPT_SAMPLES;
+        let lost = full && self.unsaved == KEPT_SAMPLES;
+        if full {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(sample);
+        self.unsaved = (self.unsaved + 1).min(KEPT_SAMPLES);
+        lost
+    }
 }
 
 /// The history of all connectors of a [`Server`](crate::Server).
@@ -79,11 +131,12 @@ struct Memory {
 pub struct History {
     settings: HistoryConfig,
     store: Option<Store>,
-    tracks: Vec<Track>,
-    memory: Mutex<Vec<Memory>>,
+    tracks: Mutex<Vec<Arc<Track>>>,
+    /// Of connectors that are no more, until what they have done is in the store.
+    leaving: Mutex<Vec<Arc<Track>>>,
     state: Mutex<StoreState>,
-    /// Whether it is known what earlier processes have counted.
-    loaded: AtomicBool,
+    /// Whether the store was made ready.
+    prepared: AtomicBool,
     /// True once counters have been taken over from an earlier process, or never will be.
     restored: watch::Sender<bool>,
     queries: Semaphore,
@@ -115,28 +168,16 @@ impl History {
         connectors: Vec<(Arc<ConnectorStatus>, ConnectorMetrics)>,
         metrics: HistoryMetrics,
     ) -> History {
-        let mut tracks: Vec<Track> = Vec::new();
-        for (status, connector) in connectors {
-            let same = |track: &Track| {
-                track.status.database == status.database
-                    && track.status.collection == status.collection
-            };
-            tracks.push(Track {
-                meta: doc! {
-                    "db": &status.database, "coll": &status.collection, "target": &status.target,
-                },
-                keeps_counters: !tracks.iter().any(same),
-                metrics: connector,
-                status,
-            });
-        }
+        let connectors = connectors.into_iter();
+        let tracks =
+            connectors.map(|(status, connector)| Track::new(status, connector, Memory::default()));
         History {
             store: settings.enabled.then(|| Store::new(access, settings)),
             settings: settings.clone(),
-            memory: Mutex::new(tracks.iter().map(|_| Memory::default()).collect()),
-            tracks,
+            tracks: Mutex::new(tracks.collect()),
+            leaving: Mutex::default(),
             state: Mutex::default(),
-            loaded: AtomicBool::new(false),
+            prepared: AtomicBool::new(false),
             restored: watch::Sender::new(!settings.enabled),
             queries: Semaphore::new(PARALLEL_QUERIES),
             metrics,
@@ -158,10 +199,87 @@ impl History {
         self.state().clone()
     }
 
-    /// What the connector `index` (in the order of the configuration) has done since its first run.
-    pub fn totals(&self, index: usize) -> Totals {
-        let before = self.memory()[index].before;
-        before + self.tracks[index].status.totals()
+    /// What this connector has done since its first run.
+    pub fn totals(&self, status: &ConnectorStatus) -> Totals {
+        let tracks = self.tracks();
+        let track = tracks.iter().find(|one| std::ptr::eq(&*one.status, status));
+        let before = track.map(|track| track.memory().before);
+        before.unwrap_or_default() + status.totals()
+    }
+
+    /// A connector takes the place of another one, or is new.
+    pub(crate) fn admit(
+        &self,
+        predecessor: Option<&ConnectorStatus>,
+        status: &Arc<ConnectorStatus>,
+        metrics: &ConnectorMetrics,
+    ) {
+        let new = Track::new(Arc::clone(status), metrics.clone(), Memory::default());
+        let old = predecessor.and_then(|status| self.dismiss_track(status));
+        if let Some(old) = old {
+            match old.meta == new.meta {
+                true => {
+                    let mut memory = std::mem::take(&mut *old.memory());
+                    memory.before = memory.before + old.status.totals();
+                    *new.memory() = memory;
+                }
+                false => self.see_off(old),
+            }
+        }
+        self.all_tracks().push(new);
+    }
+
+    /// A connector is no more.
+    pub(crate) fn dismiss(&self, status: &ConnectorStatus) {
+        if let Some(track) = self.dismiss_track(status) {
+            self.see_off(track);
+        }
+    }
+
+    fn dismiss_track(&self, status: &ConnectorStatus) -> Option<Arc<Track>> {
+        let mut tracks = self.all_tracks();
+        let index = tracks
+            .iter()
+            .position(|one| std::ptr::eq(&*one.status, status))?;
+        Some(tracks.remove(index))
+    }
+
+    /// What it has done is still to be written.
+    fn see_off(&self, track: Arc<Track>) {
+        if self.store.is_none() {
+            return;
+        }
+        {
+            let mut memory = track.memory();
+            let sample = track.sample(memory.before);
+            memory.push(sample);
+        }
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        if leaving.len() == MAX_LEAVING {
+            leaving.remove(0);
+        }
+        leaving.push(track);
+    }
+
+    fn all_tracks(&self) -> MutexGuard<'_, Vec<Arc<Track>>> {
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tracks(&self) -> Vec<Arc<Track>> {
+        self.all_tracks().clone()
+    }
+
+    /// Also those of connectors that are no more.
+    fn to_be_written(&self) -> Vec<Arc<Track>> {
+        let leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tracks = self.tracks();
+        tracks.extend(leaving.iter().cloned());
+        tracks
+    }
+
+    fn forget_the_written(&self) {
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        leaving.retain(|track| track.memory().unsaved > 0);
     }
 
     /// Waits until the counters of an earlier process have been taken over, but no longer than
@@ -189,7 +307,7 @@ impl History {
                 recorded.add(query, &collection, &target, &sample);
             }
         }
-        for (track, memory) in self.tracks.iter().zip(self.memory().iter()) {
+        for track in self.tracks() {
             let collection = track.name();
             if query
                 .collection
@@ -199,6 +317,7 @@ impl History {
                 continue;
             }
             let span = query.first_needed()..query.to;
+            let memory = track.memory();
             for sample in memory
                 .samples
                 .iter()
@@ -250,89 +369,70 @@ impl History {
     }
 
     async fn write(&self, store: &Store) -> Result<(), String> {
-        if !self.loaded.load(Ordering::Relaxed) {
-            self.load(store).await?;
-        }
-        while let Some((documents, taken)) = self.unsaved() {
+        self.load(store).await?;
+        loop {
+            let tracks = self.to_be_written();
+            let Some((documents, taken)) = unsaved(&tracks) else {
+                break;
+            };
             store.insert(&documents).await?;
-            for (memory, taken) in self.memory().iter_mut().zip(taken) {
+            for (track, taken) in tracks.iter().zip(taken) {
+                let mut memory = track.memory();
                 memory.unsaved = memory.unsaved.saturating_sub(taken);
             }
         }
+        self.forget_the_written();
         Ok(())
     }
 
+    /// Reads what earlier processes have counted of those of which it is not known.
     async fn load(&self, store: &Store) -> Result<(), String> {
-        store.prepare().await?;
-        let mut last: Vec<Last> = Vec::with_capacity(self.tracks.len());
-        for tracks in self.tracks.chunks(PARALLEL_READS) {
-            let reads: Vec<_> = tracks.iter().map(|track| store.last(&track.meta)).collect();
+        let mut tracks = self.to_be_written();
+        tracks.retain(|track| !track.memory().loaded);
+        if tracks.is_empty() {
+            return Ok(());
+        }
+        if !self.prepared.load(Ordering::Relaxed) {
+            store.prepare().await?;
+            self.prepared.store(true, Ordering::Relaxed);
+        }
+        let mut last: Vec<Last> = Vec::with_capacity(tracks.len());
+        for some in tracks.chunks(PARALLEL_READS) {
+            let reads: Vec<_> = some.iter().map(|track| store.last(&track.meta)).collect();
             last.extend(try_join_all(reads).await?);
         }
-        self.go_on_from(&last);
+        self.go_on_from(&tracks, &last);
         Ok(())
     }
 
     /// Takes over what earlier processes have counted.
-    fn go_on_from(&self, last: &[Last]) {
-        self.loaded.store(true, Ordering::Relaxed);
-        for (memory, last) in self.memory().iter_mut().zip(last) {
+    fn go_on_from(&self, tracks: &[Arc<Track>], last: &[Last]) {
+        for (track, last) in tracks.iter().zip(last) {
             let before = last.sample.map(|sample| sample.totals).unwrap_or_default();
-            memory.before = before;
+            let mut memory = track.memory();
+            memory.loaded = true;
+            memory.before = memory.before + before;
             for sample in &mut memory.samples {
                 sample.totals = sample.totals + before;
             }
         }
         self.restored.send_if_modified(|restored| {
             if !*restored {
-                self.take_over(last);
+                take_over(tracks, last);
             }
             !std::mem::replace(restored, true)
         });
     }
 
-    /// Counters of `/metrics` go on from where an orderly stop left them.
-    fn take_over(&self, last: &[Last]) {
-        let kept = self.tracks.iter().zip(last);
-        for (track, last) in kept.filter(|(track, _)| track.keeps_counters) {
-            if let Some(counters) = &last.counters {
-                track.metrics.import(counters);
-            }
-        }
-    }
-
     fn take_sample(&self) {
-        let at = millis(SystemTime::now());
-        for (track, memory) in self.tracks.iter().zip(self.memory().iter_mut()) {
-            if memory.samples.len() == KEPT_SAMPLES {
-                if memory.unsaved == KEPT_SAMPLES {
-                    memory.unsaved -= 1;
-                    self.metrics.dropped.inc_by(u64::from(self.has_store()));
-                }
-                memory.samples.pop_front();
-            }
-            memory.samples.push_back(Sample {
-                at,
-                totals: memory.before + track.status.totals(),
-                lag: track.status.lag().map(|lag| lag.as_secs_f64()),
-                unconfirmed: track.status.unconfirmed().0,
-            });
-            memory.unsaved += 1;
+        for track in self.tracks() {
+            let mut memory = track.memory();
+            let sample = track.sample(memory.before);
+            let lost = memory.push(sample);
+            self.metrics
+                .dropped
+                .inc_by(u64::from(lost && self.has_store()));
         }
-    }
-
-    /// Documents of the oldest samples that are not in the store, and how many of each connector.
-    fn unsaved(&self) -> Option<(Vec<Document>, Vec<usize>)> {
-        let (mut documents, mut taken) = (Vec::new(), Vec::new());
-        for (track, memory) in self.tracks.iter().zip(self.memory().iter()) {
-            let room = INSERT_DOCUMENTS - documents.len();
-            let first = memory.samples.len() - memory.unsaved;
-            let samples = memory.samples.range(first..).take(room);
-            let before = documents.len();
-            documents.extend(samples.map(|sample| sample.document(&track.meta)));
-            taken.push(documents.len() - before);
-        }
-        (!documents.is_empty()).then_some((documents, taken))
     }
 
     /// The last sample of an orderly stop, with the counters as they stand.
@@ -345,16 +445,17 @@ impl History {
     async fn write_last(&self, store: &Store) -> Result<(), String> {
         self.write(store).await?;
         self.take_sample();
+        let tracks = self.tracks();
         let mut last = Vec::new();
         // Collections that have an entry of their own keep their counters with that one.
-        let kept = self.tracks.iter().filter(|track| track.keeps_counters);
-        let mut exported: HashSet<String> = kept.map(Track::name).collect();
-        for (track, memory) in self.tracks.iter().zip(self.memory().iter_mut()) {
+        let mut exported: HashSet<String> = tracks.iter().map(|track| track.name()).collect();
+        for (track, keeps_counters) in tracks.iter().zip(keepers(&tracks)) {
+            let mut memory = track.memory();
             let Some(sample) = memory.samples.back() else {
                 continue;
             };
             let mut document = sample.document(&track.meta);
-            if track.keeps_counters {
+            if keeps_counters {
                 document.insert("counters", track.metrics.export(&mut exported));
             }
             memory.unsaved = 0;
@@ -383,12 +484,33 @@ impl History {
         };
     }
 
-    fn memory(&self) -> MutexGuard<'_, Vec<Memory>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn state(&self) -> MutexGuard<'_, StoreState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Documents of the oldest samples that are not in the store, and how many of each connector.
+fn unsaved(tracks: &[Arc<Track>]) -> Option<(Vec<Document>, Vec<usize>)> {
+    let (mut documents, mut taken) = (Vec::new(), Vec::new());
+    for track in tracks {
+        let memory = track.memory();
+        let room = INSERT_DOCUMENTS - documents.len();
+        let first = memory.samples.len() - memory.unsaved;
+        let samples = memory.samples.range(first..).take(room);
+        let before = documents.len();
+        documents.extend(samples.map(|sample| sample.document(&track.meta)));
+        taken.push(documents.len() - before);
+    }
+    (!documents.is_empty()).then_some((documents, taken))
+}
+
+/// Counters of `/metrics` go on from where an orderly stop left them.
+fn take_over(tracks: &[Arc<Track>], last: &[Last]) {
+    let kept = tracks.iter().zip(keepers(tracks)).zip(last);
+    for ((track, _), last) in kept.filter(|((_, keeps_counters), _)| *keeps_counters) {
+        if let Some(counters) = &last.counters {
+            track.metrics.import(counters);
+        }
     }
 }
 

@@ -45,6 +45,14 @@ impl Bench {
         self.status.count(Stage::Confirmed, events, events * 10);
     }
 
+    fn totals(&self) -> Totals {
+        self.history.totals(&self.status)
+    }
+
+    fn go_on_from(&self, last: &[Last]) {
+        self.history.go_on_from(&self.history.tracks(), last);
+    }
+
     /// The counters of `/metrics` of that name, added up.
     fn counter(&self, name: &str) -> f64 {
         let families = self.registry.gather();
@@ -76,7 +84,7 @@ async fn memory_grows_while_the_store_is_away_or_loses_in_silence() {
     for _ in 0..KEPT_SAMPLES + 5 {
         bench.history.take_sample();
     }
-    let (documents, taken) = bench.history.unsaved().unwrap();
+    let (documents, taken) = unsaved(&bench.history.tracks()).unwrap();
     assert_eq!((documents.len(), taken), (KEPT_SAMPLES, vec![KEPT_SAMPLES]));
     assert_eq!(bench.counter("mrcon_history_dropped_points_total"), 5.0);
 }
@@ -86,11 +94,11 @@ async fn totals_forget_what_was_counted_before_or_while_the_store_was_away() {
     let bench = bench().await;
     bench.confirm(10);
     bench.history.take_sample();
-    bench.history.go_on_from(&bench.last_of(100, None));
+    bench.go_on_from(&bench.last_of(100, None));
     bench.confirm(1);
     bench.history.take_sample();
-    assert_eq!(bench.history.totals(0).events_confirmed, 111);
-    let (documents, _) = bench.history.unsaved().unwrap();
+    assert_eq!(bench.totals().events_confirmed, 111);
+    let (documents, _) = unsaved(&bench.history.tracks()).unwrap();
     let totals: Vec<i64> = documents
         .iter()
         .map(|document| document.get_i64("events_confirmed").unwrap())
@@ -103,15 +111,35 @@ async fn counters_jump_after_somebody_has_seen_them() {
     const SAVES: &str = "mrcon_checkpoint_saves_total";
     let kept = doc! {"checkpoint_saves": {"": 7_i64}};
     let early = bench().await;
-    early
-        .history
-        .go_on_from(&early.last_of(100, Some(kept.clone())));
+    early.go_on_from(&early.last_of(100, Some(kept.clone())));
     early.history.restored(Duration::from_secs(1)).await;
     assert_eq!(early.counter(SAVES), 7.0);
     // A scrape has waited in vain: totals go on, the counters that it saw do not jump.
     let late = bench().await;
     late.history.restored(Duration::from_secs(1)).await;
-    late.history.go_on_from(&late.last_of(100, Some(kept)));
+    late.go_on_from(&late.last_of(100, Some(kept)));
     assert_eq!(late.counter(SAVES), 0.0);
-    assert_eq!(late.history.totals(0).events_confirmed, 100);
+    assert_eq!(late.totals().events_confirmed, 100);
+}
+
+#[tokio::test]
+async fn connector_that_is_changed_forgets_what_it_has_done() {
+    let bench = bench().await;
+    bench.confirm(10);
+    bench.history.take_sample();
+    bench.go_on_from(&bench.last_of(100, None));
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let config = CollectionConfig::new("shop", "orders", "q");
+    let memory = Budget::new(0).open();
+    let next = Arc::new(ConnectorStatus::new(&config, memory, Arc::default()));
+    let connector = metrics.connector(&next);
+    bench.history.admit(Some(&bench.status), &next, &connector);
+    next.count(Stage::Confirmed, 1, 10);
+    assert_eq!(bench.history.totals(&next).events_confirmed, 111);
+    bench.history.dismiss(&next);
+    assert!(bench.history.tracks().is_empty());
+    // The last of what it did is still written.
+    let (documents, _) = unsaved(&bench.history.to_be_written()).unwrap();
+    let last = documents.last().unwrap();
+    assert_eq!(last.get_i64("events_confirmed").unwrap(), 111);
 }

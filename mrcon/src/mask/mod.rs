@@ -133,6 +133,13 @@ fn read_key(file: &Path) -> Result<Vec<u8>, KeyFault> {
     Ok(key)
 }
 
+/// What tells keys that an entry has from files apart, without being of use to anybody who learns it.
+pub(crate) fn key_prints(entry: &CollectionConfig) -> Vec<String> {
+    let files = entry.mask.iter().filter(|rule| rule.key_file.is_some());
+    let keys = files.filter_map(|rule| key_of_hash(rule).ok());
+    keys.map(|key| crate::envelope::sha256_hex(&key)).collect()
+}
+
 /// What is wrong with the files of keys, by the key of the configuration that names each.
 pub fn key_file_faults(config: &ValidConfig) -> Vec<String> {
     let mut faults = Vec::new();

@@ -12,7 +12,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, Gauge, GaugeVec, Opts, Registry, Result};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// One gauge per collection: its name, its meaning, how to read it, and how two readings join.
@@ -175,10 +175,21 @@ impl ConnectorGauges {
     }
 
     pub(super) fn add(&self, status: Arc<ConnectorStatus>) {
+        self.list().push(status);
+    }
+
+    pub(super) fn remove(&self, status: &Arc<ConnectorStatus>) {
+        self.list().retain(|one| !Arc::ptr_eq(one, status));
+    }
+
+    pub(super) fn connectors(&self) -> Vec<Arc<ConnectorStatus>> {
+        self.list().clone()
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<ConnectorStatus>>> {
         self.connectors
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(status);
     }
 }
 
@@ -188,11 +199,7 @@ impl Collector for ConnectorGauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let connectors = self
-            .connectors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let connectors = self.connectors();
         let gauges = DEFINITIONS
             .iter()
             .filter_map(|gauge| per_collection(gauge, &connectors));

@@ -8,6 +8,7 @@
 
 mod collections;
 pub mod custom;
+mod forget;
 mod gauges;
 mod keep;
 mod operations;

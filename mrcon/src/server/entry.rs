@@ -5,7 +5,7 @@
 
 use super::target::{Brokers, Target};
 use crate::access::Access;
-use crate::budget::Budget;
+use crate::budget::{Account, Budget};
 use crate::checkpoint::{Checkpoint, MongoCheckpoints};
 use crate::cleaner::Cleaner;
 use crate::config::{CollectionConfig, Extent, Scope, Selector, ServerConfig};
@@ -13,7 +13,7 @@ use crate::connector::{Envelopes, Parts, Policies, Run, Settings};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gap::Lost;
-use crate::mask::Mask;
+use crate::mask::{Mask, key_prints};
 use crate::metrics::custom::CustomObservers;
 use crate::metrics::{ConnectorMetrics, Metrics};
 use crate::pace::{Pace, Place};
@@ -34,8 +34,8 @@ const CLOSING_SHARE: u32 = 5;
 /// What stays the same over all runs of one entry.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Its place in the configuration.
-    pub(super) index: usize,
+    /// Its place among those with the same [`Brokers`].
+    pub(super) seat: usize,
     pub(super) config: CollectionConfig,
     pub(super) settings: Settings,
     pub(super) store: Arc<MongoCheckpoints>,
@@ -44,6 +44,8 @@ pub(super) struct Entry {
     pub(super) custom: CustomObservers,
     pub(super) copier: Arc<Copier>,
     pub(super) mask: Option<Arc<Mask>>,
+    /// What tells whether the files of its keys hold others by now.
+    pub(super) keys: Vec<String>,
     /// Who deletes confirmed documents, if they are to be deleted.
     cleaner: Option<Arc<Cleaner>>,
     /// Why the next run cannot go on from the saved position, and is to go on from now.
@@ -54,9 +56,12 @@ pub(super) struct Entry {
 
 /// What an entry is about, in view of all others.
 pub(super) struct About {
+    pub(super) seat: usize,
     pub(super) scope: Scope,
     pub(super) custom: CustomObservers,
     pub(super) mask: Option<Arc<Mask>>,
+    /// The account of the entry that it takes the place of: what that has waited counts on.
+    pub(super) memory: Option<Arc<Account>>,
 }
 
 /// What a run leaves to the next one of the same process.
@@ -106,7 +111,8 @@ impl Entry {
     ) -> Entry {
         let (watched, rabbitmq) = (&config.watched, &config.rabbitmq);
         let oplog = Arc::clone(metrics.oplog());
-        let status = Arc::new(ConnectorStatus::new(config, budget.open(), oplog));
+        let memory = about.memory.unwrap_or_else(|| budget.open());
+        let status = Arc::new(ConnectorStatus::new(config, memory, oplog));
         let shutdown_timeout = settings.shutdown_timeout;
         let mut pace = Pace::of(place);
         if let Some(max_await) = watched.max_await_time {
@@ -137,7 +143,7 @@ impl Entry {
         let cleaner = Cleaner::of(config, access, &status.name, of_outbox);
         let metrics = metrics.connector(&status);
         Entry {
-            index: place.index,
+            seat: about.seat,
             config: config.clone(),
             settings,
             store: Arc::new(store),
@@ -146,6 +152,7 @@ impl Entry {
             custom: about.custom,
             copier: Arc::new(copier),
             mask: about.mask,
+            keys: key_prints(config),
             cleaner,
             lost: Mutex::default(),
             barren: Arc::default(),

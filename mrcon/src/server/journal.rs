@@ -5,6 +5,7 @@
 //! blocked or unable to save, is read from its status once a second, and so is its recovery.
 
 use super::entry::Entry;
+use super::roster::Number;
 use crate::error::Error;
 use crate::repeats::{Outages, Summary, essence};
 use crate::status::{BLOCKED_REMEDY, ConnectorStatus, State};
@@ -101,10 +102,16 @@ impl Journal {
         );
     }
 
+    /// A connector is no more.
+    pub(super) fn forget(&mut self, who: Number) {
+        self.runs.gone(who);
+        self.saves.gone(who);
+    }
+
     /// Looks at every connector and says what is to be said by now.
-    pub(super) fn look(&mut self, entries: &[Arc<Entry>], now: Instant) {
-        for (who, entry) in entries.iter().enumerate() {
-            self.look_at(who, &entry.status, now);
+    pub(super) fn look(&mut self, entries: &[(Number, Arc<Entry>)], now: Instant) {
+        for (who, entry) in entries {
+            self.look_at(*who, &entry.status, now);
         }
         for line in self.runs.due(now) {
             say_summary(line, entries);
@@ -166,6 +173,17 @@ pub(super) fn stopped(status: &ConnectorStatus) {
     say!(info, status, "connector stopped");
 }
 
+/// A connector that is to change or to go could not finish in order.
+pub(super) fn left_unfinished(status: &ConnectorStatus, error: &Error) {
+    let cause = error.chain();
+    say!(
+        warn,
+        status,
+        cause,
+        "connector not stopped in order; what was in flight is sent again if it goes on"
+    );
+}
+
 fn is_steady(since: SystemTime) -> bool {
     since.elapsed().is_ok_and(|running| running >= STEADY)
 }
@@ -173,6 +191,12 @@ fn is_steady(since: SystemTime) -> bool {
 fn essence_of(status: &ConnectorStatus, kind: &str, cause: &str) -> String {
     let namespace = format!("{}.{}", status.database, status.collection);
     essence(kind, cause, &[&namespace, &status.target])
+}
+
+/// The state of one; none if it was removed in the meantime.
+fn status_of(entries: &[(Number, Arc<Entry>)], who: Number) -> Option<&ConnectorStatus> {
+    let found = entries.iter().find(|(number, _)| *number == who);
+    found.map(|(_, entry)| &*entry.status)
 }
 
 /// What is wrong with a connector now.
@@ -193,14 +217,16 @@ fn and_others(others: usize) -> String {
     }
 }
 
-fn say_summary(line: Summary, entries: &[Arc<Entry>]) {
+fn say_summary(line: Summary, entries: &[(Number, Arc<Entry>)]) {
     match line {
         Summary::Lasts {
             example,
             others,
             repeated,
         } => {
-            let status = &entries[example].status;
+            let Some(status) = status_of(entries, example) else {
+                return;
+            };
             let (cause, remedy) = trouble(status);
             let (times, lasted_s) = (repeated.times, repeated.lasted.as_secs());
             say!(
@@ -221,7 +247,9 @@ fn say_summary(line: Summary, entries: &[Arc<Entry>]) {
             still,
             repeated,
         } => {
-            let status = &entries[example].status;
+            let Some(status) = status_of(entries, example) else {
+                return;
+            };
             let (attempts, lasted_s) = (repeated.times, repeated.lasted.as_secs());
             say!(
                 info,
@@ -237,14 +265,16 @@ fn say_summary(line: Summary, entries: &[Arc<Entry>]) {
     }
 }
 
-fn say_saves(line: Summary, entries: &[Arc<Entry>]) {
+fn say_saves(line: Summary, entries: &[(Number, Arc<Entry>)]) {
     match line {
         Summary::Lasts {
             example,
             others,
             repeated,
         } => {
-            let status = &entries[example].status;
+            let Some(status) = status_of(entries, example) else {
+                return;
+            };
             let cause = status.unsaved().map(|unsaved| unsaved.cause);
             let (remedy, lasted_s) = (UNSAVED_REMEDY, repeated.lasted.as_secs());
             say!(
@@ -263,7 +293,9 @@ fn say_saves(line: Summary, entries: &[Arc<Entry>]) {
             still,
             repeated,
         } => {
-            let status = &entries[example].status;
+            let Some(status) = status_of(entries, example) else {
+                return;
+            };
             let lasted_s = repeated.lasted.as_secs();
             say!(
                 info,

@@ -1,14 +1,15 @@
 //! Logins that are read again when a server refuses them, so that a password can be changed while all runs.
 
-use super::connect;
 use super::target::Brokers;
+use super::{Home, connect};
 use crate::access::Access;
-use crate::error::ErrorKind;
+use crate::config::{CollectionConfig, ValidConfig};
+use crate::error::{self, ErrorKind};
 use crate::tls_files;
 use crate::uri::{AmqpUri, MongoUri, StreamUri};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
@@ -41,8 +42,6 @@ type Stamps = Vec<(PathBuf, Option<SystemTime>)>;
 #[derive(Debug)]
 pub(super) struct Logins {
     sources: Sources,
-    /// For the size of MongoDB's pool.
-    connectors: usize,
     current: Mutex<Current>,
 }
 
@@ -54,20 +53,56 @@ struct Current {
     rabbitmq: AmqpUri,
     /// Where it is not as RabbitMQ's other one.
     stream: Option<StreamUri>,
+    /// Where they are used.
+    homes: Vec<Weak<Home>>,
 }
 
 impl Logins {
-    pub(super) fn new(mongodb: MongoUri, rabbitmq: AmqpUri, connectors: usize) -> Logins {
+    pub(super) fn new(mongodb: MongoUri, rabbitmq: AmqpUri) -> Logins {
         Logins {
             sources: Sources::default(),
-            connectors,
             current: Mutex::new(Current {
                 files: stamps(&mongodb),
                 mongodb,
                 rabbitmq,
                 stream: None,
+                homes: Vec::new(),
             }),
         }
+    }
+
+    /// From now on this home gets new logins, too.
+    pub(super) async fn welcome(&self, home: &Arc<Home>) {
+        self.current.lock().await.welcome(home);
+    }
+
+    /// A home for these entries, with the logins of the moment; over `shared`, which has connections for so
+    /// many connectors, or a client of its own.
+    pub(super) async fn home(
+        &self,
+        shared: Option<(&Access, usize)>,
+        entries: &[&CollectionConfig],
+        config: &ValidConfig,
+    ) -> error::Result<Arc<Home>> {
+        let mut current = self.current.lock().await;
+        let (access, room) = match shared {
+            Some((access, room)) => (access.clone(), room),
+            None => {
+                let client = connect(&current.mongodb, entries.len()).await?;
+                (Access::of(&client), entries.len())
+            }
+        };
+        let brokers = Brokers::new(current.rabbitmq.clone(), entries, config);
+        if let Some(stream) = &current.stream {
+            brokers.lead_streams_to(stream.clone());
+        }
+        let home = Arc::new(Home {
+            access,
+            room,
+            brokers: Arc::new(brokers),
+        });
+        current.welcome(&home);
+        Ok(home)
     }
 
     pub(super) fn with_stream(&mut self, uri: StreamUri) {
@@ -84,17 +119,17 @@ impl Logins {
     }
 
     /// Looks whether there is another login than the refused one, and uses it from now on.
-    pub(super) async fn renew(&self, kind: ErrorKind, access: &Access, brokers: &Brokers) {
+    pub(super) async fn renew(&self, kind: ErrorKind) {
         let mut current = self.current.lock().await;
         if is_of_mongodb(kind) {
-            self.renew_mongodb(&mut current, access).await;
+            self.renew_mongodb(&mut current).await;
         }
         if is_of_rabbitmq(kind) {
-            self.renew_rabbitmq(&mut current, brokers).await;
+            self.renew_rabbitmq(&mut current).await;
         }
     }
 
-    async fn renew_mongodb(&self, current: &mut Current, access: &Access) {
+    async fn renew_mongodb(&self, current: &mut Current) {
         let uri = match read(self.sources.mongodb.clone(), "MongoDB").await {
             Some(uri) => uri,
             None => current.mongodb.clone(),
@@ -103,28 +138,36 @@ impl Logins {
         if uri == current.mongodb && files == current.files {
             return;
         }
-        match connect(&uri, self.connectors).await {
-            Ok(client) => {
-                tracing::info!(%uri, "MongoDB: its URI or a file that it names has changed, and is used from now on");
-                access.replace(client);
-                current.mongodb = uri;
-                current.files = files;
+        let mut done: Vec<Access> = Vec::new();
+        for home in current.homes() {
+            if done.iter().any(|access| access.is(&home.access)) {
+                continue;
             }
-            Err(error) => {
-                let cause = error.chain();
-                tracing::warn!(cause, "MongoDB: its URI has changed, and cannot be used");
+            match connect(&uri, home.room).await {
+                Ok(client) => home.access.replace(client),
+                Err(error) => {
+                    let cause = error.chain();
+                    tracing::warn!(cause, "MongoDB: its URI has changed, and cannot be used");
+                    return;
+                }
             }
+            done.push(home.access.clone());
         }
+        tracing::info!(%uri, "MongoDB: its URI or a file that it names has changed, and is used from now on");
+        current.mongodb = uri;
+        current.files = files;
     }
 
-    async fn renew_rabbitmq(&self, current: &mut Current, brokers: &Brokers) {
+    async fn renew_rabbitmq(&self, current: &mut Current) {
         if let Some(uri) = read(self.sources.rabbitmq.clone(), "RabbitMQ").await
             && uri != current.rabbitmq
         {
             tracing::info!(%uri, "RabbitMQ: its URI has changed, and is used from now on");
-            brokers.lead_to(&uri);
-            if current.stream.is_none() {
-                brokers.lead_streams_to(StreamUri::from(&uri));
+            for home in current.homes() {
+                home.brokers.lead_to(&uri);
+                if current.stream.is_none() {
+                    home.brokers.lead_streams_to(StreamUri::from(&uri));
+                }
             }
             current.rabbitmq = uri;
         }
@@ -132,9 +175,23 @@ impl Logins {
             && current.stream.as_ref() != Some(&uri)
         {
             tracing::info!(%uri, "RabbitMQ: its URI for streams has changed, and is used from now on");
-            brokers.lead_streams_to(uri.clone());
+            for home in current.homes() {
+                home.brokers.lead_streams_to(uri.clone());
+            }
             current.stream = Some(uri);
         }
+    }
+}
+
+impl Current {
+    fn welcome(&mut self, home: &Arc<Home>) {
+        self.homes.retain(|home| home.strong_count() > 0);
+        self.homes.push(Arc::downgrade(home));
+    }
+
+    /// Those that somebody lives in.
+    fn homes(&self) -> Vec<Arc<Home>> {
+        self.homes.iter().filter_map(Weak::upgrade).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 //! One query for each collection of resume tokens finds those of all connectors.
 
 use super::entry::Entry;
+use super::roster::{Number, Roster};
 use crate::access::Access;
 use crate::checkpoint::document_id;
 use crate::config::ResumeTokens;
@@ -18,14 +19,14 @@ use tokio::time::sleep;
 const LOOK: Duration = Duration::from_secs(3);
 
 /// Looks again and again, for ever, and tells the places of the entries that are asked for one.
-pub(super) async fn watch(access: &Access, entries: &[Arc<Entry>], asked: mpsc::Sender<usize>) {
-    let homes = homes(entries);
+pub(super) async fn watch(access: &Access, roster: &Roster, asked: mpsc::Sender<Number>) {
     loop {
         sleep(LOOK).await;
-        for home in &homes {
+        let entries = roster.all();
+        for home in &homes(&entries) {
             match store::requested(access, home).await {
                 Ok(ids) => {
-                    for index in ids.iter().filter_map(|id| place(entries, home, id)) {
+                    for index in ids.iter().filter_map(|id| place(&entries, home, id)) {
                         // The supervisor ends only together with this.
                         let _ = asked.send(index).await;
                     }
@@ -37,9 +38,9 @@ pub(super) async fn watch(access: &Access, entries: &[Arc<Entry>], asked: mpsc::
     }
 }
 
-fn homes(entries: &[Arc<Entry>]) -> Vec<ResumeTokens> {
+fn homes(entries: &[(Number, Arc<Entry>)]) -> Vec<ResumeTokens> {
     let mut homes: Vec<ResumeTokens> = Vec::new();
-    for entry in entries {
+    for (_, entry) in entries {
         let tokens = &entry.config.resume_tokens;
         if !homes.iter().any(|home| is_same(home, tokens)) {
             homes.push(tokens.clone());
@@ -60,8 +61,9 @@ fn is_same(one: &ResumeTokens, other: &ResumeTokens) -> bool {
     name(one) == name(other)
 }
 
-fn place(entries: &[Arc<Entry>], home: &ResumeTokens, id: &Document) -> Option<usize> {
-    entries.iter().position(|entry| {
+fn place(entries: &[(Number, Arc<Entry>)], home: &ResumeTokens, id: &Document) -> Option<Number> {
+    let found = entries.iter().find(|(_, entry)| {
         is_same(home, &entry.config.resume_tokens) && document_id(&entry.config) == *id
-    })
+    });
+    found.map(|(number, _)| *number)
 }

@@ -5,7 +5,7 @@ use super::opening::Opened;
 use super::topology::Gate;
 use crate::config::{
     CollectionConfig, DATABASE_EVENTS, ExchangeTarget, Extent, Protocol, RabbitMq, TargetName,
-    Topology,
+    ValidConfig,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::lineage::{self, Decision, Producer, Reset};
@@ -13,6 +13,7 @@ use crate::sink::amqp::{AmqpConnections, AmqpSink, Aside, QueueNames};
 use crate::sink::stream::{StreamConnections, StreamLink};
 use crate::sink::{AnySink, Sink};
 use crate::snapshot::Phase;
+use crate::status::connector_name;
 use crate::topology::Declarations;
 use crate::uri::{AmqpUri, StreamUri};
 use std::sync::Arc;
@@ -37,36 +38,37 @@ impl Brokers {
             return Ok(None);
         }
         let rabbitmq = &entry.config.rabbitmq;
-        let aside = Aside::connect(&self.letters, entry.index, rabbitmq).await?;
+        let aside = Aside::connect(&self.letters, entry.seat, rabbitmq).await?;
         Ok(Some(aside))
     }
 
-    /// `sharing` is how many connectors use a connection together.
+    /// For these entries of a configuration, by their seats.
     pub(super) fn new(
         uri: AmqpUri,
-        entries: &[Arc<Entry>],
-        sharing: Option<u32>,
-        topology: &Topology,
+        entries: &[&CollectionConfig],
+        config: &ValidConfig,
     ) -> Brokers {
+        let topology = config.topology();
         let declarations = Arc::new(Declarations::of(topology));
         let gate = Gate::new(topology, uri.clone());
+        let sharing = config.server().connectors_per_connection;
         let sharing = sharing.map(|count| count as usize);
         let (mut amqp, mut stream) = (Vec::new(), Vec::new());
         let places = entries.iter().map(|entry| {
-            let names = match entry.config.rabbitmq.protocol {
+            let names = match entry.rabbitmq.protocol {
                 Protocol::Amqp => &mut amqp,
                 Protocol::Stream => &mut stream,
             };
-            names.push(entry.status.name.clone());
+            names.push(connector_name(entry));
             names.len() - 1
         });
         let places = places.collect();
         let stream_uri = StreamUri::from(&uri);
         let all: Vec<String> = entries
             .iter()
-            .map(|entry| format!("dead letters of {}", entry.status.name))
+            .map(|entry| format!("dead letters of {}", connector_name(entry)))
             .collect();
-        let letters = AmqpConnections::new(uri.clone(), &all, Some(all.len()));
+        let letters = AmqpConnections::new(uri.clone(), &all, Some(all.len().max(1)));
         let amqp = AmqpConnections::new(uri, &amqp, sharing);
         Brokers {
             letters: letters.with_declarations(&declarations),
@@ -136,7 +138,7 @@ impl Main {
     async fn connect(entry: &Entry, brokers: &Brokers) -> Result<Main> {
         let (rabbitmq, names) = named(&entry.config)?;
         let rabbitmq = &rabbitmq;
-        let place = brokers.places[entry.index];
+        let place = brokers.places[entry.seat];
         match rabbitmq.protocol {
             Protocol::Amqp => {
                 let exchange = ExchangeTarget::of(&entry.config);

@@ -55,6 +55,17 @@ impl SnapshotStore {
             .transpose()
     }
 
+    /// Forgets whatever snapshot there was.
+    ///
+    /// # Errors
+    /// What keeps the store from answering.
+    pub(crate) async fn forget(&self) -> Result<()> {
+        const WHAT: &str = "remove the snapshot document";
+        let collection = self.home.collection();
+        call(WHAT, collection.delete_one(doc! {"_id": &self.id})).await?;
+        Ok(())
+    }
+
     /// Asks for a snapshot; whether that could be done: there is at most one at a time.
     ///
     /// # Errors

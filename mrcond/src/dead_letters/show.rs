@@ -16,6 +16,8 @@ const FIRST_BYTES: usize = 256;
 /// as its 16 MiB.
 const MAX_BYTES: u64 = 256 << 20;
 
+const BSON: &str = "application/bson";
+
 /// Prints it: the body is what the operator asks to see. A closed pipe is no failure.
 pub(super) fn print(content: &Content) {
     let mut out = std::io::stdout().lock();
@@ -67,11 +69,18 @@ fn body(content: &Content) -> Vec<u8> {
         .properties
         .iter()
         .find(|(name, _)| *name == "content_encoding");
+    let content_type = content.letter.content_type.as_deref().unwrap_or_default();
+    let encoding = encoding.map(|(_, encoding)| encoding.as_str());
+    readable(content_type, encoding, &content.body)
+}
+
+/// A body as text.
+pub(crate) fn readable(content_type: &str, encoding: Option<&str>, body: &[u8]) -> Vec<u8> {
     let unpacked = match encoding {
-        Some((_, encoding)) => unpack(encoding, &content.body, MAX_BYTES).ok(),
-        None => Some(content.body.clone()),
+        Some(encoding) => unpack(encoding, body, MAX_BYTES).ok(),
+        None => Some(body.to_vec()),
     };
-    let readable = unpacked.and_then(|bytes| match content.letter.is_bson() {
+    let readable = unpacked.and_then(|bytes| match content_type == BSON {
         true => Document::from_reader(bytes.as_slice())
             .ok()
             .map(|document| {
@@ -79,12 +88,11 @@ fn body(content: &Content) -> Vec<u8> {
                 json.to_string().into_bytes()
             }),
         false => {
-            let content_type = content.letter.content_type.as_deref().unwrap_or_default();
             let is_json = content_type == "application/json" || content_type.ends_with("+json");
             (is_json && std::str::from_utf8(&bytes).is_ok()).then_some(bytes)
         }
     });
-    readable.unwrap_or_else(|| first_bytes(&content.body))
+    readable.unwrap_or_else(|| first_bytes(body))
 }
 
 fn first_bytes(body: &[u8]) -> Vec<u8> {

@@ -13,6 +13,7 @@ mod requests;
 mod status;
 
 use crate::process::Process;
+use crate::reload::Reloads;
 use crate::telemetry::one_line;
 use axum::extract::State as Extract;
 use axum::http::{StatusCode, header};
@@ -22,12 +23,11 @@ use axum::{Json, Router, middleware};
 use guests::{Asked, Guests, Served};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mrcon::Server;
 use mrcon::history::History;
 use mrcon::metrics::custom::CustomMetrics;
 use mrcon::oplog::Oplog;
 use mrcon::repeats::Streak;
-use mrcon::status::ConnectorStatus;
+use mrcon::{Connectors, Server};
 use prometheus::{Encoder, Registry, TextEncoder};
 use requests::Requests;
 use status::Status;
@@ -71,7 +71,8 @@ pub(crate) struct State {
     registry: Registry,
     requests: Requests,
     process: Process,
-    connectors: Arc<[Arc<ConnectorStatus>]>,
+    reloads: Reloads,
+    connectors: Connectors,
     history: Arc<History>,
     oplog: Arc<Oplog>,
     custom: CustomMetrics,
@@ -83,13 +84,15 @@ impl State {
     pub(crate) fn new(
         registry: Registry,
         process: Process,
+        reloads: Reloads,
         server: &Server,
     ) -> prometheus::Result<State> {
         Ok(State {
             requests: Requests::register(&registry)?,
             registry,
             process,
-            connectors: server.status().into(),
+            reloads,
+            connectors: server.connectors(),
             history: server.history(),
             oplog: server.oplog(),
             custom: server.custom_metrics(),
@@ -175,7 +178,8 @@ async fn connection(stream: TcpStream, served: Served) {
 async fn health(Extract(state): Extract<State>) -> Response {
     let complaints: Vec<String> = state
         .connectors
-        .iter()
+        .now()
+        .into_iter()
         .filter_map(|connector| connector.complaint_line())
         .collect();
     answer(&complaints)
@@ -184,7 +188,8 @@ async fn health(Extract(state): Extract<State>) -> Response {
 async fn ready(Extract(state): Extract<State>) -> Response {
     let waiting = state
         .connectors
-        .iter()
+        .now()
+        .into_iter()
         .filter(|connector| !connector.is_ready());
     let lines: Vec<String> = waiting
         .map(|connector| format!("{}: not connected to both sides", connector.name))

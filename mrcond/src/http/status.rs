@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::process::Figures;
+use crate::reload::ConfigState;
 use mrcon::budget::Budget;
 use mrcon::config::{CustomMetricType, Protocol};
 use mrcon::event::Operation;
@@ -22,12 +23,28 @@ pub(super) struct Status {
     started_at: String,
     uptime_seconds: f64,
     healthy: bool,
+    config: Config,
     mongodb: MongoDb,
     rabbitmq: RabbitMq,
     process: Process,
     history: HistoryStore,
     custom_metrics: Vec<CustomMetric>,
     connectors: Vec<Connector>,
+}
+
+/// The configuration in force, and the last try to change it.
+#[derive(Debug, Serialize)]
+struct Config {
+    loaded_at: String,
+    last_reload: Option<Reload>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reload {
+    at: String,
+    /// `applied` or `refused`.
+    result: &'static str,
+    detail: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -287,12 +304,11 @@ struct LastError {
 
 impl Status {
     pub(super) fn of(state: &State) -> Status {
-        let connectors: Vec<Connector> = state
-            .connectors
+        let all = state.connectors.now();
+        let connectors: Vec<Connector> = all
             .iter()
-            .enumerate()
-            .map(|(index, connector)| {
-                let totals = state.history.totals(index);
+            .map(|connector| {
+                let totals = state.history.totals(connector);
                 describe(connector, connector.snapshot(), totals)
             })
             .collect();
@@ -302,6 +318,7 @@ impl Status {
             started_at: rfc3339(state.started),
             uptime_seconds: state.started.elapsed().unwrap_or_default().as_secs_f64(),
             healthy: connectors.iter().all(|connector| connector.healthy),
+            config: config(state.reloads.state()),
             mongodb: MongoDb {
                 up: all_up(connectors.iter().map(|connector| connector.mongodb_up)),
                 oplog_window_seconds: state.oplog.window().map(|window| window.as_secs_f64()),
@@ -313,11 +330,22 @@ impl Status {
                     .iter()
                     .any(|connector| connector.state == Blocked.as_str()),
             },
-            process: process(state.process.figures(), &state.connectors),
+            process: process(state.process.figures(), &all),
             history: history(&state.history),
             custom_metrics: custom(&state.custom),
             connectors,
         }
+    }
+}
+
+fn config(state: ConfigState) -> Config {
+    Config {
+        loaded_at: rfc3339(state.loaded_at),
+        last_reload: state.last.map(|last| Reload {
+            at: rfc3339(last.at),
+            result: last.result,
+            detail: last.detail,
+        }),
     }
 }
 

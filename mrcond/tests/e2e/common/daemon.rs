@@ -46,7 +46,7 @@ pub(crate) struct Daemon {
     pub(crate) may_panic: bool,
     /// Whether its URIs have the password of [`canary`].
     pub(crate) has_canary: bool,
-    _config: ConfigFile,
+    config: ConfigFile,
     watchdog: Watchdog,
 }
 
@@ -142,7 +142,7 @@ impl Daemon {
             last_scrape: Mutex::default(),
             may_panic: false,
             has_canary: false,
-            _config: config,
+            config,
             watchdog,
         }
     }
@@ -161,6 +161,26 @@ impl Daemon {
             }
         })
         .await;
+    }
+
+    /// What its configuration file has to say for `config`.
+    pub(crate) fn text(&self, config: &Config) -> String {
+        config.text(&self.address.to_string())
+    }
+
+    /// Writes another configuration into its file.
+    pub(crate) fn rewrite(&self, config: &Config) {
+        self.rewrite_as(Some(&self.text(config)));
+    }
+
+    /// Writes a text into its configuration file, or removes it.
+    pub(crate) fn rewrite_as(&self, text: Option<&str>) {
+        let path = self.config.path();
+        let done = match text {
+            Some(text) => std::fs::write(path, text),
+            None => std::fs::remove_file(path),
+        };
+        done.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
