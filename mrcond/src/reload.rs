@@ -264,12 +264,8 @@ mod tests {
 
     #[test]
     fn second_problem_of_a_file_is_not_mentioned() {
-        let failure = |lines: &[&str]| {
-            Failure::of_lines(
-                78,
-                lines.iter().map(ToString::to_string).collect(),
-            )
-        };
+        let failure =
+            |lines: &[&str]| Failure::of_lines(78, lines.iter().map(ToString::to_string).collect());
         assert_eq!(first_line(failure(&["a"])), "a");
         assert_eq!(first_line(failure(&["a", "b"])), "a; and one other problem");
         assert_eq!(

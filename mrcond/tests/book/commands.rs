@@ -51,7 +51,7 @@ fn calls(block: &str) -> Vec<Vec<String>> {
         while let Some(word) = words.next() {
             if matches!(
                 word,
-                "curl" | "journalctl" | "cp" | "ls" | "git" | "cargo" | "docker"
+                "curl" | "journalctl" | "cp" | "ls" | "git" | "cargo" | "docker" | "helm"
             ) || word.starts_with('#')
             {
                 break;
