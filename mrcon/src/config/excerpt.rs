@@ -203,7 +203,7 @@ impl Walk<'_> {
         }
         let path = KeyPath::new(&self.path);
         let is_secret = scalar.is_some_and(|(text, _)| match is_key {
-            true => looks_like_uri(text),
+            true => looks_like_uri(text) || self.is_below_secret(),
             false => looks_like_uri(text) || self.is_secret(&path),
         });
         self.marks.push(Mark {
@@ -218,6 +218,17 @@ impl Walk<'_> {
             }),
             span,
         });
+    }
+
+    /// Whether the key at hand stands where a secret was to be: `key: {{ THE_KEY }}` is two mappings.
+    fn is_below_secret(&self) -> bool {
+        let above = &self.path[..self.path.len().saturating_sub(1)];
+        // The names in a rule are no secrets.
+        let in_rule = match above {
+            [.., Segment::Key(list), Segment::Index(_)] => list == "mask",
+            _ => false,
+        };
+        !in_rule && self.is_secret(&KeyPath::new(above))
     }
 
     /// Whether what stands there may be for nobody's eyes.

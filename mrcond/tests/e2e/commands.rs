@@ -444,7 +444,7 @@ async fn line_of_a_mistake_is_not_shown_or_with_a_secret() {
         "{said}"
     );
     assert!(said.contains("password: …"), "{said}");
-    let output = run(&["check", "--offline", "--json", "-c", name]).await;
+    let output = run(&["topology", "plan", "--json", "-c", name]).await;
     for line in text(&output.stderr).lines() {
         let problem: Value = serde_json::from_str(line).unwrap();
         assert_eq!(problem["file"], name, "{problem}");
@@ -469,7 +469,7 @@ async fn silence_is_broken_or_hides_an_error() {
     let told = printed(&["check", "--offline", "--json", "-c", good]).await;
     let told: Value = serde_json::from_str(&told).unwrap();
     assert!(
-        told["message"].as_str().unwrap().contains("1 connector"),
+        told[0]["cause"].as_str().unwrap().contains("1 connector"),
         "{told}"
     );
     let bad = ConfigFile::new(SECRETS);

@@ -26,9 +26,9 @@ const FORMS: [&str; 5] = [
     "E3Y2FuYX",
     "RN2NhbmFy",
 ];
-/// What numbers begin with that are masked.
+/// What numbers begin with that are masked: so many digits that no hash has them by chance.
 const NUMBER: i64 = 8_713_370_000_000_000;
-const DIGITS: &str = "871337";
+const DIGITS: &str = "8713370000";
 
 fn canary(name: &str) -> String {
     format!("{MARK}-{name}@example.com")

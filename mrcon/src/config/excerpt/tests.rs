@@ -36,7 +36,7 @@ fn caret_is_under_something_else() {
         ),
         (
             "      \"queue_typ\" : {a: 1}",
-            "      \"queue_typ\" : {a: …}",
+            "      \"queue_typ\" : {…: …}",
             "      ^^^^^^^^^^^",
         ),
         (
@@ -100,6 +100,10 @@ fn secret_is_shown_beside_what_is_wrong() {
         "    mask: [{path: a, action: hash, key: [5up3r, 5up3r]}]",
         "    mask: [{path: a, action: hash, key: 5up3r}]",
         "    mask: [{path: a, action: hash, keys: \"5up3r s3cret key\"}]",
+        "    mask: [{path: a, action: hash, key: {5up3r: 1}}]",
+        "    mask: [{path: a, action: hash, key: {{5up3r}}}]",
+        "      password: {5up3r: 1}",
+        "      unknown: {5up3r: 1}",
         "      password: 5up3r",
         "      exchange: {db_password: 5up3r}",
         "      queue_type: amqp://user:5up3r@host/",

@@ -100,7 +100,7 @@ impl Maker {
                 .map(|_| self.hidden(depth + 1))
                 .collect::<Vec<_>>()
                 .into(),
-            2 => (super::NUMBER + self.rng.i64(0..1_000_000_000)).into(),
+            2 => (super::NUMBER + self.rng.i64(0..1_000_000)).into(),
             3 => Bson::Binary(bson::Binary {
                 subtype: bson::spec::BinarySubtype::Generic,
                 bytes: self
