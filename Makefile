@@ -1,4 +1,4 @@
-# The only entry point: `make help` lists what there is. CI runs `make check`, `make test` and `make book`.
+# The only entry point: `make help` lists what there is. CI runs `make check` and `make test`.
 
 CARGO ?= cargo
 PYTHON ?= python3

@@ -181,7 +181,10 @@ def adopt_settings(instance, kind, given):
     if record["kind"] != kind:
         raise Problem("'%s' is a %s instance" % (instance.name, record["kind"]),
                       "choose another name")
-    changed = {key for key, value in given.items() if record["settings"].get(key) != value}
+    was = record["settings"]
+    # What an older version knew nothing of was not set.
+    changed = {key for key, value in given.items()
+               if (was[key] != value if key in was else value)}
     if changed - CHANGEABLE or changed and instance.alive():
         raise Problem("'%s' exists with another setting of %s"
                       % (instance.name, ", ".join(sorted(changed))),
