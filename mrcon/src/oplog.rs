@@ -173,12 +173,7 @@ async fn ask(client: &Client) -> Result<Span, Trouble> {
 /// # Errors
 /// Why that is unknown, with a remedy.
 pub(crate) async fn oldest(client: &Client) -> Result<SystemTime, String> {
-    let answer = timeout(POLL_DEADLINE, ask(client)).await;
-    match answer {
-        Ok(Ok(span)) => Ok(span.oldest),
-        Ok(Err(trouble)) => Err(trouble.text),
-        Err(_) => Err("MongoDB does not answer".to_owned()),
-    }
+    look(client).await.map(|(oldest, _)| oldest)
 }
 
 async fn server_status(client: &Client) -> mongodb::error::Result<Document> {

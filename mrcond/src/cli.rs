@@ -530,10 +530,7 @@ impl Cli {
         let faults = mrcon::mask::key_file_faults(config);
         if !faults.is_empty() {
             let lines = faults.iter().map(|fault| format!("{config_file}: {fault}"));
-            return Err(Failure {
-                lines: lines.collect(),
-                ..Failure::of_problems(Vec::new())
-            });
+            return Err(Failure::of_lines(exit::CONFIG, lines.collect()));
         }
         let rules = config.collections().iter().flat_map(|entry| &entry.mask);
         let files = rules.filter_map(|rule| rule.key_file.as_deref());
@@ -661,7 +658,11 @@ impl Cli {
                 (text, "_FILE".to_owned())
             }
             (None, None) => match systemd::credential(name) {
-                Some(file) => return read_credential(&file, parse).map(Some),
+                Some(file) => {
+                    let read = uri_in(&file, parse).map(Some);
+                    return read
+                        .map_err(|text| Failure::new(exit::CONFIG, format!("credential {text}")));
+                }
                 None => return Ok(None),
             },
         };
@@ -685,14 +686,11 @@ fn read_bounded(path: &Path, allowed: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The URI in a file that the service manager handed over.
-fn read_credential<T>(file: &Path, parse: fn(&str) -> Result<T, UriError>) -> Result<T, Failure> {
-    let bad = |text: &dyn Display| {
-        let text = format!("credential {}: {text}", file.display());
-        Failure::new(exit::CONFIG, text)
-    };
-    let text = read_uri(file).map_err(|error| bad(&error))?;
-    parse(text.trim()).map_err(|error| bad(&error))
+/// The URI that a file holds; the error names the file.
+fn uri_in<T>(file: &Path, parse: fn(&str) -> Result<T, UriError>) -> Result<T, String> {
+    let told = |error: &dyn Display| format!("{}: {error}", file.display());
+    let text = read_uri(file).map_err(|error| told(&error))?;
+    parse(text.trim()).map_err(|error| told(&error))
 }
 
 /// Reads a URI from its file whenever it is asked to.
@@ -701,11 +699,7 @@ fn reader<T: 'static>(
     parse: fn(&str) -> Result<T, UriError>,
 ) -> Option<Reader<T>> {
     let file = file?;
-    Some(Arc::new(move || {
-        let told = |error: &dyn Display| format!("{}: {error}", file.display());
-        let text = read_uri(&file).map_err(|error| told(&error))?;
-        parse(text.trim()).map_err(|error| told(&error))
-    }))
+    Some(Arc::new(move || uri_in(&file, parse)))
 }
 
 /// The text of a file that holds a URI.

@@ -220,17 +220,8 @@ impl MongoCheckpoints {
     /// [`ErrorKind::CheckpointCorrupt`] when it cannot be understood, otherwise what keeps the store from
     /// answering.
     pub(crate) async fn peek(&self) -> Result<Option<Claim>> {
-        const WHAT: &str = "read the resume token document";
-        let reading = async {
-            let found = self
-                .home
-                .collection()
-                .find_one(doc! {"_id": &self.id})
-                .await;
-            let found = found.map_err(|error| Error::mongo(Phase::Checkpoint, WHAT, error))?;
-            found.map(|document| self.understand(&document)).transpose()
-        };
-        within_deadline(WHAT, reading).await
+        let shown = self.look().await?;
+        shown.map(|shown| shown.claim).transpose()
     }
 
     /// Whether the store acknowledges a write, by one that matches nothing and so changes nothing.

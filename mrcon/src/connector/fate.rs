@@ -88,12 +88,16 @@ impl Policies {
             || (required.before_change && missing.before_change)
     }
 
-    /// Exchange and routing key of an event of `scope` that goes to a queue by its name.
-    pub(super) fn destination_of(
+    /// Exchange and routing key of an event of `scope` whose message has no place of its own.
+    pub(crate) fn destination_of(
         &self,
+        envelope: &Envelope,
         scope: &Scope,
         event: &ChangeEvent<'_>,
     ) -> (String, String) {
+        if let Some(destination) = envelope.destination(event) {
+            return destination;
+        }
         let routing_key = match &self.destination {
             Destination::One(name) => name.clone(),
             Destination::Several { name, database } => {
@@ -392,9 +396,8 @@ impl Judge<'_> {
         let place = match place {
             Some(place) => (place.exchange.to_owned(), place.routing_key.to_owned()),
             None => self
-                .envelope
-                .destination(event)
-                .unwrap_or_else(|| self.policies.destination_of(self.scope, event)),
+                .policies
+                .destination_of(self.envelope, self.scope, event),
         };
         Undelivered::new(cause, detail, event, place).map_err(unwritten)
     }

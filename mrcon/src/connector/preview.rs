@@ -79,10 +79,7 @@ impl Preview {
                 (event, fate)
             }
         };
-        let (exchange, routing_key) = match envelope.destination(&event) {
-            Some(destination) => destination,
-            None => self.policies.destination_of(&self.scope, &event),
-        };
+        let (exchange, routing_key) = self.policies.destination_of(envelope, &self.scope, &event);
         let shown = |message: &Message<'_>, is_dead: bool| {
             let place = message.place.filter(|_| !is_dead);
             show(Previewed {

@@ -3,9 +3,8 @@
 use super::{Patient, name};
 use crate::asyncapi::Sample;
 use crate::checkpoint::MongoCheckpoints;
-use crate::config::{
-    DATABASE_EVENTS, DEPLOYMENT_EVENTS, ExchangeTarget, Extent, Scope, TargetName, ValidConfig,
-};
+use crate::config::{Extent, Scope, ValidConfig};
+use crate::connector::Policies;
 use crate::envelope::Scratch;
 use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
@@ -250,9 +249,8 @@ fn dressed(patient: &Patient<'_>, event: &Event, remarks: Vec<String>) -> Result
     };
     let raw = event.batch.event(0);
     let change = ChangeEvent::parse(raw).map_err(|error| encode(error.into()))?;
-    let (db, coll) = scope.place_of(&change);
     let envelopes = envelopes(entry, scope);
-    let envelope = envelopes.of((db, coll));
+    let envelope = envelopes.of(scope.place_of(&change));
     if !envelope.takes(&change) {
         return Ok(None);
     }
@@ -261,7 +259,7 @@ fn dressed(patient: &Patient<'_>, event: &Event, remarks: Vec<String>) -> Result
     let message = message.map_err(|error| encode(error.into()))?;
     let (exchange, routing_key) = match message.place {
         Some(place) => (place.exchange.to_owned(), place.routing_key.to_owned()),
-        None => fixed_place(patient, db, coll),
+        None => Policies::of(entry).destination_of(envelope, scope, &change),
     };
     let sample = Sample::of(&message, event.seq);
     let mut properties = serde_json::Map::new();
@@ -288,24 +286,4 @@ fn dressed(patient: &Patient<'_>, event: &Event, remarks: Vec<String>) -> Result
         headers: sample.headers,
         body: sample.payload,
     }))
-}
-
-/// Where messages go that have no place of their own.
-fn fixed_place(patient: &Patient<'_>, db: Option<&str>, coll: Option<&str>) -> (String, String) {
-    let (entry, extent) = (patient.entry, patient.scope.extent());
-    let own = (extent != Extent::Deployment).then_some(entry.watched.db_name.as_str());
-    if let Some(target) = ExchangeTarget::of(entry) {
-        let target = target.named(db, coll);
-        return (
-            target.name.clone(),
-            target.key.fixed_key().unwrap_or_default(),
-        );
-    }
-    let queue = &entry.rabbitmq.stream_name;
-    let queue = match TargetName::parse(queue).ok().filter(|_| extent.has_many()) {
-        Some(name) if name.is_several(extent) => name.for_event(own, db, coll),
-        Some(name) => name.of(own.unwrap_or(DEPLOYMENT_EVENTS), DATABASE_EVENTS),
-        None => queue.clone(),
-    };
-    (String::new(), queue)
 }

@@ -13,7 +13,7 @@ use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
 use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
 use crate::common::wait::SOON;
-use crate::common::{load, services};
+use crate::common::{load, services, tls};
 use bson::doc;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -22,12 +22,6 @@ use std::net::TcpListener;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
-use std::sync::Arc;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A password as it stands in a URI.
 const CANARY: &str = "can4ry-7f3a";
@@ -135,11 +129,6 @@ impl Attempt {
     }
 }
 
-/// A file of the daemon's test certificates.
-fn tls(name: &str) -> String {
-    format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
 /// What a case of the table does; `None` if there is no such case.
 fn attempt(case: &str, address: &str) -> Option<Attempt> {
     let good = Attempt::good(address);
@@ -204,14 +193,14 @@ fn attempt(case: &str, address: &str) -> Option<Attempt> {
         "secret_twice" => good.set("MRCON_MONGO_URI_FILE", "no/such/secret"),
         "ca_missing" => good.rabbitmq(amqps("cacertfile=ca/none.pem")),
         "ca_without_certificate" => {
-            good.rabbitmq(amqps(&format!("cacertfile={}", tls("localhost.key"))))
+            good.rabbitmq(amqps(&format!("cacertfile={}", tls::file("localhost.key"))))
         }
         "key_of_another" => {
-            let (certificate, key) = (tls("localhost.pem"), tls("expired.key"));
+            let (certificate, key) = (tls::file("localhost.pem"), tls::file("expired.key"));
             good.rabbitmq(amqps(&format!("certfile={certificate}&keyfile={key}")))
         }
         "key_is_none" => {
-            let certificate = tls("localhost.pem");
+            let certificate = tls::file("localhost.pem");
             good.rabbitmq(amqps(&format!(
                 "certfile={certificate}&keyfile={certificate}"
             )))
@@ -222,11 +211,12 @@ fn attempt(case: &str, address: &str) -> Option<Attempt> {
             good.set("MRCON_RABBITMQ_STREAM_URI", uri)
         }
         "mongo_ca_missing" => good.mongo(mongo_tls("tlsCAFile=ca/none.pem")),
-        "mongo_ca_without_certificate" => {
-            good.mongo(mongo_tls(&format!("tlsCAFile={}", tls("localhost.key"))))
-        }
+        "mongo_ca_without_certificate" => good.mongo(mongo_tls(&format!(
+            "tlsCAFile={}",
+            tls::file("localhost.key")
+        ))),
         "mongo_key_missing" => {
-            let file = tls("localhost.pem");
+            let file = tls::file("localhost.pem");
             good.mongo(mongo_tls(&format!("tlsCertificateKeyFile={file}")))
         }
         _ => return None,
@@ -475,31 +465,6 @@ async fn required_image_that_is_missing_is_not_named() {
     rig.clean().await;
 }
 
-/// Somebody who shows this certificate to whoever comes, and has nothing else to say. Ends with the test.
-async fn impostor(ip: &str, certificate: &str) -> std::net::SocketAddr {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(tls(&format!("{certificate}.pem")))
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    let key = PrivateKeyDer::from_pem_file(tls(&format!("{certificate}.key"))).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind((ip, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn certificate_that_does_not_fit_is_not_named() {
     let cases = [
@@ -516,8 +481,8 @@ async fn certificate_that_does_not_fit_is_not_named() {
         assert_eq!(daemon.terminate().await.code, Some(0));
     };
     let both = cases.map(async |(ip, certificate, authority, expected)| {
-        let address = impostor(ip, certificate).await;
-        let authority = tls(&format!("{authority}.pem"));
+        let address = tls::impostor(ip, certificate).await;
+        let authority = tls::file(&format!("{authority}.pem"));
         // Told soon.
         let options = "tls=true&serverSelectionTimeoutMS=500";
         let of_mongo = Uris {

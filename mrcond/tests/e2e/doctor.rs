@@ -6,6 +6,7 @@ use crate::common::mongo::{self, Mongo};
 use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
 use crate::common::services::unique;
+use crate::common::tls;
 use crate::common::wait::{SOON, eventually};
 use amqprs::FieldValue;
 use bson::{Document, doc};
@@ -13,15 +14,9 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::slice::from_ref;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OnceCell;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The root's password in the URIs of servers with users.
 const ROOT: &str = "root:secret@";
@@ -926,8 +921,8 @@ async fn rabbitmq_that_does_not_let_us_in_is_taken_for_another_fault() {
             "cacertfile",
         ),
     ] {
-        let address = impostor(ip, certificate).await;
-        let authority = tls(authority);
+        let address = tls::impostor(ip, certificate).await;
+        let authority = tls::file(&format!("{authority}.pem"));
         let uri = format!("amqps://guest:{CANARY}@{address}/?cacertfile={authority}");
         let report = servers.rabbit(uri).check(from_ref(&entry)).await;
         report.exits(69).has("rabbitmq_tls", "error", cause, remedy);
@@ -1119,32 +1114,4 @@ async fn sample_is_another_message_or_is_published() {
         .delete_exchange(&format!("{}-events", rig.name))
         .await;
     rig.clean().await;
-}
-
-fn tls(name: &str) -> String {
-    format!("{}/tests/tls/{name}.pem", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Somebody who shows this certificate to whoever comes, and has nothing else to say. Ends with the test.
-async fn impostor(ip: &str, certificate: &str) -> SocketAddr {
-    let chain = CertificateDer::pem_file_iter(tls(certificate)).unwrap();
-    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
-    let key = tls(certificate).replace(".pem", ".key");
-    let key = PrivateKeyDer::from_pem_file(key).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind((ip, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
-        }
-    });
-    address
 }

@@ -84,6 +84,18 @@ impl Manager {
         Manager(socket)
     }
 
+    /// A service manager in `folder` and a daemon below it, which is to be heard of within so many microseconds.
+    fn start(folder: &Folder, watchdog: &str) -> (Manager, Daemon) {
+        let path = folder.path().join("notify");
+        let manager = Manager::listen(&path);
+        let (mut command, config) = Daemon::command(folder);
+        nowhere(&mut command);
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", watchdog);
+        (manager, Daemon::spawn((command, config)))
+    }
+
     /// The lines told, up to and with `last`.
     fn told_until(&self, last: &str) -> Vec<String> {
         let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
@@ -100,14 +112,7 @@ impl Manager {
 #[test]
 fn service_manager_is_told_too_little() {
     let folder = Folder::new();
-    let path = folder.path().join("notify");
-    let manager = Manager::listen(&path);
-    let (mut command, config) = Daemon::command(&folder);
-    nowhere(&mut command);
-    command
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "200000");
-    let daemon = Daemon::spawn((command, config));
+    let (manager, daemon) = Manager::start(&folder, "200000");
     let told = manager.told_until("READY=1");
     assert_eq!(told.first().map(String::as_str), Some("READY=1"));
     // It listens when it says so.
@@ -127,18 +132,11 @@ fn service_manager_is_told_too_little() {
 #[test]
 fn lost_service_manager_stops_the_daemon() {
     let folder = Folder::new();
-    let path = folder.path().join("notify");
-    let manager = Manager::listen(&path);
-    let (mut command, config) = Daemon::command(&folder);
-    nowhere(&mut command);
-    command
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "100000");
-    let daemon = Daemon::spawn((command, config));
+    let (manager, daemon) = Manager::start(&folder, "100000");
     manager.told_until("WATCHDOG=1");
     // Nobody reads any more, and then nobody is there.
     drop(manager);
-    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(folder.path().join("notify")).unwrap();
     for _ in 0..3 {
         succeeds(&mut daemon.health(&["--live"]));
     }

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -70,4 +71,34 @@ fn acceptor(identity: &Identity) -> TlsAcceptor {
         .with_single_cert(vec![chain], key);
     let config = config.unwrap_or_else(|error| panic!("{}: {error}", identity.certificate()));
     TlsAcceptor::from(Arc::new(config))
+}
+
+/// A file of the daemon's test certificates.
+pub(crate) fn file(name: &str) -> String {
+    format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Somebody who shows this certificate to whoever comes, and has nothing else to say. Ends with the test.
+pub(crate) async fn impostor(ip: &str, certificate: &str) -> SocketAddr {
+    let chain: Vec<_> = CertificateDer::pem_file_iter(file(&format!("{certificate}.pem")))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let key = PrivateKeyDer::from_pem_file(file(&format!("{certificate}.key"))).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((ip, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
+        }
+    });
+    address
 }
