@@ -101,14 +101,12 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    access: Access,
+    /// Of the entries that were there at the start, and of all that the process itself asks of MongoDB.
+    home: Arc<Home>,
     logins: Arc<Logins>,
-    /// How many connectors the client has connections for.
-    room: usize,
     tracing: Option<Tracing>,
     config: ValidConfig,
     budget: Arc<Budget>,
-    brokers: Arc<Brokers>,
     shutdown_timeout: Duration,
     metrics: Metrics,
     roster: Arc<Roster>,
@@ -171,7 +169,6 @@ impl Server {
     ) -> Result<Server> {
         let room = config.collections().len();
         let access = Access::of(&connect(&mongodb, room).await?);
-        let logins = Logins::new(mongodb, rabbitmq.clone());
         warn_if_unverified(&rabbitmq);
         let settings = config.server();
         let budget = Budget::new(settings.memory_budget);
@@ -187,19 +184,22 @@ impl Server {
             roster.add(Arc::new(entry));
         }
         let all: Vec<&CollectionConfig> = config.collections().iter().collect();
-        let brokers = Brokers::new(rabbitmq, &all, &config);
+        let brokers = Brokers::new(rabbitmq.clone(), &all, &config);
         let recorded = roster.all().into_iter();
         let recorded =
             recorded.map(|(_, entry)| (Arc::clone(&entry.status), entry.metrics.clone()));
         let settings = &config.metrics().history;
         let history = History::new(settings, &access, recorded.collect(), metrics.history());
+        let home = Arc::new(Home {
+            access,
+            room,
+            brokers: Arc::new(brokers),
+        });
         let (asks, asked) = mpsc::channel(1);
         Ok(Server {
-            access,
-            logins: Arc::new(logins),
-            room,
+            logins: Arc::new(Logins::new(mongodb, rabbitmq, &home)),
+            home,
             tracing: None,
-            brokers: Arc::new(brokers),
             shutdown_timeout: config.server().shutdown_timeout,
             config,
             budget,
@@ -215,12 +215,12 @@ impl Server {
     /// leads, at the stream protocol's usual port.
     pub fn with_stream_uri(mut self, uri: StreamUri) -> Server {
         warn_if_unverified(&uri);
-        self.brokers.lead_streams_to(uri.clone());
+        self.home.brokers.lead_streams_to(uri.clone());
         self.logins_mut().with_stream(uri);
         self
     }
 
-    /// Reads a URI again when its server refuses the login, and goes on with what it is then.
+    /// Reads a URI again before each new attempt after a failure, and goes on with what it is then.
     pub fn with_sources(mut self, sources: Sources) -> Server {
         self.logins_mut().with_sources(sources);
         self
@@ -279,14 +279,8 @@ impl Server {
         // Nobody is to ask once it is gone.
         let (_, none) = mpsc::channel(1);
         let asks = std::mem::replace(&mut self.asks, none);
-        let home = Arc::new(Home {
-            access: self.access.clone(),
-            room: self.room,
-            brokers: Arc::clone(&self.brokers),
-        });
-        self.logins.welcome(&home).await;
         let numbers = self.roster.all().into_iter().map(|(number, _)| number);
-        let slots = numbers.map(|number| (number, Slot::new(Arc::clone(&home), &stop)));
+        let slots = numbers.map(|number| (number, Slot::new(Arc::clone(&self.home), &stop)));
         let mut supervisor = Supervisor {
             server: &self,
             config: self.config.clone(),
@@ -304,8 +298,8 @@ impl Server {
         tokio::select! {
             biased;
             () = supervisor.supervise(shutdown, requests, asks) => {}
-            () = requests::watch(&self.access, &self.roster, asked) => {}
-            () = self.metrics.oplog().watch(&self.access) => {}
+            () = requests::watch(&self.home.access, &self.roster, asked) => {}
+            () = self.metrics.oplog().watch(&self.home.access) => {}
             () = self.history.record() => {}
         }
         let deadline = Instant::now() + self.shutdown_timeout;
@@ -317,7 +311,7 @@ impl Server {
         drop(supervisor);
         self.history.finish().await;
         // Closed while the runtime still runs: the driver's own tasks need it.
-        let _ = timeout(CLIENT_SHUTDOWN, self.access.client().shutdown()).await;
+        let _ = timeout(CLIENT_SHUTDOWN, self.home.access.client().shutdown()).await;
         match unfinished.is_empty() {
             true => Ok(()),
             false => Err(Error::new(
@@ -332,8 +326,8 @@ impl Server {
     /// How entries of this configuration that come together reach both sides.
     async fn home(&self, config: &ValidConfig, entries: &[&CollectionConfig]) -> Result<Arc<Home>> {
         // Each change stream needs a connection, and a pool does not grow.
-        let shared = config.collections().len() <= self.room;
-        let shared = shared.then_some((&self.access, self.room));
+        let shared = config.collections().len() <= self.home.room;
+        let shared = shared.then_some(&*self.home);
         self.logins.home(shared, entries, config).await
     }
 
@@ -594,12 +588,11 @@ impl Supervisor<'_> {
         connector.metrics.restarted(policy.reason);
         self.journal
             .restarts(number, &connector.status, &failure, delay);
-        let renewal = Logins::may_help(error.kind()).then(|| Arc::clone(&self.server.logins));
-        let kind = error.kind();
+        let logins = policy.error_type.map(|_| Arc::clone(&self.server.logins));
         self.waiting.push(Box::pin(async move {
             tokio::time::sleep(delay).await;
-            if let Some(logins) = renewal {
-                logins.renew(kind).await;
+            if let Some(logins) = logins {
+                logins.renew().await;
             }
             number
         }));

@@ -1,10 +1,10 @@
-//! Logins that are read again when a server refuses them, so that a password can be changed while all runs.
+//! Logins that are read again before each new attempt, so that a password can be changed while all runs.
 
 use super::target::Brokers;
 use super::{Home, connect};
 use crate::access::Access;
 use crate::config::{CollectionConfig, ValidConfig};
-use crate::error::{self, ErrorKind};
+use crate::error::Result;
 use crate::tls_files;
 use crate::uri::{AmqpUri, MongoUri, StreamUri};
 use std::fmt;
@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 /// Reads a URI from where it comes from; the error is for people, and has nothing of the URI in it.
-pub type Reader<T> = Arc<dyn Fn() -> Result<T, String> + Send + Sync>;
+pub type Reader<T> = Arc<dyn Fn() -> std::result::Result<T, String> + Send + Sync>;
 
 /// Where URIs can be read again; `None` for one that cannot change while the process runs.
 #[derive(Clone, Default)]
@@ -58,7 +58,7 @@ struct Current {
 }
 
 impl Logins {
-    pub(super) fn new(mongodb: MongoUri, rabbitmq: AmqpUri) -> Logins {
+    pub(super) fn new(mongodb: MongoUri, rabbitmq: AmqpUri, home: &Arc<Home>) -> Logins {
         Logins {
             sources: Sources::default(),
             current: Mutex::new(Current {
@@ -66,27 +66,22 @@ impl Logins {
                 mongodb,
                 rabbitmq,
                 stream: None,
-                homes: Vec::new(),
+                homes: vec![Arc::downgrade(home)],
             }),
         }
     }
 
-    /// From now on this home gets new logins, too.
-    pub(super) async fn welcome(&self, home: &Arc<Home>) {
-        self.current.lock().await.welcome(home);
-    }
-
-    /// A home for these entries, with the logins of the moment; over `shared`, which has connections for so
-    /// many connectors, or a client of its own.
+    /// A home for these entries, with the logins of the moment; over the client of
+    /// `shared`, or one of its own.
     pub(super) async fn home(
         &self,
-        shared: Option<(&Access, usize)>,
+        shared: Option<&Home>,
         entries: &[&CollectionConfig],
         config: &ValidConfig,
-    ) -> error::Result<Arc<Home>> {
+    ) -> Result<Arc<Home>> {
         let mut current = self.current.lock().await;
         let (access, room) = match shared {
-            Some((access, room)) => (access.clone(), room),
+            Some(home) => (home.access.clone(), home.room),
             None => {
                 let client = connect(&current.mongodb, entries.len()).await?;
                 (Access::of(&client), entries.len())
@@ -101,7 +96,8 @@ impl Logins {
             room,
             brokers: Arc::new(brokers),
         });
-        current.welcome(&home);
+        current.homes.retain(|home| home.strong_count() > 0);
+        current.homes.push(Arc::downgrade(&home));
         Ok(home)
     }
 
@@ -113,20 +109,14 @@ impl Logins {
         self.sources = sources;
     }
 
-    /// After an error of this kind: whether another login may do better.
-    pub(super) fn may_help(kind: ErrorKind) -> bool {
-        is_of_mongodb(kind) || is_of_rabbitmq(kind)
-    }
-
-    /// Looks whether there is another login than the refused one, and uses it from now on.
-    pub(super) async fn renew(&self, kind: ErrorKind) {
+    /// Looks whether there are other logins than those of the moment, and uses them from now on.
+    ///
+    /// Before each new attempt, whatever ended the one before: a refused login does not always look like one. The
+    /// driver tells of it as of servers that cannot be reached, and one side's may hide behind the other's.
+    pub(super) async fn renew(&self) {
         let mut current = self.current.lock().await;
-        if is_of_mongodb(kind) {
-            self.renew_mongodb(&mut current).await;
-        }
-        if is_of_rabbitmq(kind) {
-            self.renew_rabbitmq(&mut current).await;
-        }
+        self.renew_mongodb(&mut current).await;
+        self.renew_rabbitmq(&mut current).await;
     }
 
     async fn renew_mongodb(&self, current: &mut Current) {
@@ -184,30 +174,10 @@ impl Logins {
 }
 
 impl Current {
-    fn welcome(&mut self, home: &Arc<Home>) {
-        self.homes.retain(|home| home.strong_count() > 0);
-        self.homes.push(Arc::downgrade(home));
-    }
-
     /// Those that somebody lives in.
     fn homes(&self) -> Vec<Arc<Home>> {
         self.homes.iter().filter_map(Weak::upgrade).collect()
     }
-}
-
-const fn is_of_mongodb(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        // A user who was deleted has no rights.
-        ErrorKind::MongoAuthentication | ErrorKind::MongoUnauthorized | ErrorKind::MongoTls
-    )
-}
-
-const fn is_of_rabbitmq(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::RabbitAuthentication | ErrorKind::RabbitPermission | ErrorKind::RabbitTls
-    )
 }
 
 /// In a thread where a slow disk holds nobody up.
@@ -216,10 +186,7 @@ async fn read<T: Send + 'static>(source: Option<Reader<T>>, whose: &str) -> Opti
     match spawn_blocking(move || source()).await {
         Ok(Ok(uri)) => Some(uri),
         Ok(Err(cause)) => {
-            tracing::warn!(
-                cause,
-                "{whose}: the login was refused, and the URI cannot be read again"
-            );
+            tracing::warn!(cause, "{whose}: its URI cannot be read again");
             None
         }
         // Only at the end of the process.
