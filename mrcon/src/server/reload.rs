@@ -170,7 +170,7 @@ impl Supervisor<'_> {
         let home = home
             .await
             .map_err(|_| unusable("MongoDB's name is not resolved".to_owned()))?;
-        let home = Arc::new(home.map_err(NotReloaded::Unusable)?);
+        let home = home.map_err(NotReloaded::Unusable)?;
         let recipes = wanted.into_iter().enumerate();
         let recipes = recipes.map(|(seat, (place, config, about))| Recipe {
             place,
