@@ -1,4 +1,4 @@
-# The only entry point: `make help` lists what there is. CI runs `make check` and `make test`.
+# The only entry point: `make help` lists what there is. CI runs `make check`, `make book` and `make test`.
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -38,7 +38,8 @@ book: $(MDBOOK) ## the documentation as a book in target/book, with every link l
 	$(PYTHON) docs/book.py check target/book
 
 $(MDBOOK):
-	$(CARGO) install --locked mdbook --version $(MDBOOK_VERSION) --no-default-features --root target/tools
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --debug --locked mdbook --version $(MDBOOK_VERSION) \
+		--no-default-features --features search --root target/tools
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60), on stable Rust; see fuzz/README.md (installs cargo-fuzz the first time)
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

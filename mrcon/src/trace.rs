@@ -226,7 +226,7 @@ mod tests {
         let other = Sampler::ratio(0.0).context("8265");
         assert_eq!((one.trace_id, one.span_id), (other.trace_id, other.span_id));
         assert_ne!(one.trace_id, Sampler::ratio(1.0).context("8266").trace_id);
-        // What the README says of it: anyone can compute it.
+        // What is said of it (docs/src/reference/logs.md): anyone can compute it.
         let digest = Sha256::digest(b"8265");
         assert_eq!(
             (&one.trace_id[..], &one.span_id[..]),

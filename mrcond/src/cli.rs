@@ -62,7 +62,7 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
   PREFIX_LOG               log filter, such as info, debug, mrcon=debug [default: info]
   PREFIX_LOG_FORMAT        text or json [default: text]
   OTEL_...                 traces and metrics by OTLP, off until OTEL_EXPORTER_OTLP_ENDPOINT is set; also
-                           OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and more: see README
+                           OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and others
 
 Exit codes:
   0   finished, or stopped in order by SIGTERM or SIGINT

@@ -6,9 +6,9 @@ mod page;
 
 use mrcon::config::ValidConfig;
 use page::{CHAPTERS, Page, ROOT, anchors, headings, links, normal, pages, taken};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn link_leads_nowhere() {
@@ -24,12 +24,10 @@ fn link_leads_nowhere() {
                 path => normal(&folder.join(path)),
             };
             let exists = Path::new(ROOT).join(&target).exists();
-            // Of the book only its chapters are built.
-            let leaves = page.is_chapter() && !target.starts_with(CHAPTERS);
             let is_page = target.extension().is_some_and(|end| end == "md");
             let has_anchor = anchor.is_empty()
                 || exists && is_page && anchors(&Page::read(&target)).contains(anchor);
-            if !exists || leaves || !has_anchor {
+            if !exists || !has_anchor {
                 let _ = writeln!(faults, "{}: {link}", page.name());
             }
         }
@@ -55,62 +53,78 @@ fn chapter_is_missing_or_not_in_the_summary() {
     assert_eq!(once, chapters);
 }
 
+/// The chapters that only stand for a page of the project's root, each with that page.
+fn stand_ins() -> BTreeMap<PathBuf, PathBuf> {
+    let chapters = pages().into_iter().filter(Page::is_chapter);
+    let alone = chapters.filter(|chapter| headings(chapter).is_empty());
+    let pairs = alone.map(|chapter| {
+        let page = taken(&chapter).into_iter().next();
+        let page = page.unwrap_or_else(|| panic!("{} has nothing", chapter.name()));
+        (chapter.path, page)
+    });
+    pairs.collect()
+}
+
 #[test]
-fn part_that_a_chapter_takes_is_gone() {
+fn link_leads_to_a_chapter_that_says_only_where_the_page_is() {
+    let stand_ins = stand_ins();
+    assert!(stand_ins.len() > 10, "{stand_ins:?}");
+    let mut faults = String::new();
+    let summary = format!("{CHAPTERS}/SUMMARY.md");
+    for page in pages().iter().filter(|page| page.name() != summary) {
+        for link in links(page) {
+            let path = link.split('#').next().unwrap_or_default();
+            let folder = page.path.parent().unwrap_or(Path::new(""));
+            if let Some(meant) = stand_ins.get(&normal(&folder.join(path))) {
+                let _ = writeln!(faults, "{}: {link}: link to {meant:?}", page.name());
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+#[test]
+fn page_that_a_chapter_takes_is_gone() {
     for chapter in pages().iter().filter(|page| page.is_chapter()) {
-        // It looks for the sections itself.
-        let anchors = anchors(chapter);
-        let takes = !taken(chapter).is_empty();
-        assert!(
-            !anchors.is_empty() || takes,
-            "{} has nothing",
-            chapter.name()
-        );
-        let directives = |kind: &str| {
-            let before = format!("{{{{#{kind} ");
-            let lines = chapter.text.lines();
-            lines
-                .filter_map(|line| Some(line.strip_prefix(&before)?.strip_suffix("}}")?.to_owned()))
-                .collect::<Vec<_>>()
-        };
-        for file in directives("include") {
-            let folder = chapter.path.parent().unwrap();
-            let file = normal(&folder.join(file));
-            assert!(
-                Path::new(ROOT).join(&file).is_file(),
-                "{}: {file:?}",
-                chapter.name()
-            );
+        let folder = chapter.path.parent().unwrap();
+        let included = chapter.text.lines().filter_map(|line| {
+            let file = line.strip_prefix("{{#include ")?.strip_suffix("}}")?;
+            Some(normal(&folder.join(file)))
+        });
+        for file in taken(chapter).into_iter().chain(included) {
+            let is_there = Path::new(ROOT).join(&file).is_file();
+            assert!(is_there, "{}: {file:?}", chapter.name());
         }
-        for part in directives("instead-of") {
-            let (file, section) = part.split_once('#').unwrap_or((&part, ""));
-            let mut there = headings(&Page::read(file)).into_iter();
-            let is_there = section.is_empty() || there.any(|(_, anchor)| anchor == section);
-            assert!(is_there, "{}: {part}", chapter.name());
-        }
+        // mdBook would show it as it stands there.
+        let count = |what| chapter.text.matches(what).count();
+        assert_eq!(count("{{#"), count("{{#include "), "{}", chapter.name());
     }
 }
 
 #[test]
 fn page_of_the_project_is_not_in_the_book() {
-    let whole: BTreeSet<String> = pages()
-        .iter()
-        .filter(|page| page.is_chapter())
-        .flat_map(taken)
-        .filter(|(_, section)| section.is_none())
-        .map(|(file, _)| file)
-        .collect();
+    let chapters = pages().into_iter().filter(Page::is_chapter);
+    let taken: BTreeSet<PathBuf> = chapters.flat_map(|chapter| taken(&chapter)).collect();
     for page in pages() {
         let at_the_root = page.path.components().count() == 1;
-        // README is taken section by section.
-        if at_the_root && page.name() != "README.md" {
-            assert!(
-                whole.contains(&page.name()),
-                "no chapter has {}",
-                page.name()
-            );
-        }
+        // The book's own introduction stands for it.
+        let in_the_book = page.name() == "README.md" || taken.contains(&page.path);
+        assert!(
+            !at_the_root || in_the_book,
+            "no chapter has {}",
+            page.name()
+        );
     }
+}
+
+#[test]
+fn readme_is_longer_than_a_screen() {
+    let readme = Page::read("README.md");
+    let lines = readme.text.lines().count();
+    assert!(
+        lines <= 130,
+        "{lines} lines; chapters of the book are for more"
+    );
 }
 
 #[test]

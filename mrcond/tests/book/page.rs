@@ -100,17 +100,18 @@ pub(crate) fn pages() -> Vec<Page> {
     pages
 }
 
-/// What stands in a chapter for a part of another page: the page, and the anchor of a section.
-pub(crate) fn taken(chapter: &Page) -> Vec<(String, Option<String>)> {
-    let directives = chapter.text.lines().filter_map(|line| {
-        let inside = line.strip_prefix("{{#project ")?.strip_suffix("}}")?;
-        let (file, anchor) = match inside.split_once('#') {
-            Some((file, anchor)) => (file, Some(anchor.to_owned())),
-            None => (inside, None),
-        };
-        Some((file.to_owned(), anchor))
+/// The pages that stand in a chapter as they are, by lines such as `See [X](../X.md). <!-- all of it -->`.
+pub(crate) fn taken(chapter: &Page) -> Vec<PathBuf> {
+    let folder = chapter.path.parent().unwrap_or(Path::new(""));
+    let lines = chapter.text.lines();
+    let paths = lines.filter_map(|line| {
+        let (_, path) = line
+            .strip_suffix("). <!-- all of it -->")?
+            .strip_prefix("See [")?
+            .split_once("](")?;
+        Some(normal(&folder.join(path)))
     });
-    directives.collect()
+    paths.collect()
 }
 
 /// The id that a heading gets.
@@ -151,20 +152,9 @@ pub(crate) fn anchors(page: &Page) -> BTreeSet<String> {
             .find(|anchor| !anchors.contains(anchor));
         anchors.extend(free);
     }
-    for (file, section) in taken(page) {
-        let there = headings(&Page::read(&file));
-        let Some(section) = section else {
-            anchors.extend(there.into_iter().map(|(_, anchor)| anchor));
-            continue;
-        };
-        let mut below = there
-            .into_iter()
-            .skip_while(|(_, anchor)| *anchor != section);
-        let (level, _) = below
-            .next()
-            .unwrap_or_else(|| panic!("{}: {file} has no section {section}", page.name()));
-        let below = below.take_while(|(depth, _)| *depth > level);
-        anchors.extend(below.map(|(_, anchor)| anchor));
+    for page in taken(page) {
+        let there = headings(&Page::read(page)).into_iter();
+        anchors.extend(there.map(|(_, anchor)| anchor));
     }
     anchors
 }

@@ -221,7 +221,7 @@ fn on(db: &str, coll: &str, actions: &[&str]) -> Document {
     doc! {"resource": {"db": db, "collection": coll}, "actions": actions.to_vec()}
 }
 
-/// What README asks for, for one collection.
+/// The least rights, as in SECURITY.md, for one collection.
 fn least(rig: &Rig) -> Vec<Document> {
     let tokens = rig.tokens_database();
     let history = ["find", "insert", "createCollection", "createIndex"];
@@ -272,7 +272,7 @@ async fn sound_setup_raises_a_warning_or_is_changed() {
     let databases = rig.client.list_database_names().await.unwrap();
     assert!(!databases.contains(&rig.tokens_database()), "{databases:?}");
 
-    // With the rights that README asks for, and no more.
+    // With the rights that SECURITY.md has, and no more.
     let login = user(&rig, &name("least"), least(&rig)).await;
     let few = servers.as_user(&login);
     few.check(&[rig.entry()]).await.is_sound();

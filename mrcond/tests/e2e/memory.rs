@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
 const BUDGET: u64 = 64 * MIB;
-/// What the process may take besides, as the README says.
+/// What the process may take besides, as docs/src/reference/configuration.md says.
 const BESIDES: u64 = 64 * MIB;
 /// The event's text stays below 16 MiB, which is what RabbitMQ takes.
 const LARGE_BYTES: usize = 15_900_000;

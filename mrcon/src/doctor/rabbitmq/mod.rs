@@ -101,7 +101,7 @@ async fn unreachable(error: &Error, uri: &BrokerUri) -> Finding {
         )
     } else if lowered.contains("vhost") {
         format!(
-            "let the user in: rabbitmqctl set_permissions -p '{vhost}' USER '.*' '.*' '.*' (README names what is needed of it)"
+            "let the user in: rabbitmqctl set_permissions -p '{vhost}' USER '.*' '.*' '.*' (SECURITY.md names what is needed of it)"
         )
     } else {
         "correct user and password in the RabbitMQ URI (what has @, / or % in it has to be percent-encoded), or: rabbitmqctl change_password USER PASSWORD; guest may log in from its own machine only".to_owned()

@@ -1,5 +1,5 @@
 //! Messages as the daemon writes them, written by the tests: late repeats, and whole queues of formats that the
-//! daemon does not write yet. What they have in common is the README's table; bodies are as each format says.
+//! daemon does not write yet. What they have in common is the table of MESSAGES.md; bodies are as each format says.
 
 use super::cases::{Case, payload, plain};
 use crate::common::truth::Event;

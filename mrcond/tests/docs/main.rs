@@ -1,11 +1,13 @@
 //! What the documents say of the daemon is what the daemon does. Needs no servers.
 
+mod daemon;
+mod figures;
+mod keys;
+mod words;
+
+use daemon::Daemon;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 const MRCOND: &str = env!("CARGO_BIN_EXE_mrcond");
 
@@ -14,80 +16,11 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A daemon whose servers do not exist: its listener answers all the same.
-struct Daemon {
-    child: Child,
-    address: SocketAddr,
-    config: std::path::PathBuf,
-}
-
-impl Daemon {
-    fn start() -> Daemon {
-        let address = free_address();
-        let config = std::env::temp_dir().join(format!("mrcond-docs-{}.yaml", std::process::id()));
-        let text = format!(
-            "server: {{listen: \"{address}\"}}\ncollections:\n  - watched: {{db_name: db, coll_name: coll}}\n    rabbitmq: {{stream_name: queue}}\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let nobody = free_address();
-        let child = Command::new(MRCOND)
-            .arg("-c")
-            .arg(&config)
-            .env("MRCON_MONGO_URI", format!("mongodb://{nobody}/"))
-            .env("MRCON_RABBITMQ_URI", format!("amqp://{nobody}"))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Daemon {
-            child,
-            address,
-            config,
-        }
-    }
-
-    /// The answer to `GET path`, once the listener is there.
-    fn get(&self, path: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            match request(self.address, path) {
-                Ok(answer) => return answer,
-                Err(error) if Instant::now() > deadline => panic!("{path}: {error}"),
-                Err(_) => std::thread::yield_now(),
-            }
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.config);
-    }
-}
-
-/// An address that nobody listens on, and that no other test of this process gets.
-fn free_address() -> SocketAddr {
-    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        if GIVEN.lock().unwrap().insert(address) {
-            return address;
-        }
-    }
-}
-
-fn request(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: mrcond\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    Ok(body.to_owned())
+/// The cells of each row of a page's tables.
+fn rows(page: &str) -> Vec<Vec<&str>> {
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
 }
 
 #[derive(Debug, PartialEq)]
@@ -237,19 +170,6 @@ fn http_chapter_lacks_what_status_or_history_tell() {
         .unwrap();
     for name in known.split(", ") {
         assert!(quoted.contains(name), "/history: {name}");
-    }
-}
-
-#[test]
-fn readme_has_another_help_than_the_daemon() {
-    let readme = document("README.md");
-    for arguments in [&["--help"][..], &["dead-letters", "--help"]] {
-        let output = Command::new(MRCOND).args(arguments).output().unwrap();
-        let help = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            readme.contains(&format!("```text\n{help}```")),
-            "README.md should have:\n{help}"
-        );
     }
 }
 
