@@ -4,7 +4,6 @@ import email.utils
 import gzip
 import hashlib
 import pathlib
-import subprocess
 import tempfile
 
 from . import sbom
@@ -78,11 +77,12 @@ def fill(tree, binary, documented_by):
     tree.compressed(documents + "README", (DEPLOY / "README.md").read_text())
     tree.compressed(documents + "sbom.cdx.json", sbom.text())
     tree.copy(DEBIAN / "lintian-overrides", "usr/share/lintian/overrides/mrcond")
-    tree.compressed("usr/share/man/man1/mrcond.1", man_page(documented_by))
+    with tempfile.TemporaryDirectory() as pages:
+        output([documented_by, "man", "--output", pages])
+        for page in pathlib.Path(pages).iterdir():
+            tree.compressed("usr/share/man/man1/" + page.name, page.read_text())
     for shell, path in COMPLETIONS.items():
-        script = asked(documented_by, "completions", shell)
-        if script:
-            tree.write(path, script.encode())
+        tree.write(path, output([documented_by, "completions", shell]).encode())
 
 
 def control(tree):
@@ -114,24 +114,3 @@ def changelog():
                       if line.startswith("Maintainer: "))
     return ("mrcond (%s) unstable; urgency=medium\n\n  * Version %s; changelog.gz tells what is new.\n\n"
             " -- %s  %s\n" % (debian_version(), version(), maintainer, email.utils.formatdate(date())))
-
-
-def asked(program, *arguments):
-    """What the program prints, if it knows the command."""
-    result = subprocess.run([str(program)] + list(arguments), stdin=subprocess.DEVNULL,
-                            capture_output=True, text=True)
-    return result.stdout if result.returncode == 0 else ""
-
-
-def man_page(program):
-    """Its own, or else what --help prints, as a page."""
-    page = asked(program, "man")
-    if page.lstrip().startswith((".TH", ".ie", ".\\\"")):
-        return page
-    text = output([program, "--help"])
-    first, _, rest = text.partition("\n")
-    escaped = rest.replace("\\", "\\e").replace("-", "\\-")
-    escaped = "\n".join("\\&" + line if line.startswith((".", "'")) else line
-                        for line in escaped.splitlines())
-    return (".TH MRCOND 1\n.SH NAME\nmrcond \\- %s\n.SH DESCRIPTION\n.nf\n%s\n.fi\n"
-            % (first.rstrip(".").replace("-", "\\-"), escaped))

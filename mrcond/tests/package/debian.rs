@@ -50,6 +50,19 @@ fn package_lacks_a_file_or_anybody_may_read_its_secrets() {
         ("drwx------", "./etc/mrcond/credentials/"),
         ("-rw-r--r--", "./etc/default/mrcond"),
         ("-rw-r--r--", "./usr/share/man/man1/mrcond.1.gz"),
+        (
+            "-rw-r--r--",
+            "./usr/share/man/man1/mrcond-position-set.1.gz",
+        ),
+        (
+            "-rw-r--r--",
+            "./usr/share/bash-completion/completions/mrcond",
+        ),
+        ("-rw-r--r--", "./usr/share/zsh/vendor-completions/_mrcond"),
+        (
+            "-rw-r--r--",
+            "./usr/share/fish/vendor_completions.d/mrcond.fish",
+        ),
         ("-rw-r--r--", "./usr/share/doc/mrcond/copyright"),
         ("-rw-r--r--", "./usr/share/doc/mrcond/changelog.gz"),
         ("-rw-r--r--", "./usr/share/doc/mrcond/sbom.cdx.json.gz"),
