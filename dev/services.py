@@ -44,6 +44,7 @@ PROGRAMS = {
     "systemd-analyze": checkers.systemd_analyze,
     "lintian": checkers.lintian,
     "helm": checkers.helm,
+    "kubectl": checkers.kubectl,
     "kubernetes-schemas": checkers.kubernetes_schemas,
     "npm-schemas": checkers.npm_packages,
 }

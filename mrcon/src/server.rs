@@ -18,6 +18,7 @@ mod topology;
 use crate::access::Access;
 use crate::backoff::Backoff;
 use crate::budget::Budget;
+use crate::checkpoint::crowded;
 use crate::config::{CollectionConfig, OnHistoryLost, Scope, ValidConfig};
 use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
 use crate::gap::Lost;
@@ -170,6 +171,7 @@ impl Server {
         let room = config.collections().len();
         let access = Access::of(&connect(&mongodb, room).await?);
         warn_if_unverified(&rabbitmq);
+        warn_if_crowded(&config);
         let settings = config.server();
         let budget = Budget::new(settings.memory_budget);
         let roster = Roster::default();
@@ -373,6 +375,19 @@ fn abouts(config: &ValidConfig, metrics: &Metrics) -> Result<Vec<About>> {
 fn warn_if_unverified(broker: &BrokerUri) {
     if broker.verify == Verify::None {
         tracing::warn!(%broker, "verify=verify_none: anyone in between can read and change the messages");
+    }
+}
+
+fn warn_if_crowded(config: &ValidConfig) {
+    for found in crowded(config) {
+        let (collection, connectors) = (&found.collection, found.connectors);
+        tracing::warn!(
+            collection,
+            connectors,
+            size_in_bytes = found.size,
+            remedy = found.remedy(),
+            "the resume token collection is capped and may be too small: MongoDB deletes the oldest position when they do not fit, and its connector would begin from now"
+        );
     }
 }
 

@@ -28,6 +28,7 @@ use reload::Reloads;
 use std::fmt::Display;
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// glibc keeps freed buffers of 16 MB: with `memory_budget: 64MiB` and 100 connectors the process took
@@ -114,7 +115,7 @@ fn run() -> Result<(), Failure> {
         Command::Tail(arguments) => {
             cli.check_keys(&config)?;
             let mongodb = cli.mongodb()?;
-            runtime()?.block_on(tail::show(&config, &mongodb, &arguments))
+            runtime()?.block_on(until_stopped(tail::show(&config, &mongodb, &arguments)))
         }
         Command::DeadLetters(arguments) => {
             let rabbitmq = cli.rabbitmq()?;
@@ -136,14 +137,21 @@ fn run() -> Result<(), Failure> {
             for warning in settings.warnings.iter().chain(&of_keys) {
                 tracing::warn!("{warning}");
             }
-            runtime()?.block_on(serve(cli, config, settings))
+            started(Runtime::new())?.block_on(serve(cli, config, settings))
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(exit::OTHER, format!("start the runtime: {error}")))
+/// For a command that does one thing and ends.
+///
+/// On one thread: when a runtime with several ends, MongoDB's driver may still run on one of them, and
+/// panics over what has ended on another.
+fn runtime() -> Result<Runtime, Failure> {
+    started(Builder::new_current_thread().enable_all().build())
+}
+
+fn started(runtime: std::io::Result<Runtime>) -> Result<Runtime, Failure> {
+    runtime.map_err(|error| Failure::new(exit::OTHER, format!("start the runtime: {error}")))
 }
 
 async fn serve(cli: Cli, config: ValidConfig, settings: Environment) -> Result<(), Failure> {
@@ -211,15 +219,32 @@ fn on(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
 }
 
-/// Ready at the first SIGTERM or SIGINT.
-fn termination() -> Result<impl Future<Output = ()>, Failure> {
+/// Ready at the first SIGTERM or SIGINT, with its name.
+fn stopped() -> Result<impl Future<Output = &'static str>, Failure> {
     let (mut terminate, mut interrupt) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     Ok(async move {
-        let name = tokio::select! {
+        tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-        };
+        }
+    })
+}
+
+/// The same, for what runs until then and has something in flight.
+fn termination() -> Result<impl Future<Output = ()>, Failure> {
+    let stopped = stopped()?;
+    Ok(async move {
+        let name = stopped.await;
         tracing::info!("{name}: finishing what is in flight");
     })
+}
+
+/// Work that has nothing in flight, and is well done whenever it is stopped.
+async fn until_stopped(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let stopped = stopped()?;
+    tokio::select! {
+        done = work => done,
+        _ = stopped => Ok(()),
+    }
 }

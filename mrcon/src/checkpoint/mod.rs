@@ -10,11 +10,13 @@
 //! saved for other events.
 
 mod moves;
+mod room;
 mod stored;
 
 use crate::access::{Access, Home};
 pub(crate) use moves::token_of;
 pub use moves::{Place, PositionChange};
+pub(crate) use room::crowded;
 
 use crate::config::{CollectionConfig, Protocol, ResumeTokens};
 use crate::error::mongo::{Phase, server_code};
@@ -297,6 +299,8 @@ impl MongoCheckpoints {
             .create_collection(&self.settings.tokens_coll_name)
             .capped(true)
             .size(self.settings.tokens_coll_size_in_bytes)
+            // Whatever the URI says: w=0 is refused here.
+            .write_concern(WriteConcern::majority())
             .await;
         match created {
             Err(error) if server_code(&error) != Some(NAMESPACE_EXISTS) => Err(Error::mongo(
@@ -421,7 +425,13 @@ impl MongoCheckpoints {
                 format!("{what}: a newer run than epoch {epoch} has claimed it"),
             ));
         }
-        // Deleted by hand, or pushed out of a capped collection: this run still owns the position.
+        // This run still owns the position.
+        tracing::warn!(
+            db = %self.settings.tokens_db_name,
+            collection = %self.settings.tokens_coll_name,
+            remedy = "if nobody deleted it and the collection is capped, it is too small for all positions: make it larger ({collMod: ..., cappedSize: ...}, MongoDB 6.0)",
+            "the resume token document was gone, and is written anew"
+        );
         let mut document =
             doc! {"_id": &self.id, "epoch": epoch as i64, "instance": &self.instance};
         document.extend(lock(&self.producer).clone().unwrap_or_default());

@@ -88,7 +88,7 @@ pub const DEFAULT_TOKENS_COLL_NAME: &str = "resume_tokens";
 pub const DEFAULT_TOKENS_COLL_CAPPED: bool = false;
 
 /// `resume_tokens.tokens_coll_size_in_bytes`: 1 MiB, used only when the collection is capped.
-/// A resume token is about 100 to 200 bytes; this holds thousands.
+/// A position is a document of about 500 bytes; this holds hundreds with room to spare.
 pub const DEFAULT_TOKENS_COLL_SIZE_IN_BYTES: u64 = 1024 * 1024;
 
 /// `resume_tokens.save_interval`: 1 s. After a crash the events confirmed since the last save are
@@ -369,8 +369,13 @@ pub const MESSAGE_TTL_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(3650 * 24 * 3600);
 
 /// Allowed `resume_tokens.tokens_coll_size_in_bytes` when the collection is capped: MongoDB raises
-/// a smaller size to 4,096 bytes by itself, and refuses more than 2^50.
-pub const CAPPED_SIZE_RANGE: RangeInclusive<u64> = 4096..=1 << 50;
+/// less than 4,096 bytes to that by itself, and refuses 0 and more than 2^50.
+pub const CAPPED_SIZE_RANGE: RangeInclusive<u64> = 1..=1 << 50;
+
+/// What each connector's position may take of a capped collection before it is warned of, in bytes. A
+/// document has about 500, and more with a pipeline, a gap record or what operators did. What does not fit is
+/// deleted by MongoDB, the oldest first.
+pub const CAPPED_ROOM: u64 = 2048;
 
 /// Longest database name in bytes; MongoDB refuses 64.
 pub const MAX_DB_NAME_BYTES: usize = 63;

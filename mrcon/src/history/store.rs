@@ -70,6 +70,8 @@ impl Store {
         let options = CreateCollectionOptions::builder()
             .timeseries(series)
             .expire_after_seconds(self.settings.retention)
+            // Whatever the URI says: w=0 is refused here.
+            .write_concern(WriteConcern::majority())
             .build();
         let name = &self.settings.coll_name;
         match database.create_collection(name).with_options(options).await {

@@ -68,7 +68,7 @@ const ERROR_TYPES: [&str; 6] = [
     "unknown_error",
 ];
 
-fn check_seed(metrics: &Metrics) {
+pub(crate) fn check_seed(metrics: &Metrics) {
     for (name, kind, labels, help) in SEED {
         let family = metrics.family(name);
         assert_eq!(

@@ -3,13 +3,13 @@
 use crate::common::daemon::{ConfigFile, Daemon, PROGRAM, command, confirmed, free_address};
 use crate::common::load;
 use crate::common::mongo::Mongo;
+use crate::common::programs::{curl, path_with, script};
 use crate::common::rabbit::{Broker, Collector};
 use crate::common::rig::Rig;
 use crate::common::services;
 use crate::common::wait::{PATIENTLY, eventually};
 use bson::doc;
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::slice::from_ref;
@@ -80,10 +80,9 @@ fn stand_ins(folder: &Path) -> PathBuf {
     let programs = folder.join("programs");
     std::fs::create_dir_all(&programs).unwrap();
     for (name, text) in [("git", GIT), ("cargo", CARGO), ("make", MAKE)] {
-        let program = programs.join(name);
-        std::fs::write(&program, text).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        script(&programs, name, text);
     }
+    curl(&programs);
     programs
 }
 
@@ -111,12 +110,11 @@ async fn five_minute_guide_does_not_work_as_it_is_written() {
     let script = folder.join("guide.sh");
     std::fs::write(&script, format!("{PRELUDE}{commands}")).unwrap();
 
-    let path = std::env::var("PATH").unwrap();
     let (shown, told) = (folder.join("shown"), folder.join("told"));
     let mut shell = Command::new("bash")
         .arg(&script)
         .current_dir(&beginning)
-        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("PATH", path_with(&programs))
         .env("ROOT", Path::new(ROOT).canonicalize().unwrap())
         .env("PROGRAM", PROGRAM)
         .env_remove("MRCON_MONGO_URI_FILE")

@@ -75,6 +75,7 @@ pub(super) async fn examine(
         .await
         .unwrap_or_default();
     findings.push(judge_version(version));
+    findings.extend(position::judge_room(config));
     let privileges = match privileges(&client).await {
         Ok(privileges) => privileges,
         Err(found) => {

@@ -1,8 +1,8 @@
 //! The saved position of an entry: whether it can be read, goes on, and can be saved again.
 
 use super::oplog::{Window, told};
-use crate::checkpoint::{Claim, MongoCheckpoints};
-use crate::config::{OnHistoryLost, Start};
+use crate::checkpoint::{Claim, MongoCheckpoints, crowded};
+use crate::config::{OnHistoryLost, Start, ValidConfig};
 use crate::doctor::finding::{Check, Finding};
 use crate::doctor::{Patient, remedy};
 use crate::error::{Error, ErrorKind};
@@ -37,6 +37,17 @@ pub(super) async fn examine(
     findings.extend(going_on(client, patient, claim.filter(|_| is_sound), window).await);
     let findings = findings.into_iter().map(|found| found.of(&patient.name));
     findings.collect()
+}
+
+/// Whether capped collections have room for the positions in them.
+pub(super) fn judge_room(config: &ValidConfig) -> impl Iterator<Item = Finding> {
+    crowded(config).into_iter().map(|found| {
+        let cause = format!(
+            "{} is capped at {} bytes, and {} connectors need {}: MongoDB deletes the oldest position when they do not fit, and its connector would begin from now",
+            found.collection, found.size, found.connectors, found.needed
+        );
+        Finding::warning(Check::TokenStore, cause).remedy(found.remedy())
+    })
 }
 
 async fn writing(store: &MongoCheckpoints, patient: &Patient<'_>) -> Finding {

@@ -13,6 +13,7 @@ pub(crate) mod oracle;
 #[cfg(feature = "otlp")]
 pub(crate) mod otlp;
 pub(crate) mod pool;
+pub(crate) mod programs;
 pub(crate) mod prometheus;
 pub(crate) mod promql;
 pub(crate) mod proxy;

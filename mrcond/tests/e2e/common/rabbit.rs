@@ -216,15 +216,19 @@ impl Broker {
 
     /// Runs `rabbitmq-streams`, which stands beside `rabbitmqctl`.
     pub(crate) async fn streams_ctl(&self, arguments: &[&str]) -> String {
-        let script = std::fs::read_to_string(&self.own().ctl)
-            .unwrap_or_else(|error| panic!("read rabbitmqctl: {error}"))
-            .replace("rabbitmqctl \"$@\"", "rabbitmq-streams \"$@\"");
         let mut command = Command::new("sh");
         command
-            .args(["-c", &script, "rabbitmq-streams"])
+            .args(["-c", &self.script("rabbitmq-streams"), "rabbitmq-streams"])
             .args(arguments);
         let what = format!("rabbitmq-streams {}", arguments.join(" "));
         services::run(command, &what).await
+    }
+
+    /// The script that runs a program for this broker, as `rabbitmqctl` or one that stands beside it.
+    pub(crate) fn script(&self, program: &str) -> String {
+        let script = std::fs::read_to_string(&self.own().ctl)
+            .unwrap_or_else(|error| panic!("read rabbitmqctl: {error}"));
+        script.replace("rabbitmqctl \"$@\"", &format!("{program} \"$@\""))
     }
 
     /// All that the broker has with `part` in its name: exchanges, queues and bindings, a line each.
