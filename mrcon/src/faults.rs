@@ -33,6 +33,8 @@ pub(crate) fn panic_here(place: &'static str, bytes: &[u8]) {
     let is_due = *times <= MOST;
     drop(all);
     if is_due {
-        panic!("{text}, as a test wants it");
+        // As `&text[..n]` and `unwrap` quote what they fail on.
+        let quoted = String::from_utf8_lossy(bytes);
+        panic!("{text}, as a test wants it, of `{quoted}`");
     }
 }

@@ -681,17 +681,7 @@ fn goes_on(connector: &Entry, slot: &mut Slot, error: &Error, ended: &Ended) -> 
 }
 
 fn panicked(failure: JoinError) -> Ended {
-    let message = match failure.try_into_panic() {
-        Ok(payload) => {
-            let text = payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned());
-            text.or_else(|| payload.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".into())
-        }
-        Err(cancelled) => cancelled.to_string(),
-    };
-    let error = Error::new(ErrorKind::Panic, "the connector's task panicked").with_source(message);
+    let error = Error::panicked("the connector's task panicked", failure);
     // What the task knew is lost; the next run begins from the store.
     Ended::before_it_ran(Legacy::default(), Err(error))
 }

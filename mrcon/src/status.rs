@@ -524,6 +524,13 @@ impl ConnectorStatus {
         figures.filter(|one| one.events_received > 0).collect()
     }
 
+    /// Whether this collection is one of them, with events or without any so far.
+    pub(crate) fn has_collection(&self, database: &str, name: &str) -> bool {
+        let all = self.all_collections();
+        all.iter()
+            .any(|one| one.name == name && one.database == database)
+    }
+
     pub(crate) fn add_collection(&self, collection: Arc<CollectionStatus>) {
         self.all_collections().push(collection);
     }

@@ -10,6 +10,7 @@ mod init;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;
+mod panics;
 mod position;
 mod process;
 mod reload;
@@ -77,6 +78,7 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
+    panics::install();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

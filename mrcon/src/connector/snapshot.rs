@@ -453,7 +453,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 return Ok(());
             }
             Ok(Err(NoPage::Failed(error))) => error,
-            Err(panic) => Error::new(ErrorKind::Panic, "read documents").with_source(panic),
+            Err(panic) => Error::panicked("read documents", panic),
         };
         active.record.plan.not_read(number);
         active.turns.rest(now, RETRY);

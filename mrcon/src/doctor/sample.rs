@@ -2,7 +2,7 @@
 
 use super::{Patient, name};
 use crate::asyncapi::Sample;
-use crate::checkpoint::MongoCheckpoints;
+use crate::checkpoint::{Claim, MongoCheckpoints};
 use crate::config::{Extent, Scope, ValidConfig};
 use crate::connector::Policies;
 use crate::envelope::Scratch;
@@ -74,10 +74,19 @@ pub async fn sample(
     };
     let client = connect(uri, 1).await?;
     let mut remarks = Vec::new();
-    let mask = mask(&client, &patient, &mut remarks).await?;
-    let event = match collection {
-        None => waiting(&client, &patient, mask.as_ref()).await?,
-        Some(_) => None,
+    let mask = Mask::of(entry)?;
+    let without_key = mask.as_ref().filter(|mask| mask.needs_key());
+    // Once, so that key and position are of the same time; and not at all where nothing of it is needed.
+    let claim = match collection.is_none() || without_key.is_some() {
+        true => MongoCheckpoints::new(&client, entry).peek().await?,
+        false => None,
+    };
+    if let Some(mask) = without_key {
+        use_key(mask, claim.as_ref(), &mut remarks);
+    }
+    let event = match (collection, claim) {
+        (None, Some(claim)) => waiting(&client, &patient, claim, mask.as_ref()).await?,
+        (None, None) | (Some(_), _) => None,
     };
     let event = match event {
         Some(event) => Some(event),
@@ -110,35 +119,26 @@ pub async fn sample(
     }
 }
 
-async fn mask(
-    client: &Client,
-    patient: &Patient<'_>,
-    remarks: &mut Vec<String>,
-) -> Result<Option<Arc<Mask>>> {
-    let mask = Mask::of(patient.entry)?;
-    if let Some(mask) = mask.as_ref().filter(|mask| mask.needs_key()) {
-        let claim = MongoCheckpoints::new(client, patient.entry).peek().await?;
-        let key = claim.and_then(|claim| claim.mask_key).unwrap_or_else(|| {
-            remarks.push(
-                "ids are hashed by another key than those that are sent: there is none yet"
-                    .to_owned(),
-            );
-            Mask::random_key()
-        });
-        mask.use_key(&key);
-    }
-    Ok(mask)
+/// The key that ids are hashed by, if there is one yet.
+fn use_key(mask: &Mask, claim: Option<&Claim>, remarks: &mut Vec<String>) {
+    let known = claim.and_then(|claim| claim.mask_key.clone());
+    let key = known.unwrap_or_else(|| {
+        remarks.push(
+            "ids are hashed by another key than those that are sent: there is none yet".to_owned(),
+        );
+        Mask::random_key()
+    });
+    mask.use_key(&key);
 }
 
 /// The first event behind the saved position.
 async fn waiting(
     client: &Client,
     patient: &Patient<'_>,
+    claim: Claim,
     mask: Option<&Arc<Mask>>,
 ) -> Result<Option<Event>> {
-    let claim = MongoCheckpoints::new(client, patient.entry).peek().await?;
-    let Some((stored, met_large)) = claim.and_then(|claim| Some((claim.stored?, claim.met_large)))
-    else {
+    let (Some(stored), met_large) = (claim.stored, claim.met_large) else {
         return Ok(None);
     };
     let watch = Watch {

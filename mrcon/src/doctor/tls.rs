@@ -116,8 +116,23 @@ fn day(time: SystemTime) -> String {
 
 /// What to do about a handshake that failed for these words; `None` if they are about something else.
 pub(super) fn remedy(words: &str) -> Option<&'static str> {
+    /// What the other side says of the certificate that it is shown, or is not.
+    const ALERTS: [&str; 7] = [
+        "CertificateRequired",
+        "CertificateExpired",
+        "CertificateRevoked",
+        "CertificateUnknown",
+        "UnsupportedCertificate",
+        "BadCertificate",
+        "UnknownCA",
+    ];
     let has = |part: &str| words.contains(part);
-    if has("certificate expired") || has("Expired") {
+    let is_about_ours = has("fatal alert") && ALERTS.iter().any(|alert| has(alert));
+    if is_about_ours || has("demand a client certificate") {
+        Some(
+            "show a client certificate that the server trusts and that is not over (certfile and keyfile in the RabbitMQ URI, tlsCertificateKeyFile in the MongoDB URI)",
+        )
+    } else if has("certificate expired") || has("Expired") {
         Some("renew the server's certificate, and see that the clock of this machine is right")
     } else if has("not valid for name") || has("NotValidForName") {
         Some(
@@ -127,13 +142,13 @@ pub(super) fn remedy(words: &str) -> Option<&'static str> {
         Some(
             "name the file of the authority that has signed the server's certificate (cacertfile in the RabbitMQ URI, tlsCAFile in the MongoDB URI)",
         )
-    } else if has("CertificateRequired") || has("certificate required") || has("BadCertificate") {
-        Some(
-            "show a client certificate that the server trusts (certfile and keyfile in the RabbitMQ URI, tlsCertificateKeyFile in the MongoDB URI)",
-        )
     } else if has("invalid peer certificate") || has("certificate") && has("invalid") {
         Some("see what the cause says of the server's certificate")
-    } else if has("set TLS up") || has("InvalidContentType") || has("corrupt message") {
+    } else if has("set TLS up")
+        || has("InvalidContentType")
+        || has("corrupt message")
+        || has("first words of TLS")
+    {
         Some("see whether the port speaks TLS, and which certificates the server wants")
     } else {
         None
@@ -170,6 +185,19 @@ mod tests {
             (
                 "received fatal alert: CertificateRequired",
                 "client certificate",
+            ),
+            ("received fatal alert: UnknownCA", "client certificate"),
+            (
+                "received fatal alert: CertificateExpired",
+                "client certificate",
+            ),
+            (
+                "TLS with MongoDB: the server closes the connection without a word; it may demand a client certificate",
+                "client certificate",
+            ),
+            (
+                "TLS with MongoDB: the server closes the connection at the first words of TLS; it may speak none",
+                "speaks TLS",
             ),
         ] {
             let told = remedy(words).unwrap();

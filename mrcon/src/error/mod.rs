@@ -8,6 +8,9 @@
 //! doubt: `Retry`.
 
 pub(crate) mod mongo;
+mod panic;
+
+pub use panic::panic_text;
 
 use std::fmt;
 

@@ -40,11 +40,11 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
     if tls_reason(error).is_some() {
         return ErrorKind::MongoTls;
     }
+    if login_reason(error).is_some() {
+        return ErrorKind::MongoAuthentication;
+    }
     if is_connection_error(error) {
         return ErrorKind::MongoConnection;
-    }
-    if matches!(*error.kind, DriverErrorKind::Authentication { .. }) {
-        return ErrorKind::MongoAuthentication;
     }
     if pipeline_changes_id(error) {
         return ErrorKind::WatchRefused;
@@ -54,9 +54,14 @@ fn classify(phase: Phase, error: &DriverError) -> ErrorKind {
         (_, Some(UNAUTHORIZED)) => ErrorKind::MongoUnauthorized,
         (_, Some(code)) if is_transient(code) => ErrorKind::MongoConnection,
         (Phase::Checkpoint, _) => ErrorKind::CheckpointStore,
-        (Phase::Resume | Phase::FirstRead, Some(9 | 15 | 260 | 40647 | 50811)) => {
+        (Phase::Resume | Phase::FirstRead, Some(9 | 15)) if is_about_the_token(error) => {
             ErrorKind::ResumeTokenRefused
         }
+        (Phase::Resume | Phase::FirstRead, Some(260 | 40647 | 40649 | 50795 | 50811 | 51057)) => {
+            ErrorKind::ResumeTokenRefused
+        }
+        // The command itself, which has a pipeline nested too deeply.
+        (Phase::Open | Phase::Resume, Some(15)) => ErrorKind::WatchRefused,
         (Phase::Resume | Phase::FirstRead | Phase::Read, Some(280 | 286 | 136 | 464)) => {
             ErrorKind::HistoryLost
         }
@@ -85,6 +90,17 @@ fn pipeline_changes_id(error: &DriverError) -> bool {
     )
 }
 
+/// Codes 9 and 15 stand for a token that cannot be read, and for a pipeline that cannot. Taken for the first, the
+/// second would send people to give their position up.
+fn is_about_the_token(error: &DriverError) -> bool {
+    const WORDS: [&str; 2] = ["resume token", "past end of buffer"];
+    matches!(
+        error.kind.as_ref(),
+        DriverErrorKind::Command(CommandError { message, .. })
+            if WORDS.iter().any(|words| message.contains(words))
+    )
+}
+
 fn is_connection_error(error: &DriverError) -> bool {
     matches!(
         *error.kind,
@@ -107,6 +123,37 @@ fn tls_reason(error: &DriverError) -> Option<String> {
     }
 }
 
+/// Why nobody lets us in. Where the driver meets that while it looks for a server, it tells of servers that are
+/// not there, with what it met in its own words.
+fn login_reason(error: &DriverError) -> Option<&str> {
+    match error.kind.as_ref() {
+        DriverErrorKind::Authentication { message, .. } => Some(message),
+        DriverErrorKind::ConnectionPoolCleared { message, .. }
+        | DriverErrorKind::ServerSelection { message, .. } => login_reason_in(message),
+        _ => None,
+    }
+}
+
+fn login_reason_in(message: &str) -> Option<&str> {
+    const FAILURES: [&str; 6] = [
+        "SCRAM failure: ",
+        "MONGODB-X509 failure: ",
+        "PLAIN failure: ",
+        "MONGODB-AWS failure: ",
+        "MONGODB-OIDC failure: ",
+        "GSSAPI failure: ",
+    ];
+    let found = FAILURES.iter().find_map(|words| message.find(words));
+    Some(without_additions(&message[found?..]))
+}
+
+/// A reason without what the driver writes behind it.
+fn without_additions(reason: &str) -> &str {
+    let ends = [", labels: ", " }, ] }"].map(|end| reason.find(end));
+    let end = ends.into_iter().flatten().min();
+    &reason[..end.unwrap_or(reason.len())]
+}
+
 /// `has_tried`: whether it has been tried for a while to connect.
 fn reason_in(message: &str, has_tried: bool) -> Option<String> {
     const WORDS: [&str; 3] = [
@@ -127,13 +174,7 @@ fn reason_in(message: &str, has_tried: bool) -> Option<String> {
     );
     let found = WORDS.iter().find_map(|words| message.find(words));
     let (at, reason) = match found {
-        Some(at) => {
-            let reason = &message[at..];
-            // What the driver adds to it.
-            let ends = [", labels: ", " }, ] }"].map(|end| reason.find(end));
-            let end = ends.into_iter().flatten().min();
-            (at, &reason[..end.unwrap_or(reason.len())])
-        }
+        Some(at) => (at, without_additions(&message[at..])),
         None if has_tried => {
             let mut known = [CLOSED, NO_TLS].into_iter();
             known.find_map(|(words, reason)| Some((message.find(words)?, reason)))?
@@ -183,11 +224,15 @@ fn is_transient(code: i32) -> bool {
     )
 }
 
-/// Codes that say that the command itself is wrong: namespace, options, stages. Stages are refused
-/// with many codes of five digits and more. Everything that is in no list is retried: that costs
+/// Codes that say that the command itself is wrong: namespace, options, stages and what stages compute, which
+/// fails on the same event again (2, 14, 241). Stages are refused with many codes of five digits and more. Everything that is in no list is retried: that costs
 /// a line in `/health`, while halting at a passing fault would stop delivery until a person comes.
 fn is_about_the_watch(code: i32) -> bool {
-    matches!(code, 2 | 9 | 14 | 20 | 26 | 59 | 72 | 73 | 115 | 166 | 303) || code >= 15_000
+    let is_named = matches!(
+        code,
+        2 | 9 | 14 | 20 | 26 | 59 | 72 | 73 | 115 | 166 | 168 | 241 | 303
+    );
+    is_named || code >= 15_000
 }
 
 /// The server's code for what went wrong, if it is the server that says so.
@@ -211,9 +256,12 @@ pub(crate) fn server_code(error: &DriverError) -> Option<i32> {
 /// quotes it. Elsewhere the message helps (a misspelled stage), up to its first brace, where a
 /// command or a key would begin.
 fn describe(phase: Phase, error: &DriverError) -> String {
-    let of_tls = tls_reason(error);
+    let (of_tls, of_login) = (tls_reason(error), login_reason(error));
     let full = match error.kind.as_ref() {
         _ if of_tls.is_some() => of_tls.unwrap_or_default(),
+        _ if of_login.is_some() => {
+            format!("authentication failed: {}", of_login.unwrap_or_default())
+        }
         DriverErrorKind::Command(command) => {
             let name = format!("MongoDB error {} ({})", command.code, command.code_name);
             let message = command
@@ -240,9 +288,6 @@ fn describe(phase: Phase, error: &DriverError) -> String {
                     format!("{name}: {message}")
                 }
             }
-        }
-        DriverErrorKind::Authentication { message, .. } => {
-            format!("authentication failed: {message}")
         }
         DriverErrorKind::ServerSelection { message, .. } => {
             format!("no suitable MongoDB server: {message}")
@@ -323,9 +368,16 @@ mod tests {
         for phase in [Phase::Resume, Phase::FirstRead] {
             check(
                 phase,
-                &[260, 9, 15, 40647, 50811],
+                &[260, 40647, 40649, 50795, 50811, 51057],
                 ErrorKind::ResumeTokenRefused,
             );
+            for (code, said) in [
+                (9, "resume token string was not a valid hex string"),
+                (15, "Invalid advance (8) past end of buffer[0] at offset: 0"),
+            ] {
+                let kind = classify(phase, &server_error(code, said));
+                assert_eq!(kind, ErrorKind::ResumeTokenRefused, "{said}");
+            }
         }
         // The same code while reading says nothing of the position.
         check(Phase::Read, &[260, 15], ErrorKind::Mongo);
@@ -350,13 +402,42 @@ mod tests {
         for phase in [Phase::Open, Phase::Resume, Phase::FirstRead, Phase::Read] {
             check(
                 phase,
-                &[2, 20, 72, 73, 166, 40324, 40415],
+                &[2, 14, 20, 72, 73, 166, 168, 241, 40324, 40415, 51091],
                 ErrorKind::WatchRefused,
             );
+            check(phase, &[9], ErrorKind::WatchRefused);
             check(phase, &[40573], ErrorKind::NotReplicaSet);
         }
-        // Without a position to resume from, what cannot be parsed is the pipeline.
-        check(Phase::Open, &[9], ErrorKind::WatchRefused);
+    }
+
+    #[test]
+    fn pipeline_that_cannot_be_read_is_taken_for_a_damaged_position() {
+        for (code, said) in [
+            (9, "Pipeline length must be no longer than 1000 stages"),
+            (15, "BSONObj exceeds maximum nested object depth"),
+        ] {
+            for phase in [Phase::Open, Phase::Resume] {
+                let kind = classify(phase, &server_error(code, said));
+                assert_eq!(kind, ErrorKind::WatchRefused, "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn refused_login_looks_like_servers_that_are_away() {
+        let said = |error: &str| {
+            format!(
+                "Server selection timeout: No available servers. Topology: {{ Type: ReplicaSetNoPrimary, Servers: [ \
+                 {{ Address: db.example:27017, Type: Unknown, Error: Kind: {error}, labels: {{}} }}, ] }}"
+            )
+        };
+        assert_eq!(
+            login_reason_in(&said("SCRAM failure: Authentication failed.")),
+            Some("SCRAM failure: Authentication failed.")
+        );
+        assert_eq!(login_reason_in(&said("I/O error: refused")), None);
+        let error = DriverError::custom("SCRAM failure: of another kind");
+        assert_eq!(login_reason(&error), None);
     }
 
     #[test]

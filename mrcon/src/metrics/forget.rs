@@ -16,21 +16,24 @@ impl Metrics {
         self.configured.dec();
         self.gauges.remove(status);
         let others = self.gauges.connectors();
+        let (name, database) = (status.collection.as_str(), status.database.as_str());
         if !others
             .iter()
-            .any(|other| is_labelled_as(other, &status.collection, &status.database))
+            .any(|other| is_labelled_as(other, name, database))
         {
-            self.remove([&status.collection, &status.database]);
+            self.remove([name, database]);
         }
-        for collection in connector.collections.further() {
-            let (name, database) = (&collection.status.name, &collection.status.database);
+        let further = connector.collections.further();
+        let further = further.iter().map(|one| &one.status);
+        let counted = further.map(|one| (one.name.as_str(), one.database.as_str()));
+        for (name, database) in counted.chain([(name, database)]) {
             if !others.iter().any(|other| counts(other, name, database)) {
                 self.remove_counts([name, database]);
             }
         }
     }
 
-    /// The series with these labels, of every family.
+    /// The series with these labels, of every family that a connector has for itself.
     fn remove(&self, labels: [&str; 2]) {
         let plain = [
             &self.checkpoint_saves,
@@ -68,7 +71,6 @@ impl Metrics {
             labels,
             &Reset::ALL.map(Reset::as_str),
         );
-        self.remove_counts(labels);
     }
 
     /// Those by operation, which collections of a database have, too.
@@ -106,11 +108,7 @@ fn is_labelled_as(status: &ConnectorStatus, collection: &str, database: &str) ->
 
 /// Whether a connector counts events of this collection.
 fn counts(status: &ConnectorStatus, collection: &str, database: &str) -> bool {
-    is_labelled_as(status, collection, database)
-        || status
-            .collections()
-            .iter()
-            .any(|one| one.name == collection && one.database == database)
+    is_labelled_as(status, collection, database) || status.has_collection(database, collection)
 }
 
 #[cfg(test)]
@@ -154,5 +152,69 @@ mod tests {
         assert!(text(&registry).contains("stock"));
         metrics.forget(&whole.0, &whole.1);
         assert!(!text(&registry).contains("shop"), "{}", text(&registry));
+    }
+
+    #[test]
+    fn connector_and_its_successor_are_both_counted_for_a_moment() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let config = CollectionConfig::new("shop", "orders", "queue");
+        let memory = Budget::new(0).open();
+        let status = || {
+            Arc::new(ConnectorStatus::new(
+                &config,
+                Arc::clone(&memory),
+                Arc::default(),
+            ))
+        };
+        let (old, new) = (status(), status());
+        let [before, _] = [&old, &new].map(|status| metrics.connector(status));
+        let count = || {
+            let text = text(&registry);
+            let lines = text.lines();
+            let lines = lines.filter(|line| line.starts_with("mrcon_connector_state{"));
+            let counts = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+            counts.sum::<f64>()
+        };
+        assert_eq!(count(), 1.0);
+        metrics.forget(&old, &before);
+        assert_eq!(count(), 1.0);
+    }
+
+    #[test]
+    fn collection_of_a_database_is_counted_no_more_after_a_reload() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let connector = |coll: &str| {
+            let config = CollectionConfig::new("shop", coll, "queue");
+            let memory = Budget::new(0).open();
+            let status = Arc::new(ConnectorStatus::new(&config, memory, Arc::default()));
+            let connector = metrics.connector(&status);
+            (status, connector)
+        };
+        let received = |connector: &ConnectorMetrics, collection: &str| {
+            let collection = connector.collections.named("shop", collection);
+            let [received, ..] = &collection.events;
+            received.of(Operation::Insert).inc();
+        };
+        let told = |collection: &str, count: u64| {
+            let line = format!(
+                "mrcon_events_received_total{{collection=\"{collection}\",database=\"shop\",operation=\"insert\"}} {count}\n"
+            );
+            let text = text(&registry);
+            assert!(text.contains(&line), "{line} {text}");
+        };
+        let (old, own) = (connector("*"), connector("stock"));
+        received(&old.1, "stock");
+        // The successor has had no event yet.
+        let new = connector("*");
+        new.1.go_on_from(&old.1);
+        metrics.forget(&old.0, &old.1);
+        received(&new.1, "stock");
+        told("stock", 2);
+        // Whoever watched the same collection alone is no more.
+        metrics.forget(&own.0, &own.1);
+        received(&new.1, "stock");
+        told("stock", 3);
     }
 }

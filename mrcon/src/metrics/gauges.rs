@@ -11,7 +11,7 @@ use crate::status::{ConnectorStatus, State};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, Gauge, GaugeVec, Opts, Registry, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -199,7 +199,7 @@ impl Collector for ConnectorGauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let connectors = self.connectors();
+        let connectors = without_predecessors(self.connectors());
         let gauges = DEFINITIONS
             .iter()
             .filter_map(|gauge| per_collection(gauge, &connectors));
@@ -211,6 +211,18 @@ impl Collector for ConnectorGauges {
             .chain(memory(&connectors, USED, USED_HELP, Budget::used))
             .collect()
     }
+}
+
+/// In the moment in which a connector takes another one's place both are there, with the same memory account:
+/// counted twice, what that has counted would go back afterwards.
+fn without_predecessors(connectors: Vec<Arc<ConnectorStatus>>) -> Vec<Arc<ConnectorStatus>> {
+    let mut accounts = HashSet::with_capacity(connectors.len());
+    let newest_first = connectors.into_iter().rev();
+    let mut kept: Vec<_> = newest_first
+        .filter(|status| accounts.insert(Arc::as_ptr(&status.memory)))
+        .collect();
+    kept.reverse();
+    kept
 }
 
 fn per_collection(gauge: &Definition, connectors: &[Arc<ConnectorStatus>]) -> Option<MetricFamily> {

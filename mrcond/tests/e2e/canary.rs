@@ -1,9 +1,12 @@
 //! Secrets everywhere, faults everywhere, everything that can be said at the most talkative level: none of the
 //! secrets is in it. The fault matrix does the same with the passwords, in each of its scenarios.
 
+use crate::common::canary;
 use crate::common::certificates::Authority;
 use crate::common::config::{Config, Entry};
-use crate::common::daemon::{ConfigFile, Daemon, command, free_address};
+use crate::common::daemon::{ConfigFile, Daemon, PAGES, command, free_address};
+use crate::common::http;
+use crate::common::metrics::Metrics;
 use crate::common::rig::Rig;
 use crate::common::tls::TlsFront;
 use crate::common::wait::SOON;
@@ -11,6 +14,7 @@ use bson::doc;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -141,35 +145,64 @@ async fn run(rig: &Rig, case: &str, config: &Config, uris: &Uris, words: Option<
                 let name = connector["name"].as_str().unwrap();
                 daemon.confirmed(name, truth.len()).await;
             }
+            check_servers(rig, case).await;
         }
     }
-    for path in [
-        "/",
-        "/health",
-        "/livez",
-        "/readyz",
-        "/metrics",
-        "/status",
-        "/history",
-        "/page/app.js",
-    ] {
-        check(&format!("{case}: {path}"), &daemon.get(path).await.body);
-    }
+    check_pages(&daemon, case).await;
     let ended = daemon.terminate().await;
     check(&format!("{case}: standard error"), &ended.log);
+    check(&format!("{case}: standard output"), &ended.printed);
+}
+
+async fn check_pages(daemon: &Daemon, case: &str) {
+    for path in PAGES {
+        check(&format!("{case}: {path}"), &daemon.get(path).await.body);
+    }
+    let event = http::first_event(daemon.address, "/events").await;
+    check(&format!("{case}: /events"), &event);
+}
+
+/// What the servers show of a daemon that uses them, and what it has stored there.
+async fn check_servers(rig: &Rig, case: &str) {
+    let shown = canary::shown_by_broker(&rig.broker).await;
+    let stored = canary::shown_by_mongo(&rig.client, &rig.tokens_database()).await;
+    assert!(stored.iter().any(|text| text.contains("resume_tokens")));
+    for text in shown.iter().chain(&stored) {
+        check(&format!("{case}: a server"), text);
+    }
 }
 
 /// Runs every command to its end, or until it has had time enough; looks at all that it says.
 async fn run_commands(rig: &Rig, case: &str, text: &str, uris: &Uris) {
     let file = ConfigFile::new(text);
     let name = rig.entry().name();
-    let commands: [&[&str]; 13] = [
+    let before = SystemTime::now() - SOON;
+    let since = bson::DateTime::from_system_time(before);
+    let since = since.try_to_rfc3339_string().unwrap();
+    let commands: [&[&str]; 23] = [
         &["check", "--offline"],
         &["check"],
+        &["check", "--json"],
+        &["check", "--sample"],
+        &["health"],
+        &["init", "--from", "--list"],
+        &["init", "--from", "--all"],
         &["schema", "--messages"],
+        &["tail", "--count", "1", "--since", &since],
         &["topology", "plan"],
         &["topology", "plan", "--json"],
         &["topology", "apply"],
+        &["position", "show"],
+        &["position", "show", "--json"],
+        &["position", "show", "--history"],
+        &[
+            "position",
+            "set",
+            &name,
+            "--yes",
+            "--time",
+            "2020-01-01T00:00:00Z",
+        ],
         &["position", "accept", &name],
         &["position", "reset", &name],
         &["snapshot", "--detach", &name],
@@ -317,6 +350,67 @@ async fn secret_is_told_by_a_page_a_log_or_a_command() {
         .run_command(gone)
         .await
         .unwrap();
+    rig.clean().await;
+}
+
+/// A panic says what it stumbled over: a whole batch of documents, an event, or what goes to RabbitMQ.
+#[tokio::test]
+async fn secret_is_told_by_a_panic() {
+    let rig = Rig::new("secrets-panic").await;
+    let key_file = KeyFile::new();
+    let config = Config::new(entries(&rig, &key_file));
+    let uris = rig.uris();
+    let right = Uris {
+        mongo: canary::planted(&uris.mongo),
+        rabbit: canary::planted(&uris.rabbit),
+        stream: canary::planted(&uris.stream.unwrap()),
+    };
+    canary::admit(&rig.client, &rig.broker).await;
+    let mut variables = right.variables();
+    variables.extend([("MRCON_FAULTS_PANIC", "1"), ("MRCON_LOG_FORMAT", "json")]);
+    let mut daemon = Daemon::spawn_with(&config, &variables, &[]);
+    daemon.may_panic = true;
+    daemon.has_canary = true;
+    daemon.ready().await;
+    write(&rig, 0).await;
+    let mut panics = 0.0;
+    for place in ["reader", "encoder", "driver"] {
+        let words = doc! {
+            "_id": place, "ssn": format!("{VALUE}-1"), "notes": format!("{VALUE}-2"),
+            "my_secret": format!("{VALUE}-3"), "seen": format!("panic in {place}"),
+        };
+        rig.collection().insert_one(words).await.unwrap();
+        panics += 2.0;
+        let reason = ("reason", "task_panic");
+        let counted =
+            |metrics: &Metrics| metrics.sum("mrcon_task_restarts_total", &[reason]) >= panics;
+        daemon
+            .until_metrics(&format!("{place} panics"), counted)
+            .await;
+        check_pages(&daemon, place).await;
+    }
+    let truth = rig.truth().await;
+    for entry in &config.entries {
+        daemon.confirmed(&entry.name(), truth.len()).await;
+    }
+    daemon.healthy().await;
+    check_pages(&daemon, "after the panics").await;
+    let ended = daemon.terminate().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    for line in ended.log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("a line is not JSON: {error}: {line}"));
+        assert!(line["message"].is_string(), "{line}");
+    }
+    for place in ["reader", "encoder", "driver"] {
+        let told = format!("panic in {place}, as a test wants it, of ...");
+        assert!(ended.log.contains(&told), "{place}: {}", ended.log);
+    }
+    check("standard error", &ended.log);
+    check("standard output", &ended.printed);
+    for kind in ["-letters", "-stream"] {
+        rig.broker.delete(&format!("{}{kind}", rig.name)).await;
+    }
     rig.clean().await;
 }
 

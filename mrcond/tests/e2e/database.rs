@@ -723,7 +723,12 @@ async fn watch_that_mongodb_refuses_is_tried_for_ever_or_not_named() {
     let bad_stage = rig
         .entry_for("orders", &queue("stage"))
         .with("watched.pipeline", json!([{"$match": {"$bad": 1}}]));
-    let daemon = rig.spawn(&[on_view.clone(), bad_stage.clone()]);
+    // Another code than that of the stage.
+    let operator = json!([{"$match": {"$expr": {"$noSuchOperator": 1}}}]);
+    let bad_operator = rig
+        .entry_for("orders", &queue("operator"))
+        .with("watched.pipeline", operator);
+    let daemon = rig.spawn(&[on_view.clone(), bad_stage.clone(), bad_operator.clone()]);
     daemon
         .unhealthy(&[
             &on_view.name(),
@@ -735,17 +740,53 @@ async fn watch_that_mongodb_refuses_is_tried_for_ever_or_not_named() {
     daemon
         .unhealthy(&[&bad_stage.name(), "halted", "remedy: correct `watched`"])
         .await;
+    daemon
+        .unhealthy(&[
+            &bad_operator.name(),
+            "halted",
+            "168 (InvalidPipelineOperator)",
+            "'$noSuchOperator'",
+            "remedy: correct `watched`",
+        ])
+        .await;
     assert_eq!(
         daemon
             .metrics()
             .await
             .value("mrcon_tasks_started_total", &[]),
-        Some(2.0)
+        Some(3.0)
     );
     assert_eq!(daemon.terminate().await.code, Some(0));
-    for name in ["view", "stage"] {
+    for name in ["view", "stage", "operator"] {
         rig.broker.delete(&queue(name)).await;
     }
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn pipeline_that_cannot_be_read_has_people_give_their_position_up() {
+    let rig = Rig::new("refused-later").await;
+    let entry = rig.entry();
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 10).await;
+    daemon.confirmed(&entry.name(), 10).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    // The code that a damaged token has, too.
+    let schema = json!([{"$match": {"$jsonSchema": {"noSuchKeyword": 1}}}]);
+    let bad = entry.clone().with("watched.pipeline", schema);
+    rig.accept(&bad).await;
+    let daemon = rig.spawn(from_ref(&bad));
+    let line = daemon
+        .unhealthy(&[&bad.name(), "halted", "9 (FailedToParse)", "noSuchKeyword"])
+        .await;
+    assert!(line.contains("remedy: correct `watched`"), "{line}");
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    rig.accept(&entry).await;
+    let daemon = rig.start(from_ref(&entry)).await;
+    assert_eq!(
+        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
+        NOTHING_TWICE
+    );
     rig.clean().await;
 }
 
@@ -785,7 +826,11 @@ async fn value_of_a_document_shows_in_an_error() {
         .insert_one(doc! {"_id": "canary-1", "secret": "canary-2"})
         .await
         .unwrap();
-    daemon.unhealthy(&[&entry.name(), "241", "remedy: "]).await;
+    // The same event would fail again.
+    let words = ["halted", "241", "remedy: correct `watched`"];
+    daemon
+        .unhealthy(&[&[entry.name().as_str()], &words[..]].concat())
+        .await;
     let mut texts = vec![daemon.log()];
     for path in ["/health", "/status", "/metrics"] {
         texts.push(daemon.get(path).await.body);

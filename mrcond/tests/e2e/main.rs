@@ -44,6 +44,7 @@ mod page;
 mod position_commands;
 mod positions;
 mod reload;
+mod reload_faults;
 mod restarts;
 mod rights;
 mod rotation;

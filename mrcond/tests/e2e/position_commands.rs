@@ -2,9 +2,10 @@
 
 use crate::common::config::Entry;
 use crate::common::load;
-use crate::common::mongo;
-use crate::common::rabbit::Collector;
+use crate::common::mongo::{self, Mongo};
+use crate::common::rabbit::{Broker, Collector};
 use crate::common::rig::Rig;
+use crate::common::services::unique;
 use crate::common::truth::Event;
 use crate::common::wait::{SOON, eventually};
 use bson::{DateTime, Document};
@@ -188,6 +189,34 @@ async fn position_set_to_a_time_goes_on_elsewhere_or_with_other_ids() {
     }
     assert_eq!(shown(&rig, &entry).await["position"]["seq"], 20);
     rig.clean().await;
+}
+
+#[tokio::test]
+async fn position_that_has_left_the_oplog_is_set() {
+    let mongo = Mongo::start(unique("mongo-small"), &["--oplog-mb", "16"]).await;
+    let rig = Rig::on(&mongo, &Broker::shared().await, "position-lost").await;
+    let entry = rig.entry();
+    let name = entry.name();
+    let truth = stopped_behind_ten(&rig, &entry).await;
+    let at = truth[4].document.get_timestamp("clusterTime").unwrap();
+    let time = DateTime::from_millis(i64::from(at.time) * 1000);
+    let time = time.try_to_rfc3339_string().unwrap();
+    mongo::roll_over(&rig.client).await;
+    let before = shown(&rig, &entry).await;
+    for to in [["--token", truth[4].token()], ["--time", time.as_str()]] {
+        let arguments = [&["set", &name, "--yes"], &to[..]].concat();
+        let refused = rig.position(&entry, &arguments).await;
+        assert_eq!(refused.status.code(), Some(1), "{to:?}: {refused:?}");
+        let line = complained(&refused);
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(line.contains("oplog"), "{line}");
+    }
+    let after = shown(&rig, &entry).await;
+    for key in ["position", "changes", "saved_at"] {
+        assert_eq!(after[key], before[key], "{key}");
+    }
+    rig.broker.delete(&rig.name).await;
+    mongo.remove().await;
 }
 
 #[tokio::test]

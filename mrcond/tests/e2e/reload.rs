@@ -14,14 +14,14 @@ use std::time::Duration;
 /// About 2,000 events a second for each of two connectors.
 const LOAD: Duration = Duration::from_millis(45);
 
-async fn start(rig: &Rig, config: &Config) -> Daemon {
+pub(crate) async fn start(rig: &Rig, config: &Config) -> Daemon {
     let mut daemon = Daemon::spawn(config, &rig.uris());
     daemon.ready().await;
     daemon
 }
 
 /// Waits until so many reloads came to an end, and returns what `/status` says of the last.
-async fn reloaded(daemon: &Daemon, count: f64) -> Value {
+pub(crate) async fn reloaded(daemon: &Daemon, count: f64) -> Value {
     daemon
         .until_metrics(&format!("{count} reloads"), |metrics| {
             metrics.sum("mrcon_config_reloads_total", &[]) >= count
@@ -31,7 +31,7 @@ async fn reloaded(daemon: &Daemon, count: f64) -> Value {
 }
 
 /// Reloads `config`, which has to be applied.
-async fn apply(daemon: &Daemon, config: &Config, count: f64) -> String {
+pub(crate) async fn apply(daemon: &Daemon, config: &Config, count: f64) -> String {
     daemon.rewrite(config);
     daemon.signal("HUP").await;
     let last = reloaded(daemon, count).await;
@@ -39,7 +39,7 @@ async fn apply(daemon: &Daemon, config: &Config, count: f64) -> String {
     last["detail"].as_str().unwrap_or_default().to_owned()
 }
 
-fn names(status: &Value) -> Vec<&str> {
+pub(crate) fn names(status: &Value) -> Vec<&str> {
     let connectors = status["connectors"].as_array().unwrap();
     let names = connectors.iter().map(|one| one["name"].as_str().unwrap());
     names.collect()
@@ -67,7 +67,7 @@ async fn unchanged_connector_is_touched_or_a_changed_one_loses_events() {
 
     let new = old.clone().with("rabbitmq.max_unconfirmed", 77);
     let config = Config::new([added.clone(), new.clone(), same.clone()]);
-    let detail = apply_over_removal(&daemon, &config).await;
+    let detail = apply_over_removal(&daemon, &config, None).await;
     for part in ["1 unchanged, 1 changed, 1 added", "1 removed", &gone.name()] {
         assert!(detail.contains(part), "{part}: {detail}");
     }
@@ -132,14 +132,21 @@ async fn unchanged_connector_is_touched_or_a_changed_one_loses_events() {
     rig.clean().await;
 }
 
-/// Counters of a connector that is no more go away, which the daemon's other scrapes would take for
+/// Reloads `config`, which has to be applied, over a reload whose report has the words `before`. Counters of a
+/// connector that is no more go away, which the daemon's other scrapes would take for
 /// counters that go back.
-async fn apply_over_removal(daemon: &Daemon, config: &Config) -> String {
+pub(crate) async fn apply_over_removal(
+    daemon: &Daemon,
+    config: &Config,
+    before: Option<&str>,
+) -> String {
     daemon.rewrite(config);
     daemon.signal("HUP").await;
     let last = eventually(PATIENTLY, "the reload is applied", async || {
         let last = daemon.status().await["config"]["last_reload"].clone();
-        match last.is_null() {
+        let detail = last["detail"].as_str();
+        match detail.is_none() || before.is_some_and(|old| detail.unwrap_or_default().contains(old))
+        {
             true => Err("none yet".to_owned()),
             false => Ok(last),
         }

@@ -3,8 +3,11 @@
 use crate::common::config::Config;
 use crate::common::daemon::{Daemon, Uris};
 use crate::common::load;
+use crate::common::mongo::Mongo;
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
+use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
+use bson::doc;
 use std::slice::from_ref;
 
 /// A password as it stands in a URI, and what it means.
@@ -64,6 +67,52 @@ async fn wrong_mongodb_password_is_not_named_or_is_shown() {
     )
     .await;
     rig.clean().await;
+}
+
+/// Where the driver meets the refusal while it looks for a server, it tells of servers that are not there.
+#[tokio::test]
+async fn password_that_is_refused_from_now_on_looks_like_a_server_that_is_away() {
+    let broker = Broker::shared().await;
+    let mut mongo = Mongo::with_users().await;
+    let rig = Rig::on(&mongo, &broker, "refused-login").await;
+    let admin = rig.client.database("admin");
+    let user = doc! {"createUser": "canary", "pwd": PLAIN, "roles": ["root"]};
+    admin.run_command(user).await.unwrap();
+    let right = rig.uris();
+    let (_, rest) = right.mongo.split_once('@').unwrap();
+    let uris = Uris {
+        mongo: format!("mongodb://canary:{IN_URI}@{rest}&serverSelectionTimeoutMS=1000"),
+        ..right
+    };
+    let entry = rig.entry();
+    let mut daemon = Daemon::spawn(&Config::new([entry.clone()]), &uris);
+    daemon.ready().await;
+    let other = doc! {"updateUser": "canary", "pwd": "another"};
+    admin.run_command(other).await.unwrap();
+    mongo.kill().await;
+    mongo.restart().await;
+    // From the first attempt that is answered on.
+    daemon
+        .unhealthy(&[&entry.name(), "authentication failed"])
+        .await;
+    for _ in 0..5 {
+        let seen = daemon.connector(&entry.name()).await["restarts"].as_u64();
+        let restarted = |now: &serde_json::Value| now["restarts"].as_u64() > seen;
+        daemon.until(&entry.name(), "tries again", restarted).await;
+        let words = [
+            &entry.name(),
+            "authentication failed",
+            "user, password and authSource",
+        ];
+        daemon.unhealthy(&words).await;
+        let told = daemon.get("/health").await.body;
+        assert!(!told.contains("no suitable MongoDB server"), "{told}");
+    }
+    let log = daemon.log();
+    assert!(!log.contains(PLAIN) && !log.contains(IN_URI), "{log}");
+    daemon.kill().await;
+    rig.clean().await;
+    mongo.remove().await;
 }
 
 #[tokio::test]

@@ -17,10 +17,10 @@ const USER: &str = "connector";
 const PASSWORD: &str = "s3cret";
 
 /// Servers that speak TLS, and want to see a certificate of everybody who does.
-struct Servers {
+pub(crate) struct Servers {
     authority: Authority,
     client: Identity,
-    rig: Rig,
+    pub(crate) rig: Rig,
     broker: Broker,
     mongo: Mongo,
     amqp_port: u16,
@@ -29,7 +29,7 @@ struct Servers {
 
 /// How a client shows who it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Login {
+pub(crate) enum Login {
     /// By its certificate alone.
     Certificate,
     /// By user and password, and a certificate besides.
@@ -39,7 +39,7 @@ enum Login {
 }
 
 impl Servers {
-    async fn start() -> Servers {
+    pub(crate) async fn start() -> Servers {
         let authority = Authority::new();
         let server = authority.server();
         let (amqp_port, stream_port) = (free_address().port(), free_address().port());
@@ -98,7 +98,16 @@ impl Servers {
         }
     }
 
-    fn uris(&self, login: Login) -> Uris {
+    /// What a client shows that is known.
+    pub(crate) fn client(&self) -> &Identity {
+        &self.client
+    }
+
+    pub(crate) fn mongo_port(&self) -> u64 {
+        self.mongo.members[0].0
+    }
+
+    pub(crate) fn uris(&self, login: Login) -> Uris {
         let (authority, client) = (self.authority.file(), &self.client);
         let user = match login {
             Login::Certificate => String::new(),
@@ -123,7 +132,7 @@ impl Servers {
                 of_mongo += "&authMechanism=SCRAM-SHA-256&authSource=admin";
             }
         }
-        let port = self.mongo.members[0].0;
+        let port = self.mongo_port();
         let (amqp, stream) = (self.amqp_port, self.stream_port);
         Uris {
             mongo: format!("mongodb://{user}127.0.0.1:{port}/?replicaSet=rs0&{of_mongo}"),
@@ -134,14 +143,14 @@ impl Servers {
         }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.rig.clean().await;
         self.broker.remove().await;
         self.mongo.remove().await;
     }
 }
 
-fn over_streams(rig: &Rig) -> Entry {
+pub(crate) fn over_streams(rig: &Rig) -> Entry {
     let stream = format!("{}-stream", rig.name);
     rig.entry_for("orders", &stream)
         .with("rabbitmq.protocol", "stream")
@@ -226,7 +235,7 @@ async fn complains(uris: &Uris, entry: &Entry, words: &[&str]) {
     assert!(said > 0, "the log does not tell: {}", ended.log);
 }
 
-fn local(uri: &str) -> SocketAddr {
+pub(crate) fn local(uri: &str) -> SocketAddr {
     let port = uri.split("//").nth(1).and_then(|rest| {
         let host = rest.split(['/', '?']).next()?;
         host.rsplit(':').next()?.parse().ok()

@@ -13,6 +13,7 @@ use crate::common::rig::Rig;
 use crate::common::truth::{Event, Watch};
 use crate::common::wait::PATIENTLY;
 use crate::harness::{Case, Figures, Scenario, scenario};
+use crate::planted::{look_around, start};
 use bson::{Document, Timestamp, doc};
 use mongodb::Database;
 use mongodb::change_stream::event::ResumeToken;
@@ -45,7 +46,7 @@ impl Both {
         let since = crate::common::mongo::now(&rig.client).await;
         let queue = format!("{}-all", rig.name);
         let entries = [rig.entry(), rig.entry_for("*", &queue)];
-        let daemon = rig.start(&entries).await;
+        let daemon = start(&rig, &entries).await;
         Both {
             rig,
             since,
@@ -94,7 +95,7 @@ impl Both {
     }
 
     async fn start_again(&mut self) {
-        self.daemon = Some(self.rig.start(&self.entries).await);
+        self.daemon = Some(start(&self.rig, &self.entries).await);
     }
 
     /// Everything that happened is in both queues, once and in order.
@@ -121,6 +122,7 @@ impl Both {
         assert_eq!(verdict, NOTHING_TWICE);
         self.daemon().healthy().await;
         let recovery = begin.elapsed();
+        look_around(&self.rig).await;
         self.stop().await;
         self.rig.broker.delete(&queue).await;
         self.rig.clean().await;
@@ -258,7 +260,7 @@ async fn f50_images_are_missing(case: Case) -> Figures {
         .clone()
         .with("watched.full_document", "required")
         .with("watched.full_document_before_change", "required");
-    let daemon = rig.start(from_ref(&required)).await;
+    let daemon = start(&rig, from_ref(&required)).await;
     let orders = rig.collection();
     let touch = async |number: i32| {
         let touched = orders
@@ -290,12 +292,13 @@ async fn f50_images_are_missing(case: Case) -> Figures {
         .with("watched.full_document_before_change", "when_available");
     rig.accept(&available).await;
     let begin = Instant::now();
-    let daemon = rig.start(from_ref(&available)).await;
+    let daemon = start(&rig, from_ref(&available)).await;
     touch(3).await;
     let truth = rig.truth_of(&orders, &Watch::images()).await;
     daemon.confirmed(&available.name(), truth.len()).await;
     let recovery = begin.elapsed();
     daemon.healthy().await;
+    look_around(&rig).await;
     let deliveries = Collector::drain(&broker, &rig.name).await;
     let verdict = rig.judge(&truth, &deliveries, AT_LEAST_ONCE);
     assert_eq!(verdict, NOTHING_TWICE);

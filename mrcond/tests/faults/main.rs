@@ -14,6 +14,7 @@ mod common;
 
 mod frames;
 mod harness;
+mod planted;
 mod servers;
 mod trial;
 mod writer;

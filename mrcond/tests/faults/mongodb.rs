@@ -34,7 +34,7 @@ const LOST: Option<&str> = Some("mongo_connection_failed");
 /// kill -9 of the primary of three.
 async fn f05_primary_is_killed(case: Case) -> Figures {
     let (mut mongo, broker) = tokio::join!(set_of_three(), Broker::shared());
-    let mut trial = Trial::on(&case, &mongo, &broker).await;
+    let mut trial = Trial::on(&case, &mongo, &broker).await.with_secret_key();
     trial.begin(STEADY).await;
     let former = primary(&trial.rig.client).await;
     let fault = Instant::now();

@@ -27,7 +27,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// What is between the position and now has left the oplog. By default that is for a person to decide.
 async fn f16_oplog_rolls_over_while_the_connector_is_down(case: Case) -> Figures {
     let (mongo, broker) = tokio::join!(small_oplog(), Broker::shared());
-    let mut trial = Trial::on(&case, &mongo, &broker).await;
+    let mut trial = Trial::on(&case, &mongo, &broker).await.with_secret_key();
     trial.begin(STEADY).await;
     let written = trial.stop_writing().await.events();
     trial.daemon().confirmed(&trial.name(), written).await;
@@ -149,7 +149,7 @@ async fn f17_oplog_rolls_over_beside_a_quiet_collection(case: Case) -> Figures {
 /// The resume token document is overwritten, while nobody runs and events go on.
 async fn f18_position_is_damaged(case: Case) -> Figures {
     let (mongo, broker) = tokio::join!(Mongo::shared(), Broker::shared());
-    let mut trial = Trial::on(&case, &mongo, &broker).await;
+    let mut trial = Trial::on(&case, &mongo, &broker).await.with_secret_key();
     trial.begin(SLOW).await;
     trial.stop().await;
     let whole = trial.rig.stored().await;

@@ -232,7 +232,7 @@ async fn f55_streams_have_nothing_to_say(case: Case) -> Figures {
 /// The task that reads panics, the one that encodes, and the one that has the connection to RabbitMQ.
 async fn f56_task_panics(case: Case) -> Figures {
     let (mongo, broker) = tokio::join!(Mongo::shared(), Broker::shared());
-    let trial = Trial::on(&case, &mongo, &broker).await;
+    let trial = Trial::on(&case, &mongo, &broker).await.with_secret_key();
     let mut trial = trial.with("resume_tokens.save_interval", "100ms");
     trial.panics = true;
     let other = trial

@@ -435,7 +435,9 @@ const LIMIT: usize = 1 << 20;
 async fn f35_message_is_too_big(case: Case) -> Figures {
     let settings = [format!("max_message_size = {LIMIT}")];
     let broker = Broker::with_settings(&settings).await;
-    let mut trial = Trial::on(&case, &Mongo::shared().await, &broker).await;
+    let mut trial = Trial::on(&case, &Mongo::shared().await, &broker)
+        .await
+        .with_secret_key();
     trial.begin(STEADY).await;
     // Nobody told the daemon: the broker closes the channel.
     insert_big(&trial, 0, 2 * LIMIT).await;

@@ -214,7 +214,7 @@ async fn killed(case: Case, target: Target) -> Figures {
     let mut trial = target.trial(&case, &broker).await;
     trial.start().await;
     match target {
-        Classic => {}
+        Classic => broker.knows_classic_for_good(&trial.rig.name).await,
         Quorum => broker.knows_for_good(&trial.rig.name).await,
         StreamQueue | Stream | Partitions => broker.knows_streams_for_good().await,
     }

@@ -6,6 +6,7 @@ use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::replica::{Replica, Writers, body, expected, fill, ids, keys, over};
 use crate::common::rig::Rig;
 use crate::harness::{Case, Figures, Scenario, scenario};
+use crate::planted::start;
 use crate::servers::{fail, proxy_before, roll_over, small_oplog};
 use crate::trial::{Trial, WINDOW};
 use bson::oid::ObjectId;
@@ -249,7 +250,7 @@ async fn f48_keys_are_of_every_type(case: Case) -> Figures {
         .entry_for("*", &queue)
         .with("watched.snapshot", "initial");
     let begin = Instant::now();
-    let daemon = rig.start(from_ref(&entry)).await;
+    let daemon = start(&rig, from_ref(&entry)).await;
     over(&daemon, &entry).await;
     let recovery = begin.elapsed();
     let log = daemon.terminate().await.log;

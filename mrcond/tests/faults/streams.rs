@@ -8,6 +8,7 @@ use crate::common::rig::Rig;
 use crate::common::stream::{self, resets, warnings};
 use crate::frames::{Fate, Protocol};
 use crate::harness::{Case, Figures, Scenario, scenario};
+use crate::planted::start;
 use crate::servers::framed;
 use crate::trial::{Allowed, Trial, windows};
 use crate::writer::SLOW;
@@ -63,7 +64,7 @@ async fn f38s_restart_after_the_first_message(case: Case) -> Figures {
     let entry = stream::entry(&rig);
     let mut fault = Instant::now();
     for number in 1..=3 {
-        let daemon = rig.start(from_ref(&entry)).await;
+        let daemon = start(&rig, from_ref(&entry)).await;
         let inserted = rig.collection().insert_one(doc! {"_id": number}).await;
         inserted.unwrap_or_else(|error| panic!("insert {number}: {error}"));
         daemon.confirmed(&entry.name(), number as usize).await;
@@ -77,7 +78,7 @@ async fn f38s_restart_after_the_first_message(case: Case) -> Figures {
             fault = Instant::now();
         }
     }
-    let daemon = rig.start(from_ref(&entry)).await;
+    let daemon = start(&rig, from_ref(&entry)).await;
     let truth = rig.truth().await;
     daemon.confirmed(&entry.name(), truth.len()).await;
     let recovery = fault.elapsed();

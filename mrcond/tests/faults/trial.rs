@@ -7,7 +7,7 @@
 //! | I4 no position ahead of what is confirmed | a kill, and then I1 |
 //! | I6 liveness | `recovers`, `judge` |
 //! | I7 memory, files, threads | `resources` |
-//! | I8 no password is told | `common::canary`, in `spawn` and in the daemon's end |
+//! | I8 no password is told | `planted`, and `common::canary` in every page, message and log |
 //! | I8 the fault is named | the scenario, with `Daemon::unhealthy` and the like |
 
 use crate::common::canary;
@@ -19,10 +19,12 @@ use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
 use crate::common::stream;
 use crate::harness::{Case, Figures};
+use crate::planted::{Looks, look_around, spawn};
 use crate::writer::{Writer, Written};
 use bson::Document;
 use mongodb::Collection;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,8 @@ pub(crate) struct Trial {
     /// The stored position after each kill of the daemon.
     kills: Vec<u64>,
     recovery: Option<Duration>,
+    /// What commands say while something is wrong.
+    looks: RefCell<Looks>,
 }
 
 /// How often events may come twice, beside those after a kill of the daemon.
@@ -96,6 +100,7 @@ impl Trial {
             written: None,
             kills: Vec::new(),
             recovery: None,
+            looks: RefCell::default(),
         }
     }
 
@@ -103,6 +108,13 @@ impl Trial {
     pub(crate) fn with(mut self, path: &str, value: impl Into<Value>) -> Trial {
         self.entry = self.entry.with(path, value);
         self
+    }
+
+    /// With the key of a mask in the configuration, of which nothing may be told either; it masks what is not
+    /// there, so that messages stay as they are.
+    pub(crate) fn with_secret_key(self) -> Trial {
+        let mask = json!([{"path": "nowhere", "action": "hash", "key": canary::MASK_KEY}]);
+        self.with("mask", mask)
     }
 
     /// The connector's name.
@@ -116,27 +128,13 @@ impl Trial {
 
     /// Starts the daemon, which may not get ready.
     pub(crate) fn spawn(&mut self) {
-        let entries = [from_ref(&self.entry), &self.others].concat();
-        let config = (self.configure)(Config::new(entries));
-        // Whatever goes wrong in the scenario, these passwords are told nowhere, at no log level.
-        let planted = |uri: &String| canary::planted(uri);
-        let (mongo, rabbit) = (planted(&self.uris.mongo), planted(&self.uris.rabbit));
-        let stream = self.uris.stream.as_ref().map(planted);
-        let mut variables = vec![
-            ("MRCON_MONGO_URI", mongo.as_str()),
-            ("MRCON_RABBITMQ_URI", &rabbit),
-            ("MRCON_LOG", "trace"),
-        ];
-        if let Some(stream) = &stream {
-            variables.push(("MRCON_RABBITMQ_STREAM_URI", stream));
-        }
-        if self.panics {
-            variables.push(("MRCON_FAULTS_PANIC", "1"));
-        }
-        let mut daemon = Daemon::spawn_with(&config, &variables, &[]);
-        daemon.may_panic = self.panics;
-        daemon.has_canary = true;
+        let daemon = spawn(&self.config(), &self.uris, self.panics);
         self.daemon = Some(daemon);
+    }
+
+    fn config(&self) -> Config {
+        let entries = [from_ref(&self.entry), &self.others].concat();
+        (self.configure)(Config::new(entries))
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -225,6 +223,7 @@ impl Trial {
     pub(crate) async fn stop(&mut self) {
         let ended = self.take_daemon().terminate().await;
         assert_eq!(ended.code, Some(0), "{}", ended.log);
+        self.looks.take().end().await;
     }
 
     /// Stops the writer, if it still writes; what it wrote.
@@ -240,7 +239,10 @@ impl Trial {
     pub(crate) async fn unhealthy(&self, words: &[&str]) -> String {
         let name = self.name();
         let words: Vec<&str> = [&[name.as_str()], words].concat();
-        self.daemon().unhealthy(&words).await
+        let line = self.daemon().unhealthy(&words).await;
+        let text = self.config().text("127.0.0.1:0");
+        self.looks.borrow_mut().begin(&text, &self.uris);
+        line
     }
 
     /// Waits until `/status` of the connector satisfies `condition`.
@@ -277,6 +279,7 @@ impl Trial {
         let truth = self.rig.truth().await;
         self.daemon().confirmed(&self.name(), truth.len()).await;
         self.daemon().healthy().await;
+        look_around(&self.rig).await;
         let deliveries = self.deliveries().await;
         // First the writer's word, which explains more than the change stream's.
         let lost = match allowed.order {
@@ -328,7 +331,7 @@ impl Trial {
             None => Collector::drain(broker, queue).await,
         };
         let all = std::mem::take(&mut self.taken).into_iter().chain(rest);
-        all.inspect(canary::check_delivery).collect()
+        all.collect()
     }
 
     /// The end: everything is judged, the daemon stops in order, and nothing is left behind.

@@ -1,11 +1,12 @@
 //! Some of many queues are not there: F30. A return must count for its own message and no other.
 
-use crate::common::config::{Config, Entry};
+use crate::common::config::Entry;
 use crate::common::daemon::Daemon;
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::{Broker, Collector, Delivery};
 use crate::common::rig::Rig;
 use crate::harness::{Case, Figures, Scenario, scenario};
+use crate::planted::{look_around, start};
 use bson::{Document, doc};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -162,7 +163,7 @@ const ALL: usize = COLLECTIONS * AFTER.end as usize;
 /// collection is another program's, and holds up the stream until it is released.
 async fn f30_some_queues_are_deleted(case: Case) -> Figures {
     let mut database = Database::new(&case).await;
-    let daemon = database.rig.start(from_ref(&database.entry)).await;
+    let daemon = start(&database.rig, from_ref(&database.entry)).await;
     let name = database.entry.name();
     let recovery = database.lose_some(&daemon).await;
     let metrics = daemon.metrics().await;
@@ -170,6 +171,7 @@ async fn f30_some_queues_are_deleted(case: Case) -> Figures {
     let restarts = metrics.sum("mrcon_task_restarts_total", &[reason]);
     assert!(restarts >= 1.0);
     assert_eq!(metrics.sum("mrcon_task_restarts_total", &[]), restarts);
+    look_around(&database.rig).await;
     let duplicates = database.judge(&[]).await;
     let bound = restarts as usize * WINDOW as usize;
     assert!(duplicates <= bound, "{duplicates} duplicates");
@@ -208,8 +210,7 @@ async fn f30d_some_queues_are_deleted(case: Case) -> Figures {
         .entry
         .with("rabbitmq.on_unroutable", "dead_letter")
         .with("rabbitmq.dead_letter", json!({"routing_key": dead}));
-    let mut daemon = Daemon::spawn(&Config::new([database.entry.clone()]), &database.rig.uris());
-    daemon.ready().await;
+    let daemon = start(&database.rig, from_ref(&database.entry)).await;
     let recovery = database.lose_some(&daemon).await;
     daemon.healthy().await;
     let metrics = daemon.metrics().await;
@@ -218,6 +219,7 @@ async fn f30d_some_queues_are_deleted(case: Case) -> Figures {
     let unroutable = [("reason", "unroutable")];
     let told = metrics.sum("mrcon_dead_letters_total", &unroutable);
     assert_eq!(told, returned as f64);
+    look_around(&database.rig).await;
     let letters = Collector::drain(&database.rig.broker, &dead).await;
     assert_eq!(letters.len(), returned);
     for number in GONE {

@@ -1,8 +1,10 @@
 //! A login whose password must not appear in anything that the daemon says.
 
 use super::rabbit::{Broker, Delivery};
-use bson::doc;
-use mongodb::Client;
+use super::wait::{PATIENTLY, eventually};
+use bson::{Document, doc};
+use futures_util::TryStreamExt;
+use mongodb::{Client, Cursor};
 use std::collections::BTreeSet;
 use tokio::sync::Mutex;
 
@@ -10,6 +12,8 @@ const USER: &str = "canary";
 /// As it stands in a URI, and what it means: a character that has to be escaped, and one that JSON escapes.
 const IN_URI: &str = "Zq9canary%22pw%40x";
 const PLAIN: &str = "Zq9canary\"pw@x";
+/// A secret of another kind.
+pub(crate) const MASK_KEY: &str = "Zq9canary-key-of-a-mask";
 /// What every form of it has: as it is, in base64 at any of three places, in hexadecimal.
 const FORMS: [&str; 6] = [
     "Zq9canary",
@@ -75,6 +79,58 @@ pub(crate) fn check(place: &str, text: &str) {
 pub(crate) fn check_delivery(delivery: &Delivery) {
     check("a message", &String::from_utf8_lossy(&delivery.body));
     check("a header", &format!("{:?}", delivery.headers));
+}
+
+/// What the broker shows of its clients and of what they have declared, once it shows the daemon.
+pub(crate) async fn shown_by_broker(broker: &Broker) -> Vec<String> {
+    eventually(PATIENTLY, "the broker shows the daemon", async || {
+        let shown = shown_now(broker).await;
+        match shown.is_empty() || shown.iter().any(|text| text.contains("\"mrcon\"")) {
+            true => Ok(shown),
+            false => Err(shown.join("\n")),
+        }
+    })
+    .await
+}
+
+/// Nothing, of a broker that was not started here.
+async fn shown_now(broker: &Broker) -> Vec<String> {
+    let mut all = Vec::new();
+    for kind in [
+        "connections",
+        "channels",
+        "consumers",
+        "queues",
+        "exchanges",
+        "bindings",
+        "stream/connections",
+        "stream/publishers",
+    ] {
+        all.extend(broker.shown(&format!("/api/{kind}")).await);
+    }
+    all
+}
+
+/// What MongoDB shows of its clients, and what was written into a database, each with its collection.
+pub(crate) async fn shown_by_mongo(mongo: &Client, database: &str) -> Vec<String> {
+    let clients = doc! {"$currentOp": {"allUsers": true, "idleConnections": true}};
+    let clients = mongo.database("admin").aggregate([clients]).await;
+    let clients = clients.unwrap_or_else(|error| panic!("list the clients: {error}"));
+    let mut all = texts("client", clients).await;
+    let database = mongo.database(database);
+    let names = database.list_collection_names().await;
+    for name in names.unwrap_or_else(|error| panic!("list the collections: {error}")) {
+        let found = database.collection::<Document>(&name).find(doc! {}).await;
+        let found = found.unwrap_or_else(|error| panic!("read {name}: {error}"));
+        all.extend(texts(&name, found).await);
+    }
+    all
+}
+
+async fn texts(kind: &str, documents: Cursor<Document>) -> Vec<String> {
+    let documents = documents.map_ok(|document| format!("{kind}: {document}"));
+    let texts = documents.try_collect().await;
+    texts.unwrap_or_else(|error| panic!("{kind}: {error}"))
 }
 
 #[test]

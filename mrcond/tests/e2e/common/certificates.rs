@@ -6,6 +6,7 @@ use rcgen::{
     date_time_ymd,
 };
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The common name that clients' certificates have.
 pub(crate) const CLIENT: &str = "mrcon";
@@ -63,6 +64,15 @@ impl Authority {
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
         self.sign("expired", params)
+    }
+
+    /// A server's for this machine, that ends so much later than now.
+    pub(crate) fn ending_in(&self, time: Duration) -> Identity {
+        let mut params = server(&["localhost", "127.0.0.1"]);
+        let now = UNIX_EPOCH.elapsed();
+        let now = now.unwrap_or_else(|error| panic!("the clock: {error}"));
+        params.not_after = date_time_ymd(1970, 1, 1) + now + time;
+        self.sign("soon", params)
     }
 
     /// A client's, whose subject is [`CLIENT`] alone.

@@ -10,10 +10,10 @@ use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,6 +24,20 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mrcond");
 const PORTS: std::ops::Range<u16> = 30_000..32_000;
 /// Lines of the log that a failed test shows.
 const SHOWN_LINES: usize = 40;
+/// What shows anything of the daemon.
+pub(crate) const PAGES: [&str; 8] = [
+    "/",
+    "/health",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/status",
+    "/history",
+    "/page/app.js",
+];
+
+/// Daemons that were not given the password of [`canary`].
+static WITHOUT_CANARY: AtomicUsize = AtomicUsize::new(0);
 
 /// Where the daemon finds its servers.
 #[derive(Debug, Clone)]
@@ -40,7 +54,8 @@ pub(crate) struct Daemon {
     pub(crate) pid: u32,
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<String>>,
-    reading: JoinHandle<()>,
+    printed: Arc<Mutex<String>>,
+    reading: [JoinHandle<()>; 2],
     last_scrape: Mutex<Metrics>,
     /// Whether it may panic, because the test wants it to.
     pub(crate) may_panic: bool,
@@ -114,30 +129,25 @@ impl Daemon {
     pub(crate) fn run(mut command: Command, address: SocketAddr, config: ConfigFile) -> Daemon {
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("start mrcond: {error}"));
         let pid = child.id().unwrap_or_else(|| unreachable!("just started"));
-        let Some(mut stderr) = child.stderr.take() else {
-            unreachable!("stderr is piped")
+        let (Some(stderr), Some(stdout)) = (child.stderr.take(), child.stdout.take()) else {
+            unreachable!("both are piped")
         };
-        let log = Arc::new(Mutex::new(String::new()));
-        let into = Arc::clone(&log);
-        let reading = tokio::spawn(async move {
-            let mut chunk = vec![0; 8192];
-            while let Ok(length @ 1..) = stderr.read(&mut chunk).await {
-                locked(&into).push_str(&String::from_utf8_lossy(&chunk[..length]));
-            }
-        });
+        let (log, printed): (Arc<Mutex<String>>, Arc<Mutex<String>>) = Default::default();
+        let reading = [keep(stderr, &log), keep(stdout, &printed)];
         let watchdog = Watchdog::of(pid);
         Daemon {
             child,
             pid,
             address,
             log,
+            printed,
             reading,
             last_scrape: Mutex::default(),
             may_panic: false,
@@ -271,9 +281,16 @@ impl Daemon {
         .await;
     }
 
+    /// Waits until all that it said is there to be looked at.
+    async fn is_read(&mut self) {
+        for reading in &mut self.reading {
+            let _ = reading.await;
+        }
+    }
+
     /// Waits until `/health` is 503 and has a line with all `words`; returns that line.
     pub(crate) async fn unhealthy(&self, words: &[&str]) -> String {
-        eventually(
+        let line = eventually(
             PATIENTLY,
             &format!("/health is 503 and says {words:?}"),
             async || {
@@ -288,7 +305,10 @@ impl Daemon {
                 }
             },
         )
-        .await
+        .await;
+        // Here it has something to tell of.
+        self.shows_no_canary().await;
+        line
     }
 
     /// Waits until `/health` is 200.
@@ -364,6 +384,7 @@ impl Daemon {
     pub(crate) async fn kill(mut self) {
         self.signal("KILL").await;
         self.ended(SOON).await;
+        self.is_read().await;
     }
 
     /// Asks it to stop in order.
@@ -376,11 +397,12 @@ impl Daemon {
     /// Waits until it ends by itself, or by a signal that it was sent.
     pub(crate) async fn end(mut self, within: Duration) -> Ended {
         let status = self.ended(within).await;
-        let _ = (&mut self.reading).await;
+        self.is_read().await;
         Ended {
             code: status.code(),
             status,
             log: self.log(),
+            printed: locked(&self.printed).clone(),
         }
     }
 
@@ -389,7 +411,7 @@ impl Daemon {
         if !self.has_canary {
             return;
         }
-        for path in ["/", "/health", "/readyz", "/metrics", "/status", "/history"] {
+        for path in PAGES {
             // Some tests leave it in no state to answer.
             if let Ok(answer) = http::get(self.address, path).await {
                 canary::check(path, &answer.body);
@@ -419,6 +441,8 @@ pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) status: ExitStatus,
     pub(crate) log: String,
+    /// What it wrote to standard output.
+    pub(crate) printed: String,
 }
 
 impl Drop for Daemon {
@@ -434,8 +458,12 @@ impl Drop for Daemon {
             );
             return;
         }
-        if self.has_canary {
-            canary::check("standard error", &log);
+        match self.has_canary {
+            true => {
+                canary::check("standard error", &log);
+                canary::check("standard output", &locked(&self.printed));
+            }
+            false => drop(WITHOUT_CANARY.fetch_add(1, Ordering::Relaxed)),
         }
         let panicked = log.contains("panicked at");
         assert!(self.may_panic || !panicked, "mrcond panicked:\n{log}");
@@ -472,6 +500,25 @@ impl Watchdog {
         }
         drop(self.1.take());
     }
+}
+
+/// Keeps what a program says.
+fn keep(
+    mut from: impl AsyncRead + Unpin + Send + 'static,
+    into: &Arc<Mutex<String>>,
+) -> JoinHandle<()> {
+    let into = Arc::clone(into);
+    tokio::spawn(async move {
+        let mut chunk = vec![0; 8192];
+        while let Ok(length @ 1..) = from.read(&mut chunk).await {
+            locked(&into).push_str(&String::from_utf8_lossy(&chunk[..length]));
+        }
+    })
+}
+
+/// How many daemons ended that were not given the password of [`canary`].
+pub(crate) fn without_canary() -> usize {
+    WITHOUT_CANARY.load(Ordering::Relaxed)
 }
 
 /// The program with nothing of the caller's environment that could change what it does.

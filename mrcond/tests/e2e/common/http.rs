@@ -1,5 +1,6 @@
 //! The few lines of HTTP that a test needs.
 
+use super::canary;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,8 +20,17 @@ pub(crate) struct Answer {
 
 /// Asks for `path`; the error is a text for people.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
+    get_with(address, path, "").await
+}
+
+/// The same with further header lines, each with its end.
+pub(crate) async fn get_with(
+    address: SocketAddr,
+    path: &str,
+    lines: &str,
+) -> Result<Answer, String> {
     // In HTTP 1.0 the end of the connection is the end of the answer.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{lines}\r\n");
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request.as_bytes()).await?;
@@ -32,12 +42,37 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, Strin
         .await
         .map_err(|_| format!("GET {path}: no answer within {DEADLINE:?}"))?
         .map_err(|error| format!("GET {path}: {error}"))?;
+    canary::check(path, &String::from_utf8_lossy(&bytes));
     parse(&bytes).ok_or_else(|| {
         format!(
             "GET {path}: not HTTP: {:?}",
             String::from_utf8_lossy(&bytes)
         )
     })
+}
+
+/// The first event of an endless answer (server-sent events).
+pub(crate) async fn first_event(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !has_event(&answer) && stream.read_buf(&mut answer).await? > 0 {}
+        Ok::<_, std::io::Error>(answer)
+    };
+    let bytes = timeout(DEADLINE, exchange).await;
+    let bytes = bytes.unwrap_or_else(|_| panic!("GET {path}: no event within {DEADLINE:?}"));
+    let bytes = bytes.unwrap_or_else(|error| panic!("GET {path}: {error}"));
+    assert!(has_event(&bytes), "GET {path} ends without an event");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn has_event(answer: &[u8]) -> bool {
+    let answer = String::from_utf8_lossy(answer);
+    answer
+        .split_once("data:")
+        .is_some_and(|(_, event)| event.contains("\n\n"))
 }
 
 /// Sends a request with a JSON body, if any, to a server that keeps its connections open.

@@ -1,5 +1,7 @@
 //! RabbitMQ: brokers to use, some to break, and a consumer that is not ours.
 
+use super::canary;
+use super::http;
 use super::pool::{Lease, Pool};
 use super::services;
 use super::wait::{PATIENTLY, SOON, eventually};
@@ -147,6 +149,24 @@ impl Broker {
         &self.own().management
     }
 
+    /// What the management API says to its administrator; `None` of a broker that was not started here.
+    pub(crate) async fn shown(&self, path: &str) -> Option<String> {
+        let url = self.own.as_ref()?.management.as_str();
+        let address = url.trim_start_matches("http://").parse();
+        let address = address.unwrap_or_else(|error| panic!("{url}: {error}"));
+        // guest:guest
+        let login = "Authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n";
+        let what = format!("{url}{path}");
+        let body = eventually(PATIENTLY, &what, async || {
+            let answer = http::get_with(address, path, login).await?;
+            match answer.code {
+                200 => Ok(answer.body),
+                code => Err(format!("{code}: {}", answer.body)),
+            }
+        });
+        Some(body.await)
+    }
+
     /// Ends the broker at once, as a power cut would.
     pub(crate) async fn kill(&self) {
         self.signal("KILL").await;
@@ -167,6 +187,24 @@ impl Broker {
     /// names of new ones to disk about a second late, and a queue without its name is stuck.
     pub(crate) async fn knows_for_good(&self, queue: &str) {
         self.has_on_disk("quorum", queue).await;
+    }
+
+    /// The same for classic queues, whose declaration waits as long in a buffer of the broker's table of queues:
+    /// killed before, it has lost the queue with all that it had confirmed.
+    pub(crate) async fn knows_classic_for_good(&self, queue: &str) {
+        let data = self.own().folder.join("data");
+        let is_known = || {
+            let nodes = files_in(&data);
+            let mut tables = nodes.into_iter().flat_map(|node| files_in(&node));
+            tables.any(|file| {
+                let content = std::fs::read(file).unwrap_or_default();
+                contains(&content, queue.as_bytes())
+            })
+        };
+        eventually(SOON, &format!("{queue} is on disk"), async || {
+            is_known().then_some(()).ok_or("not yet".to_owned())
+        })
+        .await;
     }
 
     /// The same for streams, of which it is the name of who coordinates all of them.
@@ -521,17 +559,17 @@ impl Lock {
 
 /// What is in the files `data/NODE/SYSTEM/NODE/names.dets`.
 fn names_files(data: &Path, system: &str) -> Vec<Vec<u8>> {
-    let inside = |folder: PathBuf| {
-        std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
-    inside(data.to_owned())
-        .flat_map(|node| inside(node.join(system)))
+    let nodes = files_in(data).into_iter();
+    nodes
+        .flat_map(|node| files_in(&node.join(system)))
         .filter_map(|node| std::fs::read(node.join("names.dets")).ok())
         .collect()
+}
+
+/// What is in a folder, if it is one.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
@@ -765,7 +803,7 @@ impl Collector {
             .unwrap_or_else(|_| panic!("{} is still there", self.queue))
             .unwrap_or_else(|error| panic!("consume {}: {error}", self.queue));
         let _ = self.connection.close().await;
-        std::mem::take(&mut locked(&self.received))
+        checked(&self.received)
     }
 
     /// Everything that was put into the queue before this call, in order.
@@ -793,8 +831,15 @@ impl Collector {
         .await;
         self.task.abort();
         let _ = self.connection.close().await;
-        std::mem::take(&mut locked(&self.received))
+        checked(&self.received)
     }
+}
+
+/// All that arrived, in which no password may be.
+fn checked(received: &Mutex<Vec<Delivery>>) -> Vec<Delivery> {
+    let received = std::mem::take(&mut *locked(received));
+    received.iter().for_each(canary::check_delivery);
+    received
 }
 
 fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,6 @@
 //! Streams as RabbitMQ's own Python client sees them: a consumer that is not ours.
 
+use super::canary;
 use super::config::Entry;
 use super::daemon::Daemon;
 use super::oracle::{AT_LEAST_ONCE, NOTHING_TWICE, Rules};
@@ -87,6 +88,7 @@ pub(crate) async fn read_all(broker: &Broker, streams: &[String]) -> Vec<Found> 
     command.env("PYTHONPATH", client.trim());
     let printed = services::run(command, &format!("consume_stream.py: {streams:?}")).await;
     let found = printed.lines().map(found);
+    let found = found.inspect(|found| canary::check_delivery(&found.delivery));
     found.filter(|found| !is_mark(&found.delivery)).collect()
 }
 
