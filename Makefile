@@ -11,6 +11,10 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= encode mask config uri
 MDBOOK = target/tools/bin/mdbook
 MDBOOK_VERSION = 0.5.4
+SEMVER = target/tools/bin/cargo-semver-checks
+SEMVER_VERSION = 0.51.0
+# What the library is compared with: the last release, or what everybody has, or else the commit before.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --verify --quiet origin/main || git rev-parse HEAD~1)
 # Where `make release` and the like put what they make.
 ARTIFACTS ?= target/release-artifacts
 HOST = $(shell $(or $(RUSTC),rustc) -vV | sed -n 's/^host: //p')
@@ -18,7 +22,7 @@ STATIC = target/$(HOST)/dist/mrcond
 RELEASE = $(PYTHON) dev/release.py
 
 .DEFAULT_GOAL := help
-.PHONY: help check audit book fuzz test test-integration test-faults test-metrics demo demo-outbox run bench static release deb release-all services-up services-down clean
+.PHONY: help check audit book semver fuzz test test-integration test-faults test-metrics demo demo-outbox run bench static release deb release-all services-up services-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -27,6 +31,9 @@ check: ## format, lints and documentation, as CI wants them
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy -p mrcond --no-default-features --locked -- -D warnings
+	$(CARGO) clippy -p mrcon --no-default-features --locked -- -D warnings
+	$(CARGO) clippy -p mrcon --no-default-features --features amqp --locked -- -D warnings
+	$(CARGO) clippy -p mrcon --no-default-features --features stream --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 audit: ## licences, bans and sources of all dependencies (builds cargo-deny the first time)
@@ -40,6 +47,12 @@ book: $(MDBOOK) ## the documentation as a book in target/book, with every link l
 $(MDBOOK):
 	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --debug --locked mdbook --version $(MDBOOK_VERSION) \
 		--no-default-features --features search --root target/tools
+
+semver: $(SEMVER) ## whether the library's version is high enough for what has changed since BASE (builds cargo-semver-checks the first time)
+	$(SEMVER) semver-checks --package mrcon --default-features --baseline-rev $(BASE)
+
+$(SEMVER):
+	$(CARGO) install --locked cargo-semver-checks --version $(SEMVER_VERSION) --root target/tools
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (60), on stable Rust; see fuzz/README.md (installs cargo-fuzz the first time)
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz

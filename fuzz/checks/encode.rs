@@ -121,22 +121,17 @@ fn check_messages(raw: &RawDocument) -> bool {
 
 /// Formats that are not the event in Extended JSON.
 fn others() -> Vec<Format> {
-    let plain = Plain {
-        dates: Dates::Millis,
-        int64: Int64s::Text,
-        // A number may be larger than any double, and cannot be parsed then.
-        decimal128: Decimals::Text,
-        binary: Binaries::Hex,
-    };
+    let mut plain = Plain::default();
+    (plain.dates, plain.int64) = (Dates::Millis, Int64s::Text);
+    // A number may be larger than any double, and cannot be parsed then.
+    (plain.decimal128, plain.binary) = (Decimals::Text, Binaries::Hex);
     let cloudevents =
         |mode, data| Format::CloudEvents(CloudEvents::new(mode, data, "/a/{db}/{coll}", "mrcon."));
     let debezium = |json, schemas| {
-        Format::Debezium(Debezium {
-            name: "n".into(),
-            json,
-            schemas,
-            key_header: Some("x-key".into()),
-        })
+        let mut format = Debezium::new("n");
+        (format.json, format.schemas) = (json, schemas);
+        format.key_header = Some("x-key".into());
+        Format::Debezium(format)
     };
     vec![
         Format::Bson,
@@ -156,11 +151,8 @@ fn check_formats(raw: &RawDocument) {
     };
     for format in others() {
         let envelope = Envelope::new(format);
-        let packing = envelope.clone().compressed(Compression {
-            algorithm: Algorithm::Zstd,
-            level: 1,
-            min_bytes: 100,
-        });
+        let zstd = Compression::new(Algorithm::Zstd, 1, 100);
+        let packing = envelope.clone().compressed(zstd);
         let (mut scratch, mut other) = (Scratch::default(), Scratch::default());
         let message = envelope.message(&event, &mut scratch);
         let packed = packing.message(&event, &mut other);

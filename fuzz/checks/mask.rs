@@ -14,13 +14,10 @@ const RULES: u8 = 4;
 
 fn rule(path: &str, pattern: &str, action: MaskAction) -> MaskRule {
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    MaskRule {
-        path: given(path),
-        pattern: given(pattern),
-        action,
-        key: (action == MaskAction::Hash).then(|| Secret::new("a key for the fuzzer")),
-        key_file: None,
-    }
+    let mut rule = MaskRule::new(action);
+    (rule.path, rule.pattern) = (given(path), given(pattern));
+    rule.key = (action == MaskAction::Hash).then(|| Secret::new("a key for the fuzzer"));
+    rule
 }
 
 fn rules(which: u8) -> Vec<MaskRule> {

@@ -13,7 +13,7 @@ use bson::{
 };
 use mrcon::config::{MaskAction, MaskRule};
 use mrcon::envelope::cloudevents::{CloudEvents, Data, Mode};
-use mrcon::envelope::debezium::{Debezium, Json};
+use mrcon::envelope::debezium::Debezium;
 use mrcon::envelope::document::Plain;
 use mrcon::envelope::extjson::{ExtJson, write_document};
 use mrcon::envelope::{Algorithm, Compression, Envelope, Format, Scratch};
@@ -88,18 +88,9 @@ fn envelopes() -> Vec<(&'static str, Envelope)> {
         )))
     };
     let plain = Plain::default();
-    let debezium = Debezium {
-        name: "mrcon".into(),
-        json: Json::Legacy,
-        schemas: false,
-        key_header: None,
-    };
+    let debezium = Debezium::new("mrcon");
     let packed = |algorithm, level| {
-        Envelope::new(Format::Relaxed).compressed(Compression {
-            algorithm,
-            level,
-            min_bytes: 0,
-        })
+        Envelope::new(Format::Relaxed).compressed(Compression::new(algorithm, level, 0))
     };
     vec![
         ("relaxed", Envelope::new(Format::Relaxed)),
@@ -147,12 +138,12 @@ fn time<T>(what: &str, mut action: impl FnMut() -> T) {
 
 /// Rules for the event below.
 fn masks() -> Vec<(&'static str, Vec<MaskRule>)> {
-    let rule = |action: MaskAction, path: Option<&str>, pattern: Option<&str>| MaskRule {
-        path: path.map(str::to_owned),
-        pattern: pattern.map(str::to_owned),
-        action,
-        key: (action == MaskAction::Hash).then(|| Secret::new("a key for this bench")),
-        key_file: None,
+    let rule = |action: MaskAction, path: Option<&str>, pattern: Option<&str>| {
+        let mut rule = MaskRule::new(action);
+        rule.path = path.map(str::to_owned);
+        rule.pattern = pattern.map(str::to_owned);
+        rule.key = (action == MaskAction::Hash).then(|| Secret::new("a key for this bench"));
+        rule
     };
     let three = |action| {
         ["customer.name", "customer.email", "customer.address.street"]

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 /// First wait: long enough not to hammer a server that is just restarting, short enough that a
 /// closed connection costs no visible delay.
-pub const MIN_DELAY: Duration = Duration::from_millis(250);
+pub(crate) const MIN_DELAY: Duration = Duration::from_millis(250);
 /// Longest wait: what an operator who has just repaired a server is willing to watch.
-pub const MAX_DELAY: Duration = Duration::from_secs(30);
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(30);
 /// A run that was healthy for this long starts the next series of waits from the beginning.
-pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// Exponential waits with jitter, from [`MIN_DELAY`] to [`MAX_DELAY`], without end.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     delays: ExponentialBackoff,
 }
 
@@ -32,7 +32,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The wait before the next run, after a run that was healthy for `healthy`.
-    pub fn next_delay(&mut self, healthy: Duration) -> Duration {
+    pub(crate) fn next_delay(&mut self, healthy: Duration) -> Duration {
         if healthy >= HEALTHY_AFTER {
             *self = Backoff::default();
         }

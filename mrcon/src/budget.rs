@@ -25,7 +25,7 @@ pub(crate) const UNSENT_BYTES: usize = 1 << 20;
 
 /// What all connectors together may hold. See the module's documentation.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     bytes: u64,
     state: Mutex<State>,
 }
@@ -59,14 +59,14 @@ struct Waiter {
 
 /// One connector's share of a [`Budget`].
 #[derive(Debug)]
-pub struct Account {
+pub(crate) struct Account {
     budget: Arc<Budget>,
     index: usize,
 }
 
 /// Bytes of the budget, given back when this is dropped.
 #[derive(Debug)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     account: Arc<Account>,
     bytes: AtomicU64,
 }
@@ -79,7 +79,7 @@ struct Place<'a> {
 
 impl Budget {
     /// A budget of this many bytes.
-    pub fn new(bytes: u64) -> Arc<Budget> {
+    pub(crate) fn new(bytes: u64) -> Arc<Budget> {
         Arc::new(Budget {
             bytes,
             state: Mutex::default(),
@@ -87,17 +87,17 @@ impl Budget {
     }
 
     /// Its size in bytes.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// What is held of it, in bytes.
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         self.state().used
     }
 
     /// An account for one more connector.
-    pub fn open(self: &Arc<Self>) -> Arc<Account> {
+    pub(crate) fn open(self: &Arc<Self>) -> Arc<Account> {
         let mut state = self.state();
         state.accounts.push(Balance::default());
         Arc::new(Account {
@@ -160,23 +160,23 @@ impl Balance {
 
 impl Account {
     /// The budget that this is a share of.
-    pub fn budget(&self) -> &Budget {
+    pub(crate) fn budget(&self) -> &Budget {
         &self.budget
     }
 
     /// What this connector holds, in bytes.
-    pub fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.budget.state().accounts[self.index].held
     }
 
     /// How long it has been waiting for room; `None` while it does not.
-    pub fn waiting(&self) -> Option<Duration> {
+    pub(crate) fn waiting(&self) -> Option<Duration> {
         let since = self.budget.state().accounts[self.index].since;
         since.map(|since| since.elapsed())
     }
 
     /// How long it has waited for room, in all.
-    pub fn waited(&self) -> Duration {
+    pub(crate) fn waited(&self) -> Duration {
         let state = self.budget.state();
         let balance = &state.accounts[self.index];
         let now = balance.since.map(|since| since.elapsed());
@@ -186,7 +186,7 @@ impl Account {
     /// Waits for room and takes it. More than the whole budget is the whole budget.
     ///
     /// May be dropped at any moment; nothing is held then.
-    pub async fn reserve(self: &Arc<Self>, bytes: u64) -> Reservation {
+    pub(crate) async fn reserve(self: &Arc<Self>, bytes: u64) -> Reservation {
         let (grant, granted) = oneshot::channel();
         let place = self.queue_up(bytes.min(self.budget.bytes), grant);
         let reservation = granted.await;
@@ -240,14 +240,15 @@ impl Drop for Place<'_> {
 
 impl Reservation {
     /// What is held, in bytes.
-    pub fn bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
     /// Holds this much instead. What is too much goes back; what is too little is taken without
     /// waiting, even if it is not there: it is in use already, and who comes next waits until it
     /// is paid back.
-    pub fn resize(&self, bytes: u64) {
+    pub(crate) fn resize(&self, bytes: u64) {
         let mut state = self.account.budget.state();
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
         state.change(self.account.index, |balance| {

@@ -15,6 +15,7 @@ use bson::{RawDocument, spec::ElementType};
 ///
 /// mongod never stores such a document, so this means damage between its disk and here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Malformed {
     /// Where reading stopped, in bytes from the start of the outermost document.
     pub offset: usize,

@@ -2,6 +2,21 @@
 //!
 //! An event is never decoded into a type of ours. The few fields that carry it onward are noted in
 //! one pass; all others, known or not, stay in the bytes and reach the message unchanged.
+//!
+//! ```
+//! use bson::{doc, RawDocumentBuf};
+//! use mrcon::event::{ChangeEvent, Operation};
+//!
+//! let raw = RawDocumentBuf::try_from(&doc! {
+//!     "_id": {"_data": "8265F0C0FF"},
+//!     "operationType": "delete",
+//!     "ns": {"db": "shop", "coll": "orders"},
+//!     "documentKey": {"_id": 7},
+//! })?;
+//! let event = ChangeEvent::parse(&raw)?;
+//! assert_eq!((event.operation, event.coll), (Operation::Delete, Some("orders")));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fmt;
 
@@ -44,6 +59,7 @@ pub struct ChangeEvent<'a> {
 
 /// Images that an event should have and has not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MissingImages {
     /// `fullDocument`.
     pub full_document: bool,
@@ -361,6 +377,7 @@ impl From<Malformed> for EventError {
 /// server knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Operation {
     /// `insert`: a new document.
     Insert,

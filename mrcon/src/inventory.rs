@@ -1,4 +1,21 @@
 //! What there is in a MongoDB to watch, for whoever has to choose.
+//!
+//! ```no_run
+//! use mrcon::inventory::Inventory;
+//! use mrcon::uri::MongoUri;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let uri = MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?;
+//! for found in Inventory::of(&uri).await?.found {
+//!     let name = (&found.db, found.coll.as_deref().unwrap_or("*"));
+//!     match &found.unfit {
+//!         Some(reason) => println!("{name:?} cannot be watched: {reason}"),
+//!         None => println!("{name:?}: {:?} documents", found.documents),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::config::{CollectionConfig, Config, DEFAULT_TOKENS_DB_NAME, SYSTEM_DATABASES};
 use crate::error::mongo::{Phase, server_code};
@@ -53,6 +70,7 @@ pub struct Found {
 }
 
 impl Inventory {
+    #[doc(hidden)]
     /// Of databases, collections, and why they cannot be watched, with nothing known of them: for tests of what
     /// makes something of it.
     pub fn of_names<'a>(

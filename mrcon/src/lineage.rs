@@ -33,7 +33,7 @@ const IMAGES: [&str; 3] = ["fullDocument", "$$ROOT", "$$CURRENT"];
 
 /// A name under which events have numbers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Producer {
+pub(crate) struct Producer {
     /// As the broker knows it.
     pub name: String,
     /// What decided which event has which number.
@@ -43,7 +43,7 @@ pub struct Producer {
 /// Why a repeat may be delivered, where RabbitMQ would drop it otherwise: values of the label `reason`
 /// of `mrcon_deduplication_resets_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reset {
+pub(crate) enum Reset {
     /// Pipeline, image options or partitions are not those of the saved position.
     ConfigurationChanged,
     /// The saved position has no producer: it was reached over AMQP.
@@ -62,7 +62,7 @@ pub enum Reset {
 
 impl Reset {
     /// Every value, in the order of the documentation.
-    pub const ALL: [Reset; 7] = [
+    pub(crate) const ALL: [Reset; 7] = [
         Reset::ConfigurationChanged,
         Reset::ProtocolChanged,
         Reset::NotRepeatable,
@@ -73,7 +73,7 @@ impl Reset {
     ];
 
     /// The label's text.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Reset::ConfigurationChanged => "configuration_changed",
             Reset::ProtocolChanged => "protocol_changed",

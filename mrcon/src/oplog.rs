@@ -4,6 +4,15 @@
 //! MongoDB is asked every 15 s with the least right there is for it, the action `serverStatus`; a
 //! user who has `find` on `local.oplog.rs` instead will do. Where neither is granted, or on a
 //! sharded cluster, whose oplogs are behind the mongos, the answer is "unknown", never a guess.
+//!
+//! ```no_run
+//! # fn example(server: mrcon::Server) {
+//! match server.oplog().window() {
+//!     Some(window) => println!("a connector may be stuck for {} h", window.as_secs() / 3600),
+//!     None => println!("unknown: {:?}", server.oplog().error()),
+//! }
+//! # }
+//! ```
 
 use crate::access::Access;
 use crate::error::mongo::server_code;

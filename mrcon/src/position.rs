@@ -3,6 +3,24 @@
 //! What mrcon does not decide by itself: to go on from a position that was saved for something else, to go
 //! on from another one, and to give one up. Each leaves a record in the document, and fences whoever still runs
 //! the connector.
+//!
+//! ```no_run
+//! use mrcon::position::{self, Position, Target};
+//! use mrcon::uri::MongoUri;
+//! use std::time::{Duration, SystemTime};
+//!
+//! # async fn example(config: mrcon::config::ValidConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let uri = MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?;
+//! let entry = position::find(&config, "shop.orders").map_err(|names| names.join(", "))?;
+//! let position = Position::of(&uri, &config, entry).await?;
+//! if position.runner().await?.is_none() {
+//!     // What happened in the last hour is delivered once more.
+//!     let then = SystemTime::now() - Duration::from_secs(3600);
+//!     position.set(&Target::Time(then), "ada, after the restore of the index").await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::access::Access;
 use crate::budget::Budget;
@@ -42,7 +60,8 @@ pub struct Position {
 }
 
 /// What is stored of a position.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Stored {
     /// Where the connector goes on; `None` if nothing was saved yet, or it cannot be read.
     pub place: Option<Place>,

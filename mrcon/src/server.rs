@@ -13,7 +13,6 @@ mod reload;
 mod requests;
 mod roster;
 mod target;
-mod topology;
 
 use crate::access::Access;
 use crate::backoff::Backoff;
@@ -28,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
 use crate::pace::Place;
+use crate::sink::{Opener, Opening, Sink};
 use crate::source;
 use crate::status::{ConnectorStatus, State};
 use crate::tls_files;
@@ -51,7 +51,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use target::Brokers;
+use target::{Brokers, Destination};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
@@ -81,10 +81,7 @@ const CLIENT_SHUTDOWN: Duration = Duration::from_secs(2);
 /// use mrcon::uri::{AmqpUri, MongoUri};
 /// use mrcon::{Metrics, Server};
 ///
-/// let config = Config {
-///     collections: vec![CollectionConfig::new("shop", "orders", "orders")],
-///     ..Config::default()
-/// };
+/// let config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
 /// let config = config.validate().map_err(|problems| format!("{problems:?}"))?;
 /// let registry = prometheus::Registry::new();
 /// let metrics = Metrics::register(&registry)?.with_custom(&config, &registry)?;
@@ -160,17 +157,106 @@ impl Server {
     /// Prepares everything that can be prepared without a connection.
     ///
     /// # Errors
-    /// When the MongoDB URI cannot be understood, or a file with a key of `mask` cannot be read. The error
-    /// quotes neither.
+    /// When the configuration asks for a protocol that is not in this build, the MongoDB URI cannot be
+    /// understood, or a file with a key of `mask` cannot be read. The error quotes neither.
     pub async fn new(
         config: ValidConfig,
         mongodb: MongoUri,
         rabbitmq: AmqpUri,
         metrics: Metrics,
     ) -> Result<Server> {
+        warn_if_unverified(&rabbitmq);
+        Server::build(
+            config,
+            mongodb,
+            Destination::RabbitMq(Box::new(rabbitmq)),
+            metrics,
+        )
+        .await
+    }
+
+    /// The same, with messages going into sinks of the program's own instead of to RabbitMQ.
+    ///
+    /// `open` is called at the beginning of each run of each connector, and again for the next run when one
+    /// has failed, after a backoff: a sink need not reconnect, and is of no more use after its first error.
+    /// An error of `open` is one of the run as well; [`ErrorKind::Sink`] is for what passes.
+    ///
+    /// Wherever `/status`, metrics and logs speak of RabbitMQ, they mean what the sink writes to. The part `rabbitmq`
+    /// of a connector's entry is in force as far as it is not about RabbitMQ alone: how much may be
+    /// unconfirmed, what becomes of events that cannot go their way ([`Sink::set_aside`](crate::sink::Sink::set_aside)
+    /// gets those for the dead letters), the place that a message names.
+    ///
+    /// # Errors
+    /// As [`Server::new`], and when the configuration has a topology or `protocol: stream`.
+    ///
+    /// ```no_run
+    /// # use mrcon::config::ValidConfig;
+    /// # use mrcon::sink::{Opening, Outcome, Settlement, Sink};
+    /// # use mrcon::envelope::Message;
+    /// # use mrcon::uri::MongoUri;
+    /// # use mrcon::{Metrics, Result, Server};
+    /// /// Prints every body.
+    /// struct Print(Vec<u64>);
+    ///
+    /// impl Sink for Print {
+    ///     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
+    ///         println!("{}", String::from_utf8_lossy(message.body));
+    ///         self.0.push(seq);
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn has_room(&self) -> bool {
+    ///         true
+    ///     }
+    ///
+    ///     fn blocked(&self) -> Option<&str> {
+    ///         None
+    ///     }
+    ///
+    ///     async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+    ///         match self.0.is_empty() {
+    ///             true => std::future::pending().await,
+    ///             false => into.extend(self.0.drain(..).map(Settlement::confirmed)),
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn close(self) {}
+    /// }
+    ///
+    /// # async fn example(config: ValidConfig, mongodb: MongoUri, metrics: Metrics) -> Result<()> {
+    /// let open = |opening: Opening| async move {
+    ///     println!("{}", opening.connector);
+    ///     Ok(Print(Vec::new()))
+    /// };
+    /// let server = Server::with_sinks(config, mongodb, metrics, open).await?;
+    /// # server.run(std::future::pending()).await
+    /// # }
+    /// ```
+    pub async fn with_sinks<F, O, S>(
+        config: ValidConfig,
+        mongodb: MongoUri,
+        metrics: Metrics,
+        open: F,
+    ) -> Result<Server>
+    where
+        F: Fn(Opening) -> O + Send + Sync + 'static,
+        O: Future<Output = Result<S>> + Send + 'static,
+        S: Sink + 'static,
+    {
+        let destination = Destination::Own(Opener::new(open));
+        Server::build(config, mongodb, destination, metrics).await
+    }
+
+    async fn build(
+        config: ValidConfig,
+        mongodb: MongoUri,
+        destination: Destination,
+        metrics: Metrics,
+    ) -> Result<Server> {
+        destination.check(&config)?;
         let room = config.collections().len();
         let access = Access::of(&connect(&mongodb, room).await?);
-        warn_if_unverified(&rabbitmq);
         warn_if_crowded(&config);
         let settings = config.server();
         let budget = Budget::new(settings.memory_budget);
@@ -186,7 +272,7 @@ impl Server {
             roster.add(Arc::new(entry));
         }
         let all: Vec<&CollectionConfig> = config.collections().iter().collect();
-        let brokers = Brokers::new(rabbitmq.clone(), &all, &config);
+        let brokers = Brokers::new(&destination, &all, &config);
         let recorded = roster.all().into_iter();
         let recorded =
             recorded.map(|(_, entry)| (Arc::clone(&entry.status), entry.metrics.clone()));
@@ -199,7 +285,7 @@ impl Server {
         });
         let (asks, asked) = mpsc::channel(1);
         Ok(Server {
-            logins: Arc::new(Logins::new(mongodb, rabbitmq, &home)),
+            logins: Arc::new(Logins::new(mongodb, destination, &home)),
             home,
             tracing: None,
             shutdown_timeout: config.server().shutdown_timeout,
@@ -566,7 +652,7 @@ impl Supervisor<'_> {
             connector.status.count_failure();
         }
         note_connections(&connector.status, error);
-        slot.home.brokers.gate.heed(error);
+        slot.home.brokers.heed(error);
         let halt = match policy.disposition {
             Disposition::Halt if goes_on(connector, slot, error, ended) => false,
             Disposition::Halt
@@ -589,7 +675,8 @@ impl Supervisor<'_> {
         }
         // A full queue takes messages whenever a consumer makes room. As long as it takes some, waiting ever
         // longer would only keep the consumer waiting, too.
-        if error.kind() == ErrorKind::Nacked && ended.progressed {
+        let is_full = matches!(error.kind(), ErrorKind::Nacked | ErrorKind::SinkRefused);
+        if is_full && ended.progressed {
             slot.backoff = Backoff::default();
         }
         // What is no failure needs no pause.

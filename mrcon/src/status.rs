@@ -1,5 +1,19 @@
 //! What a connector is doing right now, for people and programs: the one source of truth behind
 //! `/status`, `/health`, `/readyz` and the gauges.
+//!
+//! ```no_run
+//! # fn example(server: mrcon::Server) {
+//! let connectors = server.connectors();
+//! tokio::spawn(server.run(std::future::pending()));
+//! for status in connectors.now() {
+//!     let now = status.snapshot();
+//!     println!("{}: {}, {} confirmed", status.name, now.state.as_str(), now.positions.confirmed);
+//!     if let Some(line) = status.complaint_line() {
+//!         eprintln!("{line}");
+//!     }
+//! }
+//! # }
+//! ```
 
 use crate::budget::Account;
 use crate::config::{CollectionConfig, Extent, Protocol, Watched};
@@ -35,6 +49,7 @@ pub(crate) const BLOCKED_REMEDY: &str =
 
 /// What a connector is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Connecting to both sides for the first time.
     Starting,
@@ -84,6 +99,7 @@ impl State {
 
 /// What went wrong last.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LastError {
     /// One line: what happened and why.
     pub cause: String,
@@ -97,6 +113,7 @@ pub struct LastError {
 
 /// Positions of a connector, as sequence numbers: `received >= published >= confirmed >= saved`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Positions {
     /// Last event read from the change stream.
     pub received: u64,
@@ -161,6 +178,7 @@ impl CollectionStatus {
 
 /// What one collection of a watched database, or of the deployment, has had, since the process began.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct CollectionFigures {
     /// Its database; of a deployment `*` with `$other`.
     pub database: String,
@@ -179,8 +197,21 @@ pub struct CollectionFigures {
     pub last_event_at: Option<SystemTime>,
 }
 
+/// Memory for events that are read and not yet confirmed, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUse {
+    /// What all connectors of the server may have together.
+    pub budget: u64,
+    /// What they have.
+    pub used: u64,
+    /// What this one has of it.
+    pub held: u64,
+}
+
 /// Live state of one connector. Written by its task and its supervisor, read by anyone.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ConnectorStatus {
     /// `db.coll -> queue`.
     pub name: String,
@@ -201,7 +232,7 @@ pub struct ConnectorStatus {
     /// Most body bytes in flight.
     pub max_unconfirmed_bytes: u64,
     /// Its share of the memory budget.
-    pub memory: Arc<Account>,
+    pub(crate) memory: Arc<Account>,
     oplog: Arc<Oplog>,
     live: Mutex<Live>,
     /// Events by stage since the process began; positions begin anew with each run, these do not.
@@ -254,6 +285,7 @@ struct Live {
 
 /// Positions that were lost since the process began.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Gaps {
     /// How many.
     pub count: u64,
@@ -263,6 +295,7 @@ pub struct Gaps {
 
 /// Dead letters of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetters {
     /// How many there were.
     pub count: u64,
@@ -272,6 +305,7 @@ pub struct DeadLetters {
 
 /// What is known of the last dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LastDeadLetter {
     /// Why its event could not be delivered.
     pub cause: Cause,
@@ -283,6 +317,7 @@ pub struct LastDeadLetter {
 
 /// What is known of the last gap.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct LastGap {
     /// Why: `history_lost`, `resume_token_refused`, `foreign_position` or `position_reset`.
     pub cause: String,
@@ -311,6 +346,7 @@ const RATES: usize = Stage::COUNT + 1;
 
 /// Averages over the last ten seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Rates {
     /// Events read from MongoDB.
     pub received_per_second: f64,
@@ -324,6 +360,7 @@ pub struct Rates {
 
 /// Why a connector is not healthy.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Complaint {
     /// Its state in a word; `stalled` for one that runs and makes no progress.
     pub state: &'static str,
@@ -337,6 +374,7 @@ pub struct Complaint {
 
 /// A copy of [`ConnectorStatus`] at one moment.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// What it is doing.
     pub state: State,
@@ -508,6 +546,16 @@ impl ConnectorStatus {
             clock: Instant::now(),
             mongodb_up: AtomicI8::new(-1),
             rabbitmq_up: AtomicI8::new(-1),
+        }
+    }
+
+    /// Its share of the memory budget.
+    pub fn memory(&self) -> MemoryUse {
+        let budget = self.memory.budget();
+        MemoryUse {
+            budget: budget.bytes(),
+            used: budget.used(),
+            held: self.memory.held(),
         }
     }
 

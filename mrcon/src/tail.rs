@@ -40,7 +40,8 @@ const MAX_AWAIT: Duration = Duration::from_secs(1);
 const WAITING: usize = 64;
 
 /// An event as it would be published.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Shown {
     /// The connector's name, as in `/status`.
     pub connector: String,

@@ -4,6 +4,15 @@
 //! operation; `{fullDocument.a.b}` and the like are what stands at a path into it, and
 //! `{fullDocument.a.b|text}` is `text` where nothing or null does. `{{` and `}}` are braces. In a routing
 //! key each placeholder is one word, whatever it stands for: `word` and `key` say how.
+//!
+//! ```
+//! use mrcon::template::Template;
+//!
+//! let template = Template::parse("orders.{op}.{fullDocument.country|unknown}")?;
+//! assert!(template.key_fault().is_none());
+//! assert!(Template::parse("orders.{operation}").is_err());
+//! # Ok::<(), mrcon::template::Wrong>(())
+//! ```
 
 mod key;
 mod word;

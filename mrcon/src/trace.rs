@@ -4,6 +4,20 @@
 //! The ids come from the message id, so the same event has the same trace in whichever run it is
 //! sent, and whether it is sampled is known before anything is allocated. Without [`Tracing`] an
 //! event costs a branch.
+//!
+//! ```
+//! use mrcon::trace::{Sampler, Tracing};
+//!
+//! // One event of a hundred; at most 1000 spans wait for whoever exports them.
+//! let (tracing, mut spans) = Tracing::new(Sampler::ratio(0.01), 1000);
+//! // `Server::with_tracing(&tracing)` fills them.
+//! assert!(spans.receiver.try_recv().is_err());
+//! assert_eq!(spans.dropped(), 0);
+//!
+//! let context = Sampler::ratio(1.0).context("8265F0C0FF");
+//! assert!(context.sampled);
+//! # let _ = tracing;
+//! ```
 
 use crate::event::{ChangeEvent, Operation};
 use crate::status::ConnectorStatus;
@@ -22,6 +36,7 @@ const RATIO_BITS: u32 = 63;
 
 /// The place of one event in its trace.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TraceContext {
     /// The first 16 bytes of the message id's SHA-256.
     pub trace_id: [u8; 16],
@@ -91,6 +106,7 @@ impl Sampler {
 
 /// What became of one sampled event, from receive to confirm. It holds no value of the document.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Span {
     /// Its ids.
     pub context: TraceContext,
@@ -127,6 +143,7 @@ pub struct Tracing {
 
 /// The spans of a [`Tracing`], to be read by whoever exports them.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Spans {
     /// The spans, oldest first.
     pub receiver: mpsc::Receiver<Span>,

@@ -4,6 +4,20 @@
 //! query. [`UriError`] holds fixed texts only, so an error cannot repeat a piece of the URI, which
 //! may be a piece of the password. A [`Secret`] prints as `***`; [`Secret::expose`] is the only
 //! way to its text, and easy to search for.
+//!
+//! ```
+//! use mrcon::uri::{AmqpUri, MongoUri, StreamUri};
+//!
+//! let rabbitmq = AmqpUri::parse("amqps://ada:secret@rabbit.example.com/shop?heartbeat=20")?;
+//! assert_eq!(rabbitmq.to_string(), "amqps://rabbit.example.com:5671/shop");
+//! assert_eq!(rabbitmq.password.expose(), "secret");
+//! // The same broker over the stream protocol.
+//! assert_eq!(StreamUri::from(&rabbitmq).port, 5551);
+//!
+//! let wrong = MongoUri::parse("mongo://ada:secret@db.example.com").unwrap_err();
+//! assert!(!wrong.to_string().contains("secret"));
+//! # Ok::<(), mrcon::uri::UriError>(())
+//! ```
 
 mod amqp;
 mod broker;

@@ -3,6 +3,21 @@
 //! Pure: no clock, no I/O. The broker may confirm in any order and many at once; only the
 //! **contiguous** confirmed prefix may move the position that is saved, so a hole (one message the
 //! broker still owes an answer for) holds everything behind it.
+//!
+//! ```
+//! use mrcon::window::ConfirmWindow;
+//!
+//! let mut window = ConfirmWindow::new(1, 1000, 32 << 20);
+//! for text in ["a", "b", "c"] {
+//!     window.push(text, text.len() as u64);
+//! }
+//! // The third one is confirmed first, which moves nothing.
+//! window.confirm(3, false);
+//! assert_eq!(window.pop_confirmed(), None);
+//! window.confirm(2, true);
+//! assert_eq!(window.pop_confirmed(), Some((1, "a")));
+//! assert_eq!(std::iter::from_fn(|| window.pop_confirmed()).count(), 2);
+//! ```
 
 use std::collections::VecDeque;
 

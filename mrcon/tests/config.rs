@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mrcon::config::limits::*;
 use mrcon::config::*;
 use proptest::prelude::*;
 
@@ -90,13 +91,12 @@ fn stream_is_created_otherwise_than_the_file_says() {
         (&orders.rabbitmq.stream, &prices.rabbitmq.stream),
         (&None, &None)
     );
-    let expected = StreamOptions {
-        max_age: Some(std::time::Duration::from_secs(7 * 24 * 3600)),
-        max_bytes: Some(10 << 30),
-        segment_size: Some(500_000_000),
-        partitions: Some(3),
-        partition_by: "fullDocument.region".to_owned(),
-    };
+    let mut expected = StreamOptions::default();
+    expected.max_age = Some(std::time::Duration::from_secs(7 * 24 * 3600));
+    expected.max_bytes = Some(10 << 30);
+    expected.segment_size = Some(500_000_000);
+    expected.partitions = Some(3);
+    expected.partition_by = "fullDocument.region".to_owned();
     assert_eq!(customers.rabbitmq.stream, Some(expected));
     let articles = articles.rabbitmq.stream.as_ref().unwrap();
     assert_eq!(articles.max_bytes, Some(1_000_000_000));
@@ -312,10 +312,7 @@ fn images_are_asked_for_where_they_are_switched_on() {
 
 #[test]
 fn a_configuration_built_in_code_is_checked_too() {
-    let config = Config {
-        collections: vec![CollectionConfig::new("admin", "users", "users")],
-        ..Config::default()
-    };
+    let config = Config::new([CollectionConfig::new("admin", "users", "users")]);
     let problems = config.validate().unwrap_err();
     assert_eq!(
         lines(&problems),
@@ -395,14 +392,12 @@ fn format_of_documents_gets_none_of_updates() {
         entry.format = format;
         entry.watched.full_document = full_document;
         entry.watched.change_stream_pre_and_post_images = enable;
-        entry.cloudevents = (format == Format::Cloudevents).then(|| CloudEvents {
-            data,
-            ..CloudEvents::default()
+        entry.cloudevents = (format == Format::Cloudevents).then(|| {
+            let mut cloudevents = CloudEvents::default();
+            cloudevents.data = data;
+            cloudevents
         });
-        let config = Config {
-            collections: vec![entry],
-            ..Config::default()
-        };
+        let config = Config::new([entry]);
         let valid = config.validate().unwrap();
         valid.collections()[0].watched.images().full_document
     };
@@ -489,26 +484,22 @@ fn example_topology() -> ValidConfig {
 fn the_topology_of_the_example_is_refused_or_means_something_else() {
     let config = example_topology();
     let topology = config.topology();
-    let orders = TopologyQueue {
-        name: "orders".into(),
-        max_length: Some(100_000),
-        max_length_bytes: Some(1 << 30),
-        overflow: Some(Overflow::RejectPublish),
-        dead_letter_exchange: Some("dlx".into()),
-        dead_letter_routing_key: Some("orders".into()),
-        dead_letter_strategy: Some(DeadLetterStrategy::AtLeastOnce),
-        delivery_limit: Some(20),
-        single_active_consumer: true,
-        message_ttl: Some(std::time::Duration::from_secs(3600)),
-        arguments: [("x-quorum-initial-group-size".into(), Argument::Number(3))].into(),
-        ..TopologyQueue::default()
-    };
+    let mut orders = TopologyQueue::default();
+    orders.name = "orders".into();
+    orders.max_length = Some(100_000);
+    orders.max_length_bytes = Some(1 << 30);
+    orders.overflow = Some(Overflow::RejectPublish);
+    orders.dead_letter_exchange = Some("dlx".into());
+    orders.dead_letter_routing_key = Some("orders".into());
+    orders.dead_letter_strategy = Some(DeadLetterStrategy::AtLeastOnce);
+    orders.delivery_limit = Some(20);
+    orders.single_active_consumer = true;
+    orders.message_ttl = Some(std::time::Duration::from_secs(3600));
+    orders.arguments = [("x-quorum-initial-group-size".into(), Argument::Number(3))].into();
     assert_eq!(topology.queues[0], orders);
-    let events = TopologyExchange {
-        name: "events".into(),
-        alternate_exchange: Some("unrouted".into()),
-        ..TopologyExchange::default()
-    };
+    let mut events = TopologyExchange::default();
+    events.name = "events".into();
+    events.alternate_exchange = Some("unrouted".into());
     assert_eq!(topology.exchanges[0], events);
     assert!(topology.declare && topology.exchanges[3].passive);
     assert_eq!(topology.super_streams[0].partitions, 3);
@@ -592,10 +583,7 @@ fn keys_of(value: &serde_json::Value, at: &str, keys: &mut Vec<String>) {
 fn the_example_shows_every_key_that_works() {
     // Known, and good for nothing else than their default yet.
     const NOT_YET: [&str; 0] = [];
-    let config = Config {
-        collections: vec![CollectionConfig::new("shop", "orders", "orders")],
-        ..Config::default()
-    };
+    let config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
     let mut keys = Vec::new();
     keys_of(&serde_json::to_value(config).unwrap(), "", &mut keys);
     let example = example();

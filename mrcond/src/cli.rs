@@ -1,17 +1,20 @@
 //! The command line and the environment.
 
+#[cfg(feature = "amqp")]
 use crate::check::CheckArgs;
+#[cfg(feature = "amqp")]
+use crate::dead_letters::DeadLettersArgs;
 use crate::describe::Description;
 use crate::health::HealthArgs;
 use crate::output::{self, Wishes};
 use crate::systemd;
 use crate::telemetry::LogSettings;
+#[cfg(feature = "amqp")]
+use crate::topology::TopologySub;
 use crate::{Failure, exit};
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use mrcon::config::ValidConfig;
-use mrcon::dead_letters::Which;
 use mrcon::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, UriError};
 use mrcon::{Reader, Sources};
 use std::fmt::Display;
@@ -20,9 +23,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What is listed at once is in memory, and in the hands of RabbitMQ while it lasts.
-const MOST_LISTED: usize = 10_000;
 
 /// Largest configuration file that is read; a real one has a few KiB.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -135,6 +135,7 @@ enum Sub {
     Run(RunArgs),
     /// Print a configuration to begin with: every key, or an entry for each collection that you choose
     Init(InitArgs),
+    #[cfg(feature = "amqp")]
     /// Find what keeps the configuration from working between its servers, with what to do about it
     Check(CheckArgs),
     /// Ask the running mrcond whether it is well: exit code 0 or 1, for health checks
@@ -148,10 +149,12 @@ enum Sub {
     },
     /// Show events as they would be published, and publish nothing
     Tail(TailArgs),
+    #[cfg(feature = "amqp")]
     /// List, show, replay or drop the events that could not be delivered
     DeadLetters(DeadLettersArgs),
     /// Describe the configuration file (JSON Schema), or what a configuration sends (AsyncAPI)
     Schema(SchemaArgs),
+    #[cfg(feature = "amqp")]
     /// Show what RabbitMQ lacks of the configured exchanges, queues, streams and bindings, or declare it
     Topology {
         #[command(subcommand)]
@@ -211,89 +214,6 @@ pub(crate) struct ManArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// What is done about the topology.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum TopologySub {
-    /// Show what would be done, and in what RabbitMQ differs; changes nothing
-    Plan,
-    /// Show it and do it, unless anything differs
-    Apply,
-}
-
-/// Which queue, and what is done there.
-#[derive(Debug, Clone, Args)]
-#[command(disable_help_subcommand = true)]
-pub(crate) struct DeadLettersArgs {
-    /// The queue [default: where the configuration sends dead letters]
-    #[arg(long, global = true, value_name = "NAME")]
-    pub(crate) queue: Option<String>,
-    /// DATABASE.COLLECTION whose dead letters are meant, where connectors send them to different queues
-    #[arg(long, global = true, value_name = "DB.COLL")]
-    pub(crate) collection: Option<String>,
-    #[command(subcommand)]
-    pub(crate) what: DeadLettersSub,
-}
-
-/// What is done with dead letters.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum DeadLettersSub {
-    /// What there is, from the oldest on; takes nothing away
-    List {
-        /// At most so many
-        #[arg(long, value_name = "N", default_value = "100", value_parser = limit)]
-        limit: usize,
-    },
-    /// One with its properties, headers and body
-    Show {
-        /// Its id, or the beginning that no other one has
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
-        id: String,
-    },
-    /// Send them to where they were to go, and take away each that is confirmed there
-    Replay {
-        #[command(flatten)]
-        which: WhichArgs,
-        /// Also those whose body is not whole, or BSON
-        #[arg(long)]
-        stripped: bool,
-    },
-    /// Take them away for good
-    Drop {
-        #[command(flatten)]
-        which: WhichArgs,
-        /// They are to be gone
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-/// Ids, or all.
-#[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct WhichArgs {
-    /// Their ids, or the beginnings that no other ones have
-    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
-    ids: Vec<String>,
-    /// All there are
-    #[arg(long)]
-    all: bool,
-}
-
-impl DeadLettersSub {
-    /// The ones that are meant, where several can be.
-    pub(crate) fn which(&self) -> Option<Which> {
-        match self {
-            DeadLettersSub::Replay { which, .. } | DeadLettersSub::Drop { which, .. } => {
-                Some(match which.all {
-                    true => Which::All,
-                    false => Which::Ids(which.ids.clone()),
-                })
-            }
-            DeadLettersSub::List { .. } | DeadLettersSub::Show { .. } => None,
-        }
-    }
-}
-
 /// What is to be said of a file with a secret that every user of the machine can read.
 fn open_to_all(name: &str, file: &Path) -> Option<String> {
     const READ_BY_OTHERS: u32 = 0o004;
@@ -304,15 +224,6 @@ fn open_to_all(name: &str, file: &Path) -> Option<String> {
             "{name}: every user of this machine can read {file} (mode {mode:04o}); chmod o-r it"
         )
     })
-}
-
-/// How many dead letters are listed.
-fn limit(text: &str) -> Result<usize, String> {
-    let limit = text
-        .parse()
-        .ok()
-        .filter(|limit| (1..=MOST_LISTED).contains(limit));
-    limit.ok_or_else(|| format!("must be a number from 1 to {MOST_LISTED}"))
 }
 
 /// Which documents, and whether to wait.
@@ -404,14 +315,17 @@ pub(crate) struct Whereto {
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     Run,
+    #[cfg(feature = "amqp")]
     Check(CheckArgs),
     Health(HealthArgs),
     Position(PositionSub),
     Snapshot(SnapshotArgs),
     Tail(TailArgs),
+    #[cfg(feature = "amqp")]
     DeadLetters(DeadLettersArgs),
     /// The messages.
     Schema,
+    #[cfg(feature = "amqp")]
     Topology(TopologySub),
     Init(InitArgs),
     Describe(Description),
@@ -479,14 +393,17 @@ impl Cli {
     pub(crate) fn command(&self) -> Command {
         match &self.subcommand {
             None | Some(Sub::Run(_)) => Command::Run,
+            #[cfg(feature = "amqp")]
             Some(Sub::Check(arguments)) => Command::Check(arguments.clone()),
             Some(Sub::Health(arguments)) => Command::Health(arguments.clone()),
             Some(Sub::Position { what }) => Command::Position(what.clone()),
             Some(Sub::Snapshot(arguments)) => Command::Snapshot(arguments.clone()),
             Some(Sub::Tail(arguments)) => Command::Tail(arguments.clone()),
+            #[cfg(feature = "amqp")]
             Some(Sub::DeadLetters(arguments)) => Command::DeadLetters(arguments.clone()),
             Some(Sub::Schema(SchemaArgs { messages: true })) => Command::Schema,
             Some(Sub::Schema(_)) => Command::Describe(Description::Schema),
+            #[cfg(feature = "amqp")]
             Some(Sub::Topology { what }) => Command::Topology(what.clone()),
             Some(Sub::Init(arguments)) => Command::Init(arguments.clone()),
             Some(Sub::Completions { shell }) => Command::Describe(Description::Completions(*shell)),
@@ -521,7 +438,10 @@ impl Cli {
                 format!("{file}: {error}; name the configuration file with -c FILE"),
             )
         })?;
-        ValidConfig::from_yaml(&file, &bytes).map_err(Failure::of_problems)
+        let config = ValidConfig::from_yaml(&file, &bytes).map_err(Failure::of_problems)?;
+        let built = config.check_features();
+        built.map_err(|error| Failure::new(exit::CONFIG, format!("{file}: {error}")))?;
+        Ok(config)
     }
 
     /// Looks at the files with keys that the configuration names; says which of them anybody can read.

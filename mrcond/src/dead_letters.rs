@@ -1,11 +1,15 @@
 //! `mrcond dead-letters`: what became of events that could not be delivered, and what is to become of them.
 
-pub(crate) mod show;
+mod args;
+mod show;
 mod table;
 
-use crate::cli::{self, DeadLettersArgs, DeadLettersSub};
+pub(crate) use args::DeadLettersArgs;
+
+use crate::cli;
 use crate::position::find;
 use crate::{Failure, exit, output};
+use args::DeadLettersSub;
 use mrcon::ErrorKind;
 use mrcon::config::{DeadLetter as Place, ValidConfig};
 use mrcon::dead_letters::{DeadLetter, DeadLetters, Problem, Replay, Which};
@@ -212,6 +216,7 @@ fn failed(problem: Problem) -> Failure {
             "see `mrcond dead-letters list`; somebody else may have taken it"
         }
         Problem::Ambiguous { .. } => "give more of the id",
+        _ => "see RabbitMQ's log",
     };
     // What is said of a connector is not true of a command.
     let remedy = remedy.trim_end_matches("; the connector goes on by itself");
@@ -228,10 +233,9 @@ mod tests {
 
     fn chosen(places: &[(&str, &str, &str)]) -> Result<String, Vec<String>> {
         let entries = places.iter().map(|(name, exchange, routing_key)| {
-            let place = Place {
-                exchange: (*exchange).to_owned(),
-                routing_key: (*routing_key).to_owned(),
-            };
+            let mut place = Place::default();
+            place.exchange = (*exchange).to_owned();
+            place.routing_key = (*routing_key).to_owned();
             ((*name).to_owned(), place)
         });
         let chosen = only(entries).and_then(readable);

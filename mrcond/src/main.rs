@@ -1,23 +1,27 @@
 //! `mrcond` carries MongoDB change events to RabbitMQ. `mrcond --help` tells how.
 
+#[cfg(feature = "amqp")]
 mod check;
 mod cli;
+#[cfg(feature = "amqp")]
 mod dead_letters;
 mod describe;
 mod health;
 mod http;
 mod init;
-#[cfg(feature = "otlp")]
+#[cfg(feature = "otel")]
 mod otlp;
 mod output;
 mod panics;
 mod position;
 mod process;
+mod readable;
 mod reload;
 mod snapshot;
 mod systemd;
 mod tail;
 mod telemetry;
+#[cfg(feature = "amqp")]
 mod topology;
 
 use cli::{Cli, Command, Environment};
@@ -41,6 +45,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 mod exit {
     pub(crate) const USAGE: u8 = 64;
     /// What `check`, `dead-letters` and `topology` need is not there.
+    #[cfg(feature = "amqp")]
     pub(crate) const UNAVAILABLE: u8 = 69;
     pub(crate) const CONFIG: u8 = 78;
     pub(crate) const OTHER: u8 = 1;
@@ -97,14 +102,15 @@ fn run() -> Result<(), Failure> {
     match &command {
         Command::Init(arguments) => return runtime()?.block_on(init::handle(&cli, arguments)),
         Command::Describe(what) => return describe::print(what),
+        #[cfg(feature = "amqp")]
         Command::Check(arguments) => return check::run(&cli, arguments),
         _ => {}
     }
     let config = cli.config()?;
     match command {
-        Command::Init(_) | Command::Describe(_) | Command::Check(_) => {
-            unreachable!("done above")
-        }
+        Command::Init(_) | Command::Describe(_) => unreachable!("done above"),
+        #[cfg(feature = "amqp")]
+        Command::Check(_) => unreachable!("done above"),
         Command::Health(arguments) => health::ask(&config, &arguments),
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
@@ -119,6 +125,7 @@ fn run() -> Result<(), Failure> {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(until_stopped(tail::show(&config, &mongodb, &arguments)))
         }
+        #[cfg(feature = "amqp")]
         Command::DeadLetters(arguments) => {
             let rabbitmq = cli.rabbitmq()?;
             runtime()?.block_on(dead_letters::handle(&config, rabbitmq, &arguments))
@@ -128,6 +135,7 @@ fn run() -> Result<(), Failure> {
             let described = described.map_err(|error| Failure::new(exit::OTHER, error))?;
             cli::say(&format!("{described:#}"))
         }
+        #[cfg(feature = "amqp")]
         Command::Topology(what) => {
             let rabbitmq = cli.rabbitmq()?;
             runtime()?.block_on(topology::handle(&config, rabbitmq, &what))
@@ -191,7 +199,7 @@ async fn serve(cli: Cli, config: ValidConfig, settings: Environment) -> Result<(
         Some(stream) => server.with_stream_uri(stream),
         None => server,
     };
-    #[cfg(feature = "otlp")]
+    #[cfg(feature = "otel")]
     let (server, export) = otlp::start(server, &registry);
     let state = http::State::new(registry, process, reloads.clone(), &server)
         .map_err(|error| other(&error))?;
@@ -210,7 +218,7 @@ async fn serve(cli: Cli, config: ValidConfig, settings: Environment) -> Result<(
     drop(telling);
     reloading.abort();
     http.abort();
-    #[cfg(feature = "otlp")]
+    #[cfg(feature = "otel")]
     export.finish().await;
     outcome.map_err(|error| Failure::new(exit::OTHER, error.chain()))?;
     tracing::info!("mrcond stopped in order");

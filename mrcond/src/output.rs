@@ -142,6 +142,7 @@ fn described(problem: &Problem) -> Value {
 pub(crate) struct Paint(bool);
 
 impl Paint {
+    #[cfg(feature = "amqp")]
     pub(crate) fn of_stdout() -> Paint {
         Paint(has_colours(&std::io::stdout()))
     }
@@ -158,6 +159,7 @@ impl Paint {
         self.paint("1;33", text)
     }
 
+    #[cfg(feature = "amqp")]
     pub(crate) fn green(self, text: &str) -> String {
         self.paint("32", text)
     }

@@ -91,7 +91,7 @@ async fn wait(snapshots: &Snapshots, name: &str, id: &str) -> Result<(), Failure
                     "{name}: no mrcond has taken it up yet; is one running with this connector? Ctrl-C leaves the request"
                 ));
             }
-            Phase::Requested | Phase::Running => {}
+            _ => {}
         }
     }
 }

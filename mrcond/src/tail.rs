@@ -1,8 +1,8 @@
 //! `mrcond tail`: events as they would be published, on the terminal.
 
 use crate::cli::TailArgs;
-use crate::dead_letters::show::readable;
 use crate::position::{failed, find, time};
+use crate::readable::readable;
 use crate::telemetry::one_line;
 use crate::{Failure, output};
 use mrcon::config::ValidConfig;
@@ -131,20 +131,18 @@ mod tests {
     use super::*;
 
     fn shown() -> Shown {
-        Shown {
-            connector: "shop.orders -> orders".into(),
-            exchange: String::new(),
-            routing_key: "orders".into(),
-            id: "8265".into(),
-            operation: "insert\u{1b}[31m".into(),
-            content_type: "application/json".into(),
-            content_encoding: None,
-            timestamp: Some(7),
-            headers: json!({"x-mrcon-db": "shop", "x-mrcon-lossy": true}),
-            body: br#"{"n":  1}"#.to_vec(),
-            payload: json!({"n": 1}),
-            is_dead: true,
-        }
+        let mut shown = Shown::default();
+        shown.connector = "shop.orders -> orders".into();
+        shown.routing_key = "orders".into();
+        shown.id = "8265".into();
+        shown.operation = "insert\u{1b}[31m".into();
+        shown.content_type = "application/json".into();
+        shown.timestamp = Some(7);
+        shown.headers = json!({"x-mrcon-db": "shop", "x-mrcon-lossy": true});
+        shown.body = br#"{"n":  1}"#.to_vec();
+        shown.payload = json!({"n": 1});
+        shown.is_dead = true;
+        shown
     }
 
     #[test]

@@ -1,13 +1,23 @@
 //! `mrcond topology`: what RabbitMQ lacks of what it is to have.
 
-use crate::cli::{self, TopologySub};
+use crate::cli;
 use crate::output::{self, Paint};
 use crate::{Failure, exit};
+use clap::Subcommand;
 use mrcon::config::{Argument, Topology, ValidConfig};
 use mrcon::topology::{self, Action, Difference, Found, Plan, Step};
 use mrcon::uri::AmqpUri;
 use mrcon::{Error, ErrorKind};
 use serde::Serialize;
+
+/// What is done about the topology.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TopologySub {
+    /// Show what would be done, and in what RabbitMQ differs; changes nothing
+    Plan,
+    /// Show it and do it, unless anything differs
+    Apply,
+}
 
 /// Does what was asked for.
 pub(crate) async fn handle(
@@ -82,7 +92,7 @@ fn tell(topology: &Topology, plan: &Plan) {
         let _ = cli::say(&match step.action() {
             Action::Stop => paint.red(&line),
             Action::Declare => paint.green(&line),
-            Action::Keep | Action::Bind | Action::Trust => line,
+            _ => line,
         });
     }
 }
@@ -200,9 +210,7 @@ fn json(topology: &Topology, plan: &Plan) -> String {
 fn describe(step: &Step) -> DescribedStep {
     let differences = match &step.found {
         Found::Differs(all) => all.iter().map(described).collect(),
-        Found::Nothing | Found::Same | Found::Unseen | Found::Refused(_) | Found::Unknown => {
-            Vec::new()
-        }
+        _ => Vec::new(),
     };
     DescribedStep {
         kind: step.thing.noun(),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// How bodies are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// The event as relaxed Extended JSON.
     Relaxed,
     /// The event as canonical Extended JSON.
@@ -47,7 +47,8 @@ const OPERATIONS: [&str; 17] = [
 
 impl Form {
     /// Every form.
-    pub const ALL: [Form; 8] = [
+    #[cfg(test)]
+    pub(crate) const ALL: [Form; 8] = [
         Form::Relaxed,
         Form::Canonical,
         Form::Bson,
@@ -59,7 +60,7 @@ impl Form {
     ];
 
     /// That of an entry.
-    pub fn of(entry: &CollectionConfig) -> Form {
+    pub(crate) fn of(entry: &CollectionConfig) -> Form {
         match entry.format {
             config::Format::Relaxed => Form::Relaxed,
             config::Format::Canonical => Form::Canonical,
@@ -75,7 +76,7 @@ impl Form {
     }
 
     /// The body's media type; `None` where it depends on the document.
-    pub fn content_type(self) -> Option<&'static str> {
+    pub(crate) fn content_type(self) -> Option<&'static str> {
         match self {
             Form::Relaxed | Form::Canonical | Form::Document | Form::Debezium => {
                 Some("application/json")
@@ -88,7 +89,7 @@ impl Form {
     }
 
     /// The same of a gap record.
-    pub fn gap_content_type(self) -> Option<&'static str> {
+    pub(crate) fn gap_content_type(self) -> Option<&'static str> {
         match self {
             Form::Bson | Form::Outbox => Some("application/json"),
             other => other.content_type(),
@@ -96,7 +97,7 @@ impl Form {
     }
 
     /// The schema of the body.
-    pub fn payload(self, entry: &CollectionConfig) -> Value {
+    pub(crate) fn payload(self, entry: &CollectionConfig) -> Value {
         let whole = entry.watched.pipeline.is_empty();
         match self {
             Form::Relaxed => relaxed(whole),
@@ -111,7 +112,7 @@ impl Form {
     }
 
     /// The schema of the body of a gap record.
-    pub fn gap_payload(self, entry: &CollectionConfig) -> Value {
+    pub(crate) fn gap_payload(self, entry: &CollectionConfig) -> Value {
         let whole = entry.watched.pipeline.is_empty();
         match self {
             Form::Canonical => gap(canonical(whole)),

@@ -4,13 +4,23 @@
 //! bodies look like is a function for each form (`forms.rs`); headers and examples come from the encoder
 //! itself (`samples.rs`), so that they cannot say something else than what is sent. Pure. The
 //! configuration has no secrets but the keys of masks, and those are not looked at.
+//!
+//! ```
+//! use mrcon::asyncapi;
+//! use mrcon::config::{CollectionConfig, Config};
+//!
+//! let config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
+//! let described = asyncapi::document(&config.validate().unwrap())?;
+//! assert_eq!(described["asyncapi"], "3.0.0");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod forms;
 mod headers;
 mod samples;
 
-pub use forms::Form;
-pub use samples::{Sample, samples};
+pub(crate) use forms::Form;
+pub(crate) use samples::{Sample, samples};
 
 use crate::config::{CollectionConfig, DeadLetter, Format, Protocol, QueueType, ValidConfig};
 use crate::envelope::EncodeError;

@@ -15,7 +15,7 @@ const SECONDS: u32 = 1_767_323_045;
 
 /// An example of a message.
 #[derive(Debug, Clone)]
-pub struct Sample {
+pub(crate) struct Sample {
     name: String,
     operation: Operation,
     dead: bool,
@@ -27,17 +27,17 @@ pub struct Sample {
 
 impl Sample {
     /// Whether it is an ordinary message.
-    pub fn is_event(&self) -> bool {
+    pub(crate) fn is_event(&self) -> bool {
         !self.dead && !self.is_gap()
     }
 
     /// Whether it is the record of a gap.
-    pub fn is_gap(&self) -> bool {
+    pub(crate) fn is_gap(&self) -> bool {
         self.operation == Operation::Gap
     }
 
     /// Whether it is a dead letter.
-    pub fn is_dead_letter(&self) -> bool {
+    pub(crate) fn is_dead_letter(&self) -> bool {
         self.dead
     }
 
@@ -47,7 +47,7 @@ impl Sample {
     }
 
     /// What a message looks like to its consumer.
-    pub fn of(message: &Message<'_>, seq: u64) -> Sample {
+    pub(crate) fn of(message: &Message<'_>, seq: u64) -> Sample {
         let sent = headers::all(message, seq);
         let headers: Map<String, Value> = sent
             .map(|(name, value)| {
@@ -88,7 +88,7 @@ fn shown(body: &[u8], content_type: &str) -> Value {
 ///
 /// # Errors
 /// An example cannot be encoded, which would be a fault of ours.
-pub fn samples(entry: &CollectionConfig) -> Result<Vec<Sample>, EncodeError> {
+pub(crate) fn samples(entry: &CollectionConfig) -> Result<Vec<Sample>, EncodeError> {
     let envelope = Envelope::of(entry);
     let mut samples = Vec::new();
     let mut scratch = Scratch::default();

@@ -65,7 +65,7 @@ impl Checkpoint {
 
 /// What a run gets when it claims its checkpoint.
 #[derive(Debug)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The number of this run; every save of it names this.
     pub epoch: u64,
     /// The stored position, if one was ever saved.
@@ -87,7 +87,7 @@ pub struct Claim {
 }
 
 /// Where checkpoints live. One of the two places where tests inject faults.
-pub trait CheckpointStore: Send + Sync + 'static {
+pub(crate) trait CheckpointStore: Send + Sync + 'static {
     /// Begins a run: raises the epoch and returns it with what is stored.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ pub trait CheckpointStore: Send + Sync + 'static {
 ///
 /// The document is updated in place and never deleted, so it also lives in a capped collection.
 #[derive(Debug, Clone)]
-pub struct MongoCheckpoints {
+pub(crate) struct MongoCheckpoints {
     home: Home,
     settings: ResumeTokens,
     id: Document,
@@ -162,7 +162,7 @@ impl Changes {
 
 impl MongoCheckpoints {
     /// The store of one connector; no I/O happens here.
-    pub fn new(client: &Client, config: &CollectionConfig) -> Self {
+    pub(crate) fn new(client: &Client, config: &CollectionConfig) -> Self {
         Self::over(&Access::of(client), config)
     }
 

@@ -29,6 +29,7 @@ const OUTDATED: [&str; 4] = ["reset", "gap", "producer", "numbering"];
 
 /// What an operator did to a position.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct PositionChange {
     /// When.
     pub at: Option<SystemTime>,
@@ -43,7 +44,8 @@ pub struct PositionChange {
 }
 
 /// A place in a change stream, as it is shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Place {
     /// The token's `_data`.
     pub token: String,

@@ -39,10 +39,11 @@
 mod database;
 mod decode;
 mod excerpt;
+mod features;
 mod format;
 mod forms;
 mod json_schema;
-mod limits;
+pub mod limits;
 mod mask;
 mod metrics;
 mod outbox;
@@ -61,9 +62,12 @@ mod validate;
 mod watching;
 mod yaml;
 
+#[cfg(not(all(feature = "amqp", feature = "stream")))]
+pub(crate) use features::left_out;
 pub use json_schema::json_schema;
-pub use limits::*;
+pub(crate) use limits::*;
 pub use problem::{Excerpt, Problem};
+#[doc(hidden)]
 pub use routing::ExchangeTarget;
 pub(crate) use routing::named;
 pub(crate) use rules::SYSTEM_DATABASES;
@@ -72,6 +76,7 @@ pub use schema::*;
 pub(crate) use scope::Home;
 pub use scope::{EVERY_COLLECTION, EVERY_DATABASE, Extent, Scope};
 pub(crate) use selector::Selector;
+#[doc(hidden)]
 pub use target_name::{DATABASE_EVENTS, DEPLOYMENT_EVENTS, TargetName};
 pub use topology::*;
 pub use validate::ValidConfig;

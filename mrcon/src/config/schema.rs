@@ -25,6 +25,7 @@ use crate::uri::Secret;
 /// A configuration as written, not yet checked: see [`Config::validate`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Config {
     /// Settings of the process: HTTP listener and shutdown.
     pub server: ServerConfig,
@@ -36,9 +37,20 @@ pub struct Config {
     pub topology: Topology,
 }
 
+impl Config {
+    /// These connectors, and defaults for everything else.
+    pub fn new(collections: impl IntoIterator<Item = CollectionConfig>) -> Config {
+        Config {
+            collections: collections.into_iter().collect(),
+            ..Config::default()
+        }
+    }
+}
+
 /// `server`: settings of the process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ServerConfig {
     /// Address of the HTTP listener for health, status and metrics.
     pub listen: SocketAddr,
@@ -69,6 +81,7 @@ impl Default for ServerConfig {
 /// `collections[]`: one connector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CollectionConfig {
     /// What is read from MongoDB.
     pub watched: Watched,
@@ -104,10 +117,7 @@ impl CollectionConfig {
     /// ```
     /// use mrcon::config::{CollectionConfig, Config};
     ///
-    /// let config = Config {
-    ///     collections: vec![CollectionConfig::new("shop", "orders", "orders")],
-    ///     ..Config::default()
-    /// };
+    /// let config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
     /// assert!(config.validate().is_ok());
     /// ```
     pub fn new(
@@ -145,6 +155,7 @@ impl Default for CollectionConfig {
 /// out is as the entry says. The first one that matches a collection counts, and no other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Override {
     /// Of which collections: a name, `db.coll`, or a regular expression that is found in such names.
     /// Required.
@@ -200,6 +211,7 @@ impl Override {
 /// `collections[].watched`: what is read from MongoDB.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Watched {
     /// Database to watch, or [`EVERY_DATABASE`](super::EVERY_DATABASE). Required.
     pub db_name: String,
@@ -251,6 +263,7 @@ pub struct Watched {
 
 /// What to ask MongoDB for, worked out by [`Watched::images`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Images {
     /// Switch pre- and post-images on for the collection (`collMod`) before watching.
     pub enable: bool,
@@ -346,6 +359,7 @@ impl Default for Watched {
 /// `watched.full_document`: MongoDB's `fullDocument` option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FullDocument {
     /// The document only with inserts and replaces.
     Default,
@@ -360,6 +374,7 @@ pub enum FullDocument {
 /// `watched.full_document_before_change`: MongoDB's `fullDocumentBeforeChange` option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FullDocumentBeforeChange {
     /// Never.
     Off,
@@ -371,6 +386,7 @@ pub enum FullDocumentBeforeChange {
 
 /// `watched.split_large_events`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SplitLargeEvents {
     /// Split where the server can.
     Auto,
@@ -382,6 +398,7 @@ pub enum SplitLargeEvents {
 
 /// `watched.start`: where a connector without a checkpoint begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Start {
     /// With what happens from now on.
     Now,
@@ -392,6 +409,7 @@ pub enum Start {
 /// `watched.snapshot`: whether existing documents are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Snapshot {
     /// No.
     Never,
@@ -404,6 +422,7 @@ pub enum Snapshot {
 /// `watched.on_history_lost`: what to do when the saved position has left the oplog, or is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnHistoryLost {
     /// Stop and say so.
     Fail,
@@ -416,6 +435,7 @@ pub enum OnHistoryLost {
 /// `watched.on_invalidate`: what to do after the collection was dropped or renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnInvalidate {
     /// Publish the event and go on reading after it.
     Continue,
@@ -426,6 +446,7 @@ pub enum OnInvalidate {
 /// `collections[].resume_tokens`: where the position is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ResumeTokens {
     /// Database of the tokens collection.
     pub tokens_db_name: String,
@@ -468,6 +489,7 @@ impl CollectionConfig {
 /// `collections[].rabbitmq`: where the events go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct RabbitMq {
     /// Name of the queue or stream; the routing key on the default exchange. With a whole database
     /// it may have `{db}` and `{coll}` in it. Required.
@@ -540,6 +562,7 @@ impl Default for RabbitMq {
 /// `rabbitmq.stream`: how a stream is created here. One that exists is used as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct StreamOptions {
     /// How long messages are kept at least, in whole seconds; RabbitMQ's default, for ever, if left
     /// out.
@@ -577,6 +600,7 @@ impl Default for StreamOptions {
 /// `rabbitmq.protocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Protocol {
     /// AMQP 0.9.1 with publisher confirms: at least once.
     Amqp,
@@ -587,6 +611,7 @@ pub enum Protocol {
 /// `rabbitmq.queue_type`: the type of a queue that is declared here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum QueueType {
     /// Replicated, durable.
     Quorum,
@@ -599,6 +624,7 @@ pub enum QueueType {
 /// `rabbitmq.exchange_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ExchangeType {
     /// Routes by patterns over the routing key.
     Topic,
@@ -618,6 +644,7 @@ pub enum ExchangeType {
 /// `rabbitmq.on_unroutable`: what to do with a message that no queue takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnUnroutable {
     /// Stop the connector and say so.
     Halt,
@@ -628,6 +655,7 @@ pub enum OnUnroutable {
 /// `rabbitmq.on_nack`: what to do with a message that the broker refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnNack {
     /// Publish it again, until the broker takes it.
     Retry,
@@ -641,6 +669,7 @@ pub enum OnNack {
 /// `dead_letter`, and otherwise the connector stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnOversize {
     /// Stop the connector and say so.
     Halt,
@@ -656,6 +685,7 @@ pub enum OnOversize {
 /// is asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnPoison {
     /// Stop the connector and say so.
     Halt,
@@ -668,6 +698,7 @@ pub enum OnPoison {
 /// `rabbitmq.dead_letter`: where events go that cannot be delivered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// Exchange; empty is the default exchange.
     pub exchange: String,
@@ -687,6 +718,7 @@ impl Default for DeadLetter {
 /// `collections[].format`: how an event is written as a message body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Format {
     /// Relaxed Extended JSON v2.
     Relaxed,
@@ -755,6 +787,7 @@ impl CollectionConfig {
 /// `collections[].document`: how plain JSON is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct PlainJson {
     /// Dates.
     pub dates: Dates,
@@ -780,6 +813,7 @@ impl Default for PlainJson {
 /// `document.dates`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Dates {
     /// ISO-8601 text.
     Iso,
@@ -790,6 +824,7 @@ pub enum Dates {
 /// `document.int64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Int64s {
     /// A number with all its digits.
     Number,
@@ -800,6 +835,7 @@ pub enum Int64s {
 /// `document.decimal128`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Decimals {
     /// Text with all its digits.
     String,
@@ -810,6 +846,7 @@ pub enum Decimals {
 /// `document.binary`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Binaries {
     /// Standard base64, padded.
     Base64,
@@ -820,6 +857,7 @@ pub enum Binaries {
 /// `collections[].cloudevents`: how CloudEvents are made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CloudEvents {
     /// Where the attributes are.
     pub mode: CloudEventsMode,
@@ -845,6 +883,7 @@ impl Default for CloudEvents {
 /// `cloudevents.mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CloudEventsMode {
     /// In the body, around the data.
     Structured,
@@ -855,6 +894,7 @@ pub enum CloudEventsMode {
 /// `cloudevents.data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CloudEventsData {
     /// The change event in relaxed Extended JSON.
     Event,
@@ -865,6 +905,7 @@ pub enum CloudEventsData {
 /// `collections[].debezium`: how Debezium's envelope is made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Debezium {
     /// `source.name`, which Debezium calls the topic prefix.
     pub name: String,
@@ -891,6 +932,7 @@ impl Default for Debezium {
 /// `debezium.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum DebeziumJson {
     /// Extended JSON version 1, as Debezium.
     Legacy,
@@ -903,6 +945,7 @@ pub enum DebeziumJson {
 /// `collections[].compression`: which bodies are compressed, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Compression {
     /// The algorithm, and the `content_encoding`.
     pub algorithm: CompressionAlgorithm,
@@ -927,6 +970,7 @@ impl Default for Compression {
 /// `compression.algorithm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CompressionAlgorithm {
     /// As gzip does it.
     Gzip,
@@ -939,6 +983,7 @@ pub enum CompressionAlgorithm {
 /// Every text is the path of a field in that document; empty: there is no such field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Outbox {
     /// The message's id.
     pub id: String,
@@ -976,6 +1021,7 @@ impl Default for Outbox {
 /// `collections[].mask[]`: what to do with one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MaskRule {
     /// Path of the field in the document, with dots; this or `pattern`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -993,9 +1039,23 @@ pub struct MaskRule {
     pub key_file: Option<PathBuf>,
 }
 
+impl MaskRule {
+    /// This action, for values that are still to be named: by a path, a pattern, or both.
+    pub fn new(action: MaskAction) -> MaskRule {
+        MaskRule {
+            path: None,
+            pattern: None,
+            action,
+            key: None,
+            key_file: None,
+        }
+    }
+}
+
 /// `collections[].mask[].action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MaskAction {
     /// Remove the field.
     Drop,
@@ -1008,6 +1068,7 @@ pub enum MaskAction {
 /// `metrics`: metrics of the user's own, and the history of ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MetricsConfig {
     /// Business metrics, counted on confirmed events.
     pub custom: Vec<CustomMetric>,
@@ -1018,6 +1079,7 @@ pub struct MetricsConfig {
 /// `metrics.custom[]`: a metric made of what is in the events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct CustomMetric {
     /// Name in Prometheus. Required.
     pub name: String,
@@ -1063,6 +1125,7 @@ impl Default for CustomMetric {
 /// `metrics.custom[].type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CustomMetricType {
     /// Grows: by one for each event, or by the number at a path.
     Counter,
@@ -1074,6 +1137,7 @@ pub enum CustomMetricType {
 
 /// `metrics.custom[].value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CustomValue {
     /// One for each event.
     One,
@@ -1084,6 +1148,7 @@ pub enum CustomValue {
 /// `metrics.history`: where totals and curves are kept over restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct History {
     /// Whether there is such a store.
     pub enabled: bool,

@@ -16,6 +16,7 @@ pub const EVERY_DATABASE: &str = "*";
 
 /// How much one change stream is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Extent {
     /// One collection.
     Collection,

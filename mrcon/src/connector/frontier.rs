@@ -45,7 +45,11 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                     self.window.confirm_aside(answer.seq);
                     Ok(())
                 }
-                Outcome::Nacked => self.nacked(answer.seq, answer.multiple),
+                Outcome::Nacked => {
+                    let words = "RabbitMQ refused it (basic.nack)";
+                    self.nacked(&answer, ErrorKind::Nacked, words)
+                }
+                Outcome::Refused(ref words) => self.nacked(&answer, ErrorKind::SinkRefused, words),
                 Outcome::Returned(reason) => self.returned(answer.seq, &reason),
             };
             // What follows a refused message is not looked at: a return comes before its own confirm.
@@ -60,17 +64,17 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
         refusal.map_or(Ok(()), Err)
     }
 
-    fn nacked(&mut self, seq: u64, multiple: bool) -> Result<()> {
-        let owed: Vec<u64> = match multiple {
+    fn nacked(&mut self, answer: &Settlement, kind: ErrorKind, words: &str) -> Result<()> {
+        let seq = answer.seq;
+        let owed: Vec<u64> = match answer.multiple {
             true => self.window.owed_up_to(seq).collect(),
             false => vec![seq],
         };
         self.parts.metrics.nacked.inc_by(owed.len() as u64);
-        let words = "RabbitMQ refused it (basic.nack)";
         match self.parts.settings.policies.on_nack {
             OnNack::Retry => {
                 let text = format!("publish event {seq}: {words}");
-                Err(Error::new(ErrorKind::Nacked, text))
+                Err(Error::new(kind, text))
             }
             OnNack::DeadLetter => owed
                 .into_iter()

@@ -370,6 +370,7 @@ async fn idle_connector_writes_for_ever() {
 async fn refused_message_is_skipped() {
     for (outcome, expected) in [
         (Outcome::Nacked, ErrorKind::Nacked),
+        (Outcome::Refused("HTTP 422".into()), ErrorKind::SinkRefused),
         (
             Outcome::Returned("312 NO_ROUTE".into()),
             ErrorKind::Unroutable,

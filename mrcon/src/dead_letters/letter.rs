@@ -18,7 +18,8 @@ const CC: &str = "CC";
 const CAUSE_BYTES: usize = 500;
 
 /// What there is to know of a dead letter without its body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// `message_id`; empty if it has none. The same event has the same one, so several can have it.
     pub id: String,

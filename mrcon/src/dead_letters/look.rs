@@ -336,7 +336,7 @@ fn obstacle(letter: &DeadLetter, message: &Got, incomplete: bool) -> Option<Repl
 fn of(outcome: Outcome) -> Replay {
     match outcome {
         Outcome::Confirmed | Outcome::SetAside => Replay::Done,
-        Outcome::Nacked => Replay::Stays("the queue refuses it".to_owned()),
+        Outcome::Nacked | Outcome::Refused(_) => Replay::Stays("the queue refuses it".to_owned()),
         Outcome::Returned(words) => Replay::Stays(format!("no queue takes it: {words}")),
     }
 }

@@ -9,6 +9,21 @@
 //!
 //! A dead letter that is sent again is removed when the broker has confirmed it at its target. A crash in
 //! between leaves it in both places: at least once, as everything over AMQP.
+//!
+//! ```no_run
+//! use mrcon::dead_letters::DeadLetters;
+//! use mrcon::uri::AmqpUri;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let uri = AmqpUri::parse("amqp://guest:guest@127.0.0.1:5672")?;
+//! let letters = DeadLetters::open(uri, "mrcon.dead_letters").await.map_err(|problem| problem.to_string())?;
+//! let listing = letters.list(100).await.map_err(|problem| problem.to_string())?;
+//! for letter in listing.letters {
+//!     println!("{}: {}", letter.id, letter.reason);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod letter;
 mod look;
@@ -32,6 +47,7 @@ pub enum Which {
 
 /// Why something could not be done.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Problem {
     /// RabbitMQ, or the way there.
     Broker(Error),
@@ -92,6 +108,7 @@ impl std::error::Error for Problem {}
 
 /// What is in the queue, as far as it was looked at.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Listing {
     /// From the oldest on.
     pub letters: Vec<DeadLetter>,
@@ -102,7 +119,8 @@ pub struct Listing {
 }
 
 /// A dead letter with all that it has.
-#[derive(Debug)]
+#[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Content {
     /// What its headers say.
     pub letter: DeadLetter,
@@ -129,6 +147,7 @@ pub enum Replay {
 
 /// What became of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// Dead letters that were sent again, or removed.
     pub done: u64,

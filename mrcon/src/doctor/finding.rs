@@ -141,6 +141,7 @@ impl Serialize for Check {
 
 /// One thing that was looked at, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,

@@ -7,6 +7,22 @@
 //! Where a server answers a question only by refusing a request, such a request is made in a form that it
 //! has to refuse: a queue that exists is declared once more with other arguments, one that does not with an
 //! argument that no queue can have, and an exchange is bound to one that does not exist.
+//!
+//! ```no_run
+//! use mrcon::config::ValidConfig;
+//! use mrcon::doctor::{Doctor, Severity};
+//! use mrcon::uri::{AmqpUri, MongoUri};
+//!
+//! # async fn example(config: ValidConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let mongodb = MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?;
+//! let rabbitmq = AmqpUri::parse("amqp://guest:guest@127.0.0.1:5672")?;
+//! let findings = Doctor::new(config, mongodb, rabbitmq).examine().await;
+//! for finding in findings.iter().filter(|one| one.severity == Severity::Error) {
+//!     eprintln!("{}; {}", finding.cause, finding.remedy.as_deref().unwrap_or_default());
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod certificate;
 mod finding;
@@ -59,7 +75,13 @@ impl Doctor {
     /// Looks at everything; what was found, in the order in which it was looked at.
     pub async fn examine(&self) -> Vec<Finding> {
         let patients = self.patients();
-        let (mut findings, names) = mongodb::examine(&self.mongodb, &self.config, &patients).await;
+        let left_out = self.config.check_features().err();
+        let mut findings: Vec<Finding> = left_out
+            .map(|error| Finding::error(Check::Configuration, error.chain()).remedy(remedy(&error)))
+            .into_iter()
+            .collect();
+        let (found, names) = mongodb::examine(&self.mongodb, &self.config, &patients).await;
+        findings.extend(found);
         findings.extend(rabbitmq::examine(self, &patients, &names).await);
         findings
     }

@@ -26,6 +26,7 @@ const MAX_AWAIT: Duration = Duration::from_millis(500);
 
 /// A message as a consumer would get it.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Sampled {
     /// The connector, as `/status` calls it.
     pub connector: String,

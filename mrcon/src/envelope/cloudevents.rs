@@ -36,6 +36,7 @@ const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Where the attributes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mode {
     /// In the body, around the data.
     #[default]
@@ -46,6 +47,7 @@ pub enum Mode {
 
 /// What the data is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Data {
     /// The change event in relaxed Extended JSON.
     #[default]

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// As gzip does it, which every platform can undo.
     Gzip,
@@ -29,6 +30,7 @@ impl Algorithm {
 
 /// Which bodies are compressed, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Compression {
     /// How.
     pub algorithm: Algorithm,
@@ -39,6 +41,15 @@ pub struct Compression {
 }
 
 impl Compression {
+    /// By this algorithm at this level, of bodies with so many bytes or more.
+    pub const fn new(algorithm: Algorithm, level: u32, min_bytes: u64) -> Self {
+        Self {
+            algorithm,
+            level,
+            min_bytes,
+        }
+    }
+
     /// Compresses a body into `packed`, in place of what is there, and returns its `content_encoding`; `None`
     /// if the body is too short, or would not become smaller.
     pub(super) fn pack(self, body: &[u8], packed: &mut Vec<u8>) -> Option<&'static str> {

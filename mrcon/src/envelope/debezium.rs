@@ -19,6 +19,7 @@ use crate::event::{ChangeEvent, Operation};
 
 /// How documents are written in their strings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Json {
     /// As Debezium does: Extended JSON version 1, and `updatedFields` in version 2, relaxed.
     #[default]
@@ -31,6 +32,7 @@ pub enum Json {
 
 /// How the envelope is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Debezium {
     /// `source.name`, which Debezium calls the topic prefix.
     pub name: String,
@@ -46,6 +48,16 @@ pub struct Debezium {
 const MAX_KEY_BYTES: usize = 16 << 10;
 
 impl Debezium {
+    /// Under this name, as Debezium does it, without schemas and without the header of a key.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            json: Json::default(),
+            schemas: false,
+            key_header: None,
+        }
+    }
+
     /// Whether Debezium sends such an event, or it is a gap, which has to be told in any case.
     pub(super) fn takes(event: &ChangeEvent<'_>) -> bool {
         event.operation == Operation::Gap || code(event.operation).is_some()

@@ -27,6 +27,7 @@ use super::number::{write_decimal128, write_finite, write_integer};
 
 /// How a date is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Dates {
     /// As text: `2024-02-29T12:30:00.123Z`; without the fraction where it is zero.
     #[default]
@@ -37,6 +38,7 @@ pub enum Dates {
 
 /// How a 64-bit integer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Int64s {
     /// As a number with all its digits.
     #[default]
@@ -47,6 +49,7 @@ pub enum Int64s {
 
 /// How a Decimal128 is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Decimals {
     /// As text with all its digits.
     #[default]
@@ -57,6 +60,7 @@ pub enum Decimals {
 
 /// How binary is written, but for UUIDs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Binaries {
     /// Standard base64, padded.
     #[default]
@@ -67,6 +71,7 @@ pub enum Binaries {
 
 /// How plain JSON is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plain {
     /// Dates.
     pub dates: Dates,

@@ -13,6 +13,7 @@ use crate::event::{ChangeEvent, Operation};
 
 /// What a message body looks like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// The change event in relaxed Extended JSON v2.
     #[default]

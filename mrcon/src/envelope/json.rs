@@ -25,6 +25,7 @@ pub const MAX_DEPTH: usize = 250;
 /// What is worth knowing of a document that was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
+#[non_exhaustive]
 pub struct Written {
     /// Some key or value was not UTF-8: its invalid bytes became U+FFFD.
     pub replaced_text: bool,

@@ -18,6 +18,7 @@ const MAX_CAUSE_BYTES: usize = 2 << 10;
 
 /// Why an event is put aside: values of the label `reason` of `mrcon_dead_letters_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// MongoDB cannot deliver it as it was asked to, or it is not what a change event looks like.
     Unreadable,
@@ -55,6 +56,7 @@ impl Cause {
 
 /// What a dead letter tells of itself.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Undelivered {
     /// Why it was not delivered.
     pub cause: Cause,
@@ -75,7 +77,7 @@ impl Undelivered {
     ///
     /// # Errors
     /// The event's token is not BSON.
-    pub fn new(
+    pub(crate) fn new(
         cause: Cause,
         mut detail: String,
         event: &ChangeEvent<'_>,
@@ -166,7 +168,7 @@ impl Letter {
     }
 
     /// The event's own BSON, where it makes no text.
-    pub fn of_bson(event: &ChangeEvent<'_>, body: Vec<u8>) -> Letter {
+    pub(crate) fn of_bson(event: &ChangeEvent<'_>, body: Vec<u8>) -> Letter {
         Letter {
             body,
             content_type: Cow::Borrowed(BSON_TYPE),
@@ -189,7 +191,7 @@ impl Letter {
     }
 
     /// The same event with another body.
-    pub fn with_body(self, body: Body) -> Letter {
+    pub(crate) fn with_body(self, body: Body) -> Letter {
         Letter {
             body: body.bytes,
             content_type: Cow::Borrowed(body.content_type),
@@ -199,7 +201,7 @@ impl Letter {
     }
 
     /// The same with its body compressed.
-    pub fn packed(self, body: Vec<u8>, content_encoding: &'static str) -> Letter {
+    pub(crate) fn packed(self, body: Vec<u8>, content_encoding: &'static str) -> Letter {
         Letter {
             body,
             content_encoding: Some(content_encoding),
@@ -208,7 +210,7 @@ impl Letter {
     }
 
     /// The same, with the names of the fields that the body has not.
-    pub fn stripped_of(mut self, names: &[&str]) -> Letter {
+    pub(crate) fn stripped_of(mut self, names: &[&str]) -> Letter {
         let mut all: Vec<&str> = self.stripped.as_deref().into_iter().collect();
         all.extend(names);
         self.stripped = (!all.is_empty()).then(|| all.join(","));
@@ -216,7 +218,7 @@ impl Letter {
     }
 
     /// The same as a dead letter.
-    pub fn undelivered(self, why: Undelivered) -> Letter {
+    pub(crate) fn undelivered(self, why: Undelivered) -> Letter {
         Letter {
             undelivered: Some(Box::new(why)),
             ..self
@@ -229,7 +231,7 @@ impl Letter {
     }
 
     /// Length of the body in bytes.
-    pub fn body_bytes(&self) -> usize {
+    pub(crate) fn body_bytes(&self) -> usize {
         self.body.len()
     }
 

@@ -2,6 +2,28 @@
 //!
 //! The body is the change event as MongoDB documents it, all fields in MongoDB's order, or what another
 //! [`Format`] makes of it; fields and operation types that are not known here pass through unchanged.
+//!
+//! ```
+//! use bson::{doc, oid::ObjectId, RawDocumentBuf, Timestamp};
+//! use mrcon::envelope::{Envelope, Format, Scratch};
+//! use mrcon::event::ChangeEvent;
+//!
+//! let raw = RawDocumentBuf::try_from(&doc! {
+//!     "_id": {"_data": "8265F0C0FF"},
+//!     "operationType": "insert",
+//!     "clusterTime": Timestamp { time: 1_700_000_000, increment: 1 },
+//!     "ns": {"db": "shop", "coll": "orders"},
+//!     "documentKey": {"_id": 7},
+//!     "fullDocument": {"_id": 7, "total": 12.5},
+//! })?;
+//! let event = ChangeEvent::parse(&raw)?;
+//! let mut scratch = Scratch::default();
+//! let message = Envelope::new(Format::Relaxed).message(&event, &mut scratch)?;
+//! assert_eq!(message.id, "8265F0C0FF");
+//! assert_eq!(message.key, Some(r#"{"_id":{"$numberInt":"7"}}"#));
+//! assert!(message.body.ends_with(br#""fullDocument":{"_id":7,"total":12.5}}"#));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,7 +64,7 @@ pub(crate) use letter::{BSON_TYPE, JSON_TYPE};
 pub use letter::{Cause, Letter, Undelivered};
 pub use outbox::OutboxFault;
 pub(crate) use reduce::{HEAD_FIELDS, IMAGES, LARGE_FIELDS, gzip, only, without};
-pub use router::Router;
+pub(crate) use router::Router;
 
 use extjson::{ExtJson, write_document};
 use format::Between;
@@ -120,6 +142,7 @@ pub struct Place<'a> {
 
 /// A body that owns its bytes.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Body {
     /// The bytes.
     pub bytes: Vec<u8>,
@@ -143,6 +166,7 @@ impl fmt::Debug for Body {
 ///
 /// The same event makes the same message, in whichever run it is made.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Message<'a> {
     /// The body: one JSON value, or what the format says.
     pub body: &'a [u8],
@@ -185,6 +209,33 @@ pub struct Message<'a> {
     pub undelivered: Option<&'a Undelivered>,
     /// Where the event stands in its trace, when tracing is on.
     pub trace: Option<TraceContext>,
+}
+
+impl<'a> Message<'a> {
+    /// A message with this body and nothing else, for tests of a [`Sink`](crate::sink::Sink): real ones are made
+    /// by [`Envelope::message`].
+    pub fn new(body: &'a [u8]) -> Message<'a> {
+        Message {
+            body,
+            text_bytes: body.len(),
+            content_type: "application/json",
+            place: None,
+            headers: Headers::default(),
+            id: Cow::Borrowed(""),
+            timestamp: None,
+            operation: "",
+            db: None,
+            coll: None,
+            key: None,
+            route: None,
+            lossy: false,
+            content_encoding: None,
+            stripped: None,
+            image_missing: None,
+            undelivered: None,
+            trace: None,
+        }
+    }
 }
 
 /// Shows no value of the document: messages may end up in a log.
@@ -240,7 +291,7 @@ impl Envelope {
     }
 
     /// The same, with messages addressed by a router.
-    pub fn addressed_by(self, router: Option<Router>) -> Self {
+    pub(crate) fn addressed_by(self, router: Option<Router>) -> Self {
         Self {
             router: router.map(Arc::new),
             ..self

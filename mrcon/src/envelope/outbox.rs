@@ -73,6 +73,7 @@ pub(super) struct Taken {
 
 /// What is wrong with a field of a document of an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OutboxFault {
     /// It is not there, or null.
     Missing,

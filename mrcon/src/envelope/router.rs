@@ -17,7 +17,7 @@ use std::convert::Infallible;
 
 /// Addresses the messages of one entry.
 #[derive(Clone, Debug)]
-pub struct Router {
+pub(crate) struct Router {
     scope: Scope,
     exchange: Option<Exchange>,
     headers: Vec<(String, Template)>,
@@ -58,7 +58,7 @@ impl PlaceText {
 
 impl Router {
     /// Of an entry that watches what `scope` says; `None` if it has neither an exchange nor headers.
-    pub fn of(entry: &CollectionConfig, scope: &Scope) -> Option<Router> {
+    pub(crate) fn of(entry: &CollectionConfig, scope: &Scope) -> Option<Router> {
         let exchange = ExchangeTarget::of(entry).map(|target| Exchange {
             is_fixed: target.key.fixed_key().is_some(),
             name: target.name,

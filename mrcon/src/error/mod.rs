@@ -6,6 +6,15 @@
 //! a mistake is not symmetric. A fault taken for `Retry` is retried with backoff and shows in
 //! `/health`; a passing fault taken for `Halt` stops delivery until a person comes. So when in
 //! doubt: `Retry`.
+//!
+//! ```
+//! use mrcon::error::{Disposition, ErrorKind};
+//! use mrcon::Error;
+//!
+//! let error = Error::new(ErrorKind::Sink, "append to the file").with_source("no space left");
+//! assert_eq!(error.chain(), "append to the file: no space left");
+//! assert_eq!(error.policy().disposition, Disposition::Retry);
+//! ```
 
 pub(crate) mod mongo;
 mod panic;
@@ -122,12 +131,19 @@ pub enum ErrorKind {
     Nacked,
     /// The broker neither confirmed nor refused within the deadline.
     ConfirmTimeout,
+    /// A sink of the program's own cannot be opened, or is of no more use.
+    Sink,
+    /// A sink of the program's own was refused a message by where it writes to.
+    SinkRefused,
+    /// The configuration asks for what this build or this sink does not have.
+    NotSupported,
     /// The connector's task panicked.
     Panic,
 }
 
 /// What an error means for the connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Disposition {
     /// Restart from the checkpoint, with backoff, for as long as it takes.
     Retry,
@@ -139,6 +155,7 @@ pub enum Disposition {
 
 /// The answer to an [`ErrorKind`]: what the supervisor does, how it is counted, what a person can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Policy {
     /// What the supervisor does.
     pub disposition: Disposition,
@@ -152,6 +169,7 @@ pub struct Policy {
 
 /// Values of the label `reason` of `mrcon_task_restarts_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reason {
     /// MongoDB could not be used.
     MongoConnectionFailed,
@@ -201,6 +219,7 @@ impl Reason {
 
 /// Values of the label `error_type` of `mrcon_task_failures_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ErrorType {
     /// MongoDB.
     Mongo,
@@ -244,7 +263,7 @@ impl ErrorKind {
     /// The one table: what this kind of error means. See the module's documentation.
     pub const fn policy(self) -> Policy {
         use Disposition::{Halt, Retry, RetryThenHalt};
-        use ErrorType::{Checkpoint, Encode, Mongo, Rabbitmq, TaskPanic};
+        use ErrorType::{Checkpoint, Encode, Mongo, Rabbitmq, TaskPanic, Unknown};
         use Reason as R;
         let (disposition, reason, error_type, remedy) = match self {
             ErrorKind::MongoConnection => (
@@ -517,6 +536,24 @@ impl ErrorKind {
                 Some(Rabbitmq),
                 "the broker does not confirm: look at its log, disk (a stream takes nothing during a disk alarm) and quorum; the connector reconnects and sends again",
             ),
+            ErrorKind::Sink => (
+                Retry,
+                R::UnhandledError,
+                Some(Unknown),
+                "do what the cause asks for: it is the words of the sink; the connector goes on by itself",
+            ),
+            ErrorKind::SinkRefused => (
+                Retry,
+                R::PublishRejected,
+                Some(Unknown),
+                "do what the cause asks for, or set rabbitmq.on_nack: dead_letter if the sink has a place for these; the connector sends the message again by itself",
+            ),
+            ErrorKind::NotSupported => (
+                Halt,
+                R::UnhandledError,
+                Some(Unknown),
+                "build with the feature that the cause names, or change the configuration, then restart mrcond",
+            ),
             ErrorKind::Panic => (
                 Retry,
                 R::TaskPanic,
@@ -542,7 +579,7 @@ impl ErrorKind {
         )
     }
 
-    /// Whether RabbitMQ cannot be used at all. One that answers "no such queue" is up.
+    /// Whether RabbitMQ, or what is in its place, cannot be used at all. One that answers "no such queue" is up.
     pub(crate) const fn means_no_rabbitmq(self) -> bool {
         matches!(
             self,
@@ -552,6 +589,7 @@ impl ErrorKind {
                 | Self::StreamUnsupported
                 | Self::RabbitAuthentication
                 | Self::ConfirmTimeout
+                | Self::Sink
         )
     }
 }
@@ -595,9 +633,10 @@ impl Error {
         self.kind.policy()
     }
 
-    /// Whether RabbitMQ is at fault.
+    /// Whether RabbitMQ is at fault, or what is in its place.
     pub(crate) fn is_rabbitmq(&self) -> bool {
         self.policy().error_type == Some(ErrorType::Rabbitmq)
+            || matches!(self.kind, ErrorKind::Sink | ErrorKind::SinkRefused)
     }
 
     /// The whole chain of causes on one line.

@@ -10,6 +10,23 @@
 //! exactly where they stood. After a crash the store may be some seconds behind what Prometheus
 //! has seen already; a counter that begins a little lower looks to it like a reset, and all of it
 //! like growth. So after a crash they begin at 0, which Prometheus knows how to read.
+//!
+//! ```no_run
+//! use mrcon::history::{Figure, Query};
+//! use std::time::{Duration, SystemTime, UNIX_EPOCH};
+//!
+//! # async fn example(server: mrcon::Server) {
+//! let history = server.history();
+//! let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+//! let mut query = Query::new(now - 3_600_000, now, Duration::from_secs(60));
+//! query.collection = Some("shop.orders".to_owned());
+//! query.figure = Figure::named("events_confirmed");
+//! query.check().unwrap();
+//! for series in history.query(&query).await.series {
+//!     println!("{series:?}");
+//! }
+//! # }
+//! ```
 
 mod query;
 mod sample;
@@ -145,6 +162,7 @@ pub struct History {
 
 /// How the store does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreState {
     /// Whether it answered last; `None` before the first try, and without a store.
     pub up: Option<bool>,
@@ -154,6 +172,7 @@ pub struct StoreState {
 
 /// An answer to a [`Query`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Answer {
     /// Whether the store was asked, and answered; otherwise it is what memory has.
     pub from_store: bool,

@@ -13,6 +13,7 @@ pub const MAX_STEPS: u64 = 11_000;
 
 /// A figure that `/history` can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Figure {
     /// A running total: its place among [`Totals`].
     Total(usize),
@@ -89,6 +90,7 @@ impl Figure {
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Query {
     /// `db.coll`; `None` asks for every collection.
     pub collection: Option<String>,
@@ -103,6 +105,17 @@ pub struct Query {
 }
 
 impl Query {
+    /// Every figure of every collection, from one moment to another, in steps of this length.
+    pub fn new(from: i64, to: i64, step: Duration) -> Query {
+        Query {
+            collection: None,
+            figure: None,
+            from,
+            to,
+            step,
+        }
+    }
+
     pub(super) fn step_millis(&self) -> i64 {
         (self.step.as_millis() as i64).max(1)
     }
@@ -145,6 +158,7 @@ impl Query {
 
 /// Values at the beginnings of steps; `None` where nothing was recorded.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Series {
     /// `db.coll`.
     pub collection: String,

@@ -5,6 +5,7 @@ use std::ops::Add;
 
 /// What a connector has done since the very first run, over all restarts of the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Totals {
     /// Events read from MongoDB.
     pub events_received: u64,

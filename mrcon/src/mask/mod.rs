@@ -1,6 +1,6 @@
 //! Masking: fields of documents that must not leave, taken out of an event before anything else sees it.
 //!
-//! The source masks each event as soon as it is whole ([`EventBatch`](crate::source::EventBatch)), so
+//! The source masks each event as soon as it is whole (`EventBatch` in `source`), so
 //! messages, dead letters, labels of metrics, partition keys and logs are made of masked events only. The
 //! resume token as MongoDB sent it stays beside the event, for positions.
 //!
@@ -9,6 +9,30 @@
 //! is not BSON, only what says which event it was is left.
 //!
 //! Pure, but for reading a file with a key. MASKING.md says what rules mean to users.
+//!
+//! ```
+//! use bson::{doc, RawDocument, RawDocumentBuf};
+//! use mrcon::config::{MaskAction, MaskRule};
+//! use mrcon::mask::{Mask, Masker};
+//! use std::sync::Arc;
+//!
+//! let mut rule = MaskRule::new(MaskAction::Drop);
+//! rule.path = Some("customer.email".to_owned());
+//! let mask = Mask::new(&[rule], &[]).map_err(|(_, wrong)| wrong)?;
+//! let mut masker = Masker::new(Arc::new(mask));
+//!
+//! let event = RawDocumentBuf::try_from(&doc! {
+//!     "_id": {"_data": "8265F0C0FF"},
+//!     "operationType": "insert",
+//!     "documentKey": {"_id": 7},
+//!     "fullDocument": {"_id": 7, "customer": {"name": "Ada", "email": "ada@example.com"}},
+//! })?;
+//! let mut out = Vec::new();
+//! assert!(masker.mask(&event, &mut out)?);
+//! let masked = RawDocument::from_bytes(&out)?.get_document("fullDocument")?;
+//! assert!(masked.get_document("customer")?.get("email")?.is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod edit;
 mod event;
@@ -77,7 +101,7 @@ enum Action {
 
 /// Why a key cannot be used.
 #[derive(Debug, PartialEq, Eq)]
-pub enum KeyFault {
+pub(crate) enum KeyFault {
     /// The file cannot be read.
     Unreadable(String),
     /// It has so many bytes.
@@ -103,7 +127,7 @@ impl fmt::Display for KeyFault {
 ///
 /// # Errors
 /// It cannot be read, or is shorter than [`MIN_KEY_BYTES`].
-pub fn key_of(rule: &MaskRule) -> Result<Vec<u8>, KeyFault> {
+pub(crate) fn key_of(rule: &MaskRule) -> Result<Vec<u8>, KeyFault> {
     let key = match (&rule.key, &rule.key_file) {
         (Some(key), _) => key.expose().as_bytes().to_vec(),
         (None, Some(file)) => read_key(file)?,

@@ -8,6 +8,34 @@
 //! Events are counted when they are confirmed, so a failure and the repeats that follow it do not
 //! count twice. After a crash the counters begin at 0, and the events confirmed since the last
 //! saved position are confirmed, and counted, again.
+//!
+//! ```
+//! use bson::{doc, RawDocumentBuf};
+//! use mrcon::config::ValidConfig;
+//! use mrcon::event::ChangeEvent;
+//! use mrcon::metrics::custom::{CustomMetrics, CustomNumber};
+//!
+//! let text = "
+//! collections:
+//!   - watched: {db_name: shop, coll_name: orders}
+//!     rabbitmq: {stream_name: orders}
+//! metrics:
+//!   custom:
+//!     - {name: revenue_total, help: What was paid, collection: shop.orders, value: fullDocument.total}
+//! ";
+//! let config = ValidConfig::from_yaml("config.yaml", text.as_bytes()).unwrap();
+//! let registry = prometheus::Registry::new();
+//! let metrics = CustomMetrics::register(&config.metrics().custom, &registry)?;
+//!
+//! let raw = RawDocumentBuf::try_from(&doc! {
+//!     "_id": {"_data": "8265F0C0FF"},
+//!     "operationType": "insert",
+//!     "fullDocument": {"_id": 7, "total": 12.5},
+//! })?;
+//! metrics.for_collection("shop", "orders").observe(&ChangeEvent::parse(&raw)?);
+//! assert_eq!(metrics.snapshot()[0].series[0].value, CustomNumber::Value(12.5));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod label;
 mod series;
@@ -276,6 +304,7 @@ impl CustomObserver {
 
 /// What a business metric shows at a moment.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct CustomSnapshot {
     /// Its name in Prometheus.
     pub name: String,
@@ -291,6 +320,7 @@ pub struct CustomSnapshot {
 
 /// One series of a business metric.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct CustomSeries {
     /// Names and values of its labels.
     pub labels: Vec<(String, String)>,

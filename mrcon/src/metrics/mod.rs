@@ -5,6 +5,17 @@
 //! loop; histograms are filled locally and flushed once a second. So an event costs no atomic
 //! operation and no lock. Gauges are not stored at all: they are read from [`ConnectorStatus`] when
 //! somebody scrapes (`gauges.rs`). Two connectors that watch the same collection share their series.
+//!
+//! ```
+//! use mrcon::Metrics;
+//! use prometheus::Registry;
+//!
+//! let registry = Registry::new();
+//! let _metrics = Metrics::register(&registry)?;
+//! let names: Vec<_> = registry.gather().iter().map(|one| one.name().to_owned()).collect();
+//! assert!(names.contains(&"mrcon_running_servers_total".to_owned()));
+//! # Ok::<(), prometheus::Error>(())
+//! ```
 
 mod collections;
 pub mod custom;

@@ -202,7 +202,7 @@ impl Entry {
         let careful = outcome.as_ref().is_err_and(|error| {
             matches!(
                 error.kind(),
-                ErrorKind::Nacked | ErrorKind::DeadLetterRefused
+                ErrorKind::Nacked | ErrorKind::SinkRefused | ErrorKind::DeadLetterRefused
             )
         });
         Ended {

@@ -1,6 +1,6 @@
 //! Logins that are read again before each new attempt, so that a password can be changed while all runs.
 
-use super::target::Brokers;
+use super::target::{Brokers, Destination};
 use super::{Home, connect};
 use crate::access::Access;
 use crate::config::{CollectionConfig, ValidConfig};
@@ -50,7 +50,7 @@ struct Current {
     mongodb: MongoUri,
     /// The driver reads the files with certificates once, when its client is made.
     files: Stamps,
-    rabbitmq: AmqpUri,
+    destination: Destination,
     /// Where it is not as RabbitMQ's other one.
     stream: Option<StreamUri>,
     /// Where they are used.
@@ -58,17 +58,25 @@ struct Current {
 }
 
 impl Logins {
-    pub(super) fn new(mongodb: MongoUri, rabbitmq: AmqpUri, home: &Arc<Home>) -> Logins {
+    pub(super) fn new(mongodb: MongoUri, destination: Destination, home: &Arc<Home>) -> Logins {
         Logins {
             sources: Sources::default(),
             current: Mutex::new(Current {
                 files: stamps(&mongodb),
                 mongodb,
-                rabbitmq,
+                destination,
                 stream: None,
                 homes: vec![Arc::downgrade(home)],
             }),
         }
+    }
+
+    /// Whether messages can go their way with this configuration.
+    ///
+    /// # Errors
+    /// What it asks for in vain.
+    pub(super) async fn check(&self, config: &ValidConfig) -> Result<()> {
+        self.current.lock().await.destination.check(config)
     }
 
     /// A home for these entries, with the logins of the moment; over the client of
@@ -87,7 +95,7 @@ impl Logins {
                 (Access::of(&client), entries.len())
             }
         };
-        let brokers = Brokers::new(current.rabbitmq.clone(), entries, config);
+        let brokers = Brokers::new(&current.destination, entries, config);
         if let Some(stream) = &current.stream {
             brokers.lead_streams_to(stream.clone());
         }
@@ -149,8 +157,11 @@ impl Logins {
     }
 
     async fn renew_rabbitmq(&self, current: &mut Current) {
+        let Destination::RabbitMq(rabbitmq) = current.destination.clone() else {
+            return;
+        };
         if let Some(uri) = read(self.sources.rabbitmq.clone(), "RabbitMQ").await
-            && uri != current.rabbitmq
+            && uri != *rabbitmq
         {
             tracing::info!(%uri, "RabbitMQ: its URI has changed, and is used from now on");
             for home in current.homes() {
@@ -159,7 +170,7 @@ impl Logins {
                     home.brokers.lead_streams_to(StreamUri::from(&uri));
                 }
             }
-            current.rabbitmq = uri;
+            current.destination = Destination::RabbitMq(Box::new(uri));
         }
         if let Some(uri) = read(self.sources.stream.clone(), "RabbitMQ's streams").await
             && current.stream.as_ref() != Some(&uri)

@@ -35,6 +35,7 @@ pub(super) struct Ask {
 
 /// What a reload did, in connectors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reloaded {
     /// That were not touched.
     pub unchanged: usize,
@@ -142,6 +143,8 @@ impl Supervisor<'_> {
             let text = format!("use the configuration: {what}");
             NotReloaded::Unusable(Error::new(crate::ErrorKind::Encode, text))
         };
+        let checked = self.server.logins.check(config).await;
+        checked.map_err(NotReloaded::Unusable)?;
         if let Some(fault) = mask::key_file_faults(config).into_iter().next() {
             return Err(unusable(fault));
         }

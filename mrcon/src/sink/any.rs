@@ -1,84 +1,71 @@
-//! A sink of either protocol, and beside it the way to the dead letters.
+//! A sink of whatever the build has, and beside it the way to the dead letters.
+//!
+//! This is the one place that tells them apart once a run has begun.
 
-use super::amqp::{AmqpSink, Aside};
+#[cfg(feature = "amqp")]
+use super::amqp::AmqpSink;
+use super::own::OwnSink;
+#[cfg(feature = "stream")]
 use super::stream::StreamSink;
-use super::{Settlement, Sink, no_place};
+use super::{Aside, Settlement, Sink};
 use crate::envelope::{Letter, Message, Place};
 use crate::error::Result;
 
 /// Where a connector's messages go, as its configuration says.
 #[derive(Debug)]
-pub struct AnySink {
+pub(crate) struct AnySink {
     main: Main,
     /// Where events go that cannot be delivered, if they are to go anywhere.
     aside: Option<Aside>,
 }
 
+// One a connector, in a place that is large anyway.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-enum Main {
+pub(crate) enum Main {
+    #[cfg(feature = "amqp")]
     Amqp(AmqpSink),
+    #[cfg(feature = "stream")]
     Stream(StreamSink),
+    /// It has its own way with dead letters.
+    Own(OwnSink),
+}
+
+/// The same of whatever sink it is.
+macro_rules! each {
+    ($main:expr, $sink:ident => $what:expr) => {
+        match $main {
+            #[cfg(feature = "amqp")]
+            Main::Amqp($sink) => $what,
+            #[cfg(feature = "stream")]
+            Main::Stream($sink) => $what,
+            Main::Own($sink) => $what,
+        }
+    };
 }
 
 impl AnySink {
-    /// Over AMQP 0.9.1.
-    pub(crate) fn amqp(sink: AmqpSink) -> AnySink {
-        AnySink {
-            main: Main::Amqp(sink),
-            aside: None,
-        }
-    }
-
-    /// Over the native stream protocol.
-    pub(crate) fn stream(sink: StreamSink) -> AnySink {
-        AnySink {
-            main: Main::Stream(sink),
-            aside: None,
-        }
-    }
-
-    /// The same, with a place for dead letters.
-    pub(crate) fn with_dead_letters(self, aside: Option<Aside>) -> AnySink {
-        AnySink { aside, ..self }
-    }
-}
-
-impl Main {
-    async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
-        match self {
-            Main::Amqp(sink) => sink.settled(into).await,
-            Main::Stream(sink) => sink.settled(into).await,
-        }
+    /// With a place for dead letters, if there is one.
+    pub(crate) fn new(main: Main, aside: Option<Aside>) -> AnySink {
+        AnySink { main, aside }
     }
 }
 
 impl Sink for AnySink {
     fn is_ready_for(&mut self, database: Option<&str>, collection: Option<&str>) -> Result<bool> {
-        match &mut self.main {
-            Main::Amqp(sink) => sink.is_ready_for(database, collection),
-            Main::Stream(sink) => sink.is_ready_for(database, collection),
-        }
+        each!(&mut self.main, sink => sink.is_ready_for(database, collection))
     }
 
     fn is_ready_to(&mut self, place: &Place<'_>) -> Result<bool> {
-        match &mut self.main {
-            Main::Amqp(sink) => sink.is_ready_to(place),
-            Main::Stream(sink) => sink.is_ready_to(place),
-        }
+        each!(&mut self.main, sink => sink.is_ready_to(place))
     }
 
     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
-        match &mut self.main {
-            Main::Amqp(sink) => sink.publish(seq, message),
-            Main::Stream(sink) => sink.publish(seq, message),
-        }
+        each!(&mut self.main, sink => sink.publish(seq, message))
     }
 
     fn max_message_bytes(&self) -> Option<u64> {
-        match &self.main {
-            Main::Amqp(sink) => sink.max_message_bytes(),
-            Main::Stream(sink) => sink.max_message_bytes(),
-        }
+        each!(&self.main, sink => sink.max_message_bytes())
     }
 
     fn set_aside(&mut self, seq: u64, letter: Letter) -> Result<()> {
@@ -87,34 +74,26 @@ impl Sink for AnySink {
                 aside.put(seq, letter);
                 Ok(())
             }
-            None => no_place(seq, &letter),
+            // RabbitMQ's have no way of their own, and say so.
+            None => each!(&mut self.main, sink => sink.set_aside(seq, letter)),
         }
     }
 
     fn has_room(&self) -> bool {
-        match &self.main {
-            Main::Amqp(sink) => sink.has_room(),
-            Main::Stream(sink) => sink.has_room(),
-        }
+        each!(&self.main, sink => sink.has_room())
     }
 
     fn has_gap(&self) -> bool {
-        match &self.main {
-            Main::Amqp(sink) => sink.has_gap(),
-            Main::Stream(sink) => sink.has_gap(),
-        }
+        each!(&self.main, sink => sink.has_gap())
     }
 
     fn blocked(&self) -> Option<&str> {
-        match &self.main {
-            Main::Amqp(sink) => sink.blocked(),
-            Main::Stream(sink) => sink.blocked(),
-        }
+        each!(&self.main, sink => sink.blocked())
     }
 
     async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
         let Some(aside) = &mut self.aside else {
-            return self.main.settled(into).await;
+            return each!(&mut self.main, sink => sink.settled(into).await);
         };
         tokio::select! {
             biased;
@@ -123,7 +102,7 @@ impl Sink for AnySink {
                 aside.take_answers(into);
                 Ok(())
             }
-            settled = self.main.settled(into) => settled,
+            settled = async { each!(&mut self.main, sink => sink.settled(into).await) } => settled,
         }
     }
 
@@ -131,9 +110,6 @@ impl Sink for AnySink {
         if let Some(aside) = self.aside {
             aside.close().await;
         }
-        match self.main {
-            Main::Amqp(sink) => sink.close().await,
-            Main::Stream(sink) => sink.close().await,
-        }
+        each!(self.main, sink => sink.close().await);
     }
 }

@@ -3,17 +3,83 @@
 //! A message counts as delivered when the broker has **confirmed** it, never when it was written
 //! to a socket. The sink does not keep messages: after a failure the connector reads them again
 //! from the change stream.
+//!
+//! A program brings its own with [`Server::with_sinks`](crate::Server::with_sinks); the examples `file_sink` and
+//! `http_sink` of this crate are whole ones. Without a server, and so in a test of its own, a sink is driven like this:
+//!
+//! ```
+//! use mrcon::envelope::Message;
+//! use mrcon::sink::{Settlement, Sink};
+//! # use mrcon::Result;
+//!
+//! /// Keeps bodies in memory.
+//! #[derive(Default)]
+//! struct Memory {
+//!     bodies: Vec<Vec<u8>>,
+//!     unsettled: Option<u64>,
+//! }
+//!
+//! impl Sink for Memory {
+//!     fn publish(&mut self, seq: u64, message: &Message<'_>) -> Result<()> {
+//!         self.bodies.push(message.body.to_vec());
+//!         self.unsettled = Some(seq);
+//!         Ok(())
+//!     }
+//!     fn has_room(&self) -> bool {
+//!         true
+//!     }
+//!     fn blocked(&self) -> Option<&str> {
+//!         None
+//!     }
+//!     async fn settled(&mut self, into: &mut Vec<Settlement>) -> Result<()> {
+//!         match self.unsettled.take() {
+//!             Some(seq) => into.push(Settlement::confirmed_up_to(seq)),
+//!             None => std::future::pending().await,
+//!         }
+//!         Ok(())
+//!     }
+//!     async fn close(self) {}
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<()> {
+//! let mut sink = Memory::default();
+//! sink.publish(1, &Message::new(b"{}"))?;
+//! sink.publish(2, &Message::new(b"{}"))?;
+//! let mut answers = Vec::new();
+//! sink.settled(&mut answers).await?;
+//! assert_eq!(answers, [Settlement::confirmed_up_to(2)]);
+//! # Ok(())
+//! # }
+//! ```
 
+#[cfg(feature = "amqp")]
+#[doc(hidden)]
 pub mod amqp;
 mod any;
+#[cfg(any(feature = "amqp", feature = "stream"))]
 mod connections;
 pub(crate) mod headers;
+#[cfg(any(feature = "amqp", feature = "stream"))]
 mod link;
+#[cfg(not(feature = "amqp"))]
+mod no_letters;
+mod own;
+#[cfg(feature = "stream")]
+#[doc(hidden)]
 pub mod stream;
+#[cfg(any(feature = "amqp", feature = "stream"))]
 pub(crate) mod tls;
+#[cfg(any(feature = "amqp", feature = "stream"))]
 mod wire;
 
-pub use any::AnySink;
+#[cfg(feature = "amqp")]
+pub(crate) use amqp::Aside;
+pub(crate) use any::{AnySink, Main};
+#[cfg(not(feature = "amqp"))]
+pub(crate) use no_letters::Aside;
+pub use own::Opening;
+pub(crate) use own::{Opener, OwnSink};
 
 use crate::envelope::{Cause, Letter, Message, Place};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,11 +88,14 @@ use std::time::Duration;
 
 /// What the broker said of a published message.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// It is as durable as the queue makes it.
     Confirmed,
     /// The broker refused it.
     Nacked,
+    /// The target of a sink of the program's own refused it; its words, with what to do.
+    Refused(String),
     /// No queue would have got it; the broker's words.
     Returned(String),
     /// It was put aside, and the dead-letter target has confirmed that.
@@ -42,6 +111,33 @@ pub struct Settlement {
     pub multiple: bool,
     /// What happened to it.
     pub outcome: Outcome,
+}
+
+impl Settlement {
+    /// This message is delivered.
+    pub fn confirmed(seq: u64) -> Settlement {
+        Settlement {
+            seq,
+            multiple: false,
+            outcome: Outcome::Confirmed,
+        }
+    }
+
+    /// This message is delivered, and so are all before it.
+    pub fn confirmed_up_to(seq: u64) -> Settlement {
+        Settlement {
+            multiple: true,
+            ..Settlement::confirmed(seq)
+        }
+    }
+
+    /// This message is refused; the target's words, with what to do.
+    pub fn refused(seq: u64, words: impl Into<String>) -> Settlement {
+        Settlement {
+            outcome: Outcome::Refused(words.into()),
+            ..Settlement::confirmed(seq)
+        }
+    }
 }
 
 /// Where messages go. One of the two places where tests inject faults.

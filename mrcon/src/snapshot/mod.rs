@@ -19,6 +19,23 @@
 //! began.
 //!
 //! `plan` and `turns` are pure and tested together against a model of a collection.
+//!
+//! # Asking for one
+//!
+//! ```no_run
+//! use mrcon::snapshot::Snapshots;
+//! use mrcon::uri::MongoUri;
+//!
+//! # async fn example(config: mrcon::config::ValidConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let uri = MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?;
+//! let snapshots = Snapshots::of(&uri, &config.collections()[0]).await?;
+//! // Wherever the connector runs, it takes this up.
+//! snapshots.ask(Some(bson::doc! {"status": "open"})).await?;
+//! let progress = snapshots.progress().await?;
+//! println!("{:?}", progress.and_then(|progress| progress.ratio()));
+//! # Ok(())
+//! # }
+//! ```
 
 pub(crate) mod copier;
 pub(crate) mod plan;

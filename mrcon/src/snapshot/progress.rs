@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// How far a snapshot is.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Progress {
     /// Tells it from every other; in the `_id` of its rows.
     pub id: String,

@@ -17,6 +17,7 @@ pub(crate) enum Trigger {
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Phase {
     /// Nothing has been read.
     Requested,

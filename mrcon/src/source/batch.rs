@@ -24,7 +24,7 @@ const TEXT_COPIES: usize = 2;
 /// A batch stays alive until its last event is confirmed: the confirm window points into it
 /// instead of copying a resume token for each event.
 #[derive(Debug)]
-pub struct EventBatch {
+pub(crate) struct EventBatch {
     reply: Reply,
     /// Where each event lies in the reply's bytes, or of a reply that is gone, its token.
     events: Vec<Range<usize>>,
@@ -321,17 +321,17 @@ impl EventBatch {
     }
 
     /// How many events there are; none in a reply that only moves the idle token.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
 
     /// Whether the reply brought no event.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
     /// The event at `index`, which must be below [`EventBatch::len`]; masked, where that is configured.
-    pub fn event(&self, index: usize) -> &RawDocument {
+    pub(crate) fn event(&self, index: usize) -> &RawDocument {
         let masked = self.masked.as_ref();
         let place = masked.and_then(|masked| Some((masked, masked.events[index].as_ref()?)));
         match place {
@@ -376,7 +376,7 @@ impl EventBatch {
     }
 
     /// The post-batch resume token: without events, where an idle stream stands.
-    pub fn idle_token(&self) -> Option<&ResumeToken> {
+    pub(crate) fn idle_token(&self) -> Option<&ResumeToken> {
         self.idle_token.as_ref()
     }
 
@@ -387,7 +387,7 @@ impl EventBatch {
     }
 
     /// When the reply came.
-    pub fn received_at(&self) -> SystemTime {
+    pub(crate) fn received_at(&self) -> SystemTime {
         self.received_at
     }
 
@@ -402,7 +402,7 @@ impl EventBatch {
     }
 
     /// Size of the whole reply in bytes.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.reply.as_bytes().len()
     }
 }

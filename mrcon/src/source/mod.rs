@@ -18,9 +18,9 @@ mod step;
 pub(crate) mod version;
 mod watch;
 
-pub use batch::EventBatch;
+pub(crate) use batch::EventBatch;
 pub(crate) use gate::pool_events;
-pub use watch::Begin;
+pub(crate) use watch::Begin;
 
 use crate::budget::Account;
 use crate::config::{Scope, Watched};
@@ -48,7 +48,7 @@ const READ_AHEAD_BATCHES: usize = 1;
 
 /// What the change stream had to say.
 #[derive(Debug)]
-pub enum SourceItem {
+pub(crate) enum SourceItem {
     /// Events in order, or none and just an idle token.
     Batch(Arc<EventBatch>),
     /// The server closed the stream after the batches so far (invalidate).
@@ -57,7 +57,7 @@ pub enum SourceItem {
 
 /// What to read.
 #[derive(Debug, Clone, Copy)]
-pub struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     /// As configured.
     pub watched: &'a Watched,
     /// The collections that it is about.
@@ -74,7 +74,7 @@ pub struct Watch<'a> {
 
 /// An open change stream. Dropping it closes the cursor.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// What comes before everything that MongoDB has to say.
     first: Option<SourceItem>,
     items: mpsc::Receiver<Result<SourceItem>>,
@@ -92,7 +92,7 @@ impl Source {
     /// # Errors
     /// Whatever keeps MongoDB from opening it: no connection, no rights. The server checks whether
     /// the position still exists when it first reads, so that comes with [`Source::next`].
-    pub async fn open(
+    pub(crate) async fn open(
         client: &Client,
         watch: Watch<'_>,
         begin: Begin<'_>,
@@ -150,7 +150,7 @@ impl Source {
     ///
     /// # Panics
     /// Carries a panic of the reading task into the connector that owns it.
-    pub async fn next(&mut self) -> Result<SourceItem> {
+    pub(crate) async fn next(&mut self) -> Result<SourceItem> {
         if let Some(first) = self.first.take() {
             return Ok(first);
         }

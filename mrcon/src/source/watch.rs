@@ -65,7 +65,7 @@ impl Way {
 
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy)]
-pub enum Begin<'a> {
+pub(crate) enum Begin<'a> {
     /// With what happens from now on.
     Now,
     /// With what happened in the second of this time, or later.

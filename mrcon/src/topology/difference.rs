@@ -23,6 +23,7 @@ const LEFT_OUT: [(&str, &str); 4] = [
 
 /// One property that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Difference {
     /// RabbitMQ's name for it, such as `x-max-length`, `type` or `durable`.
     pub property: String,

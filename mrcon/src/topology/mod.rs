@@ -7,6 +7,21 @@
 //! does not know itself, those of exchanges but for `alternate-exchange`, and policies.
 //!
 //! AMQP has no question for a binding. Making one that is there changes nothing, so each is made.
+//!
+//! ```no_run
+//! use mrcon::topology::{self, Action};
+//! use mrcon::uri::AmqpUri;
+//!
+//! # async fn example(config: mrcon::config::ValidConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let uri = AmqpUri::parse("amqp://guest:guest@127.0.0.1:5672")?;
+//! let plan = topology::plan(config.topology(), uri.clone()).await?;
+//! println!("{} to declare", plan.count(Action::Declare));
+//! if plan.check().is_ok() {
+//!     topology::apply(config.topology(), uri, |_| {}).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod difference;
 mod plan;

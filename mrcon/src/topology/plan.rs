@@ -8,6 +8,7 @@ use std::fmt;
 
 /// What RabbitMQ has of a thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Found {
     /// Nothing of this name.
     Nothing,
@@ -25,6 +26,7 @@ pub enum Found {
 
 /// A thing, and what there is of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Step {
     /// What is to be there.
     pub thing: Thing,
@@ -36,6 +38,7 @@ pub struct Step {
 
 /// What is done about a thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// `+`: it is declared.
     Declare,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 /// Something that RabbitMQ is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Thing {
     /// An exchange.
     Exchange(Exchange),
@@ -23,6 +24,7 @@ pub enum Thing {
 
 /// An exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Exchange {
     /// Its name.
     pub name: String,
@@ -40,6 +42,7 @@ pub struct Exchange {
 
 /// A queue, a stream, or a partition of a super stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Queue {
     /// Its name.
     pub name: String,
@@ -51,6 +54,7 @@ pub struct Queue {
 
 /// A binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Binding {
     /// The exchange that messages come from.
     pub from: String,

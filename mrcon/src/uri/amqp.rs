@@ -26,6 +26,7 @@ const AMQP: Scheme = Scheme {
 /// Made by [`AmqpUri::parse`]; the fields of [`BrokerUri`] are its own. Prints as
 /// `scheme://host:port/vhost`.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AmqpUri {
     broker: BrokerUri,
     /// `channel_max`: most channels to agree to, if given.

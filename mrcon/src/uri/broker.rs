@@ -97,6 +97,7 @@ pub struct BrokerUri {
 
 /// How to log in to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AuthMechanism {
     /// User and password.
     Plain,
@@ -106,6 +107,7 @@ pub enum AuthMechanism {
 
 /// Whether the broker's certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verify {
     /// It must be valid and be the host's.
     Peer,

@@ -11,12 +11,7 @@ use crate::arbitrary::{db_pointer, regex};
 use crate::raw;
 
 fn debezium() -> Debezium {
-    Debezium {
-        name: "fulfillment".into(),
-        json: Json::Legacy,
-        schemas: false,
-        key_header: None,
-    }
+    Debezium::new("fulfillment")
 }
 
 /// The body and the headers; `None`: no message.
@@ -187,7 +182,8 @@ fn value_in_a_string_is_not_as_debezium_writes_it() {
         "nan": f64::NAN, "time": Timestamp {time: 1, increment: 2},
     };
     let after = |json| {
-        let format = Debezium { json, ..debezium() };
+        let mut format = debezium();
+        format.json = json;
         let (body, _) = message(&event("insert", doc! {"fullDocument": &values}), format).unwrap();
         body["after"].as_str().unwrap().to_owned()
     };
@@ -243,11 +239,9 @@ fn assert_fits(schema: &Value, value: &Value, at: &str) {
 
 #[test]
 fn payload_does_not_fit_its_schema() {
-    let format = Debezium {
-        schemas: true,
-        key_header: Some("x-key".into()),
-        ..debezium()
-    };
+    let mut format = debezium();
+    format.schemas = true;
+    format.key_header = Some("x-key".into());
     let description = doc! {
         "updatedFields": {"a": 1}, "removedFields": ["x"],
         "truncatedArrays": [{"field": "y", "newSize": 1}],
@@ -272,10 +266,7 @@ fn payload_does_not_fit_its_schema() {
     assert_fits(&key["schema"], &key["payload"], "");
     let mut other = updated;
     other.insert("documentKey", doc! {"region": "eu", "_id": "a\"b"});
-    let format = Debezium {
-        schemas: false,
-        ..format
-    };
+    format.schemas = false;
     let (_, headers) = message(&other, format).unwrap();
     assert_eq!(headers[0].1, r#"{"id":"\"a\\\"b\""}"#);
 }

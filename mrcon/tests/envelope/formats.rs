@@ -16,12 +16,10 @@ pub(crate) fn all() -> Vec<(&'static str, Format)> {
     let cloudevents =
         |mode, data| Format::CloudEvents(CloudEvents::new(mode, data, "/{db}/{coll}", "mrcon."));
     let debezium = |json, schemas| {
-        Format::Debezium(Debezium {
-            name: "n".into(),
-            json,
-            schemas,
-            key_header: Some("x-key".into()),
-        })
+        let mut format = Debezium::new("n");
+        (format.json, format.schemas) = (json, schemas);
+        format.key_header = Some("x-key".into());
+        Format::Debezium(format)
     };
     vec![
         ("relaxed", Format::Relaxed),
@@ -177,11 +175,7 @@ fn compressed_body_is_another_or_is_not_marked() {
     );
     let (large, small) = (raw(&large), raw(&insert()));
     for algorithm in [Algorithm::Gzip, Algorithm::Zstd] {
-        let compression = Compression {
-            algorithm,
-            level: 3,
-            min_bytes: 3000,
-        };
+        let compression = Compression::new(algorithm, 3, 3000);
         for (name, format) in all() {
             let plain = Envelope::new(format);
             let packing = plain.clone().compressed(compression);
@@ -221,11 +215,7 @@ fn event_costs_an_allocation() {
         for algorithm in compressions {
             let mut envelope = Envelope::new(format.clone());
             if let Some(algorithm) = algorithm {
-                envelope = envelope.compressed(Compression {
-                    algorithm,
-                    level: 3,
-                    min_bytes: 0,
-                });
+                envelope = envelope.compressed(Compression::new(algorithm, 3, 0));
             }
             let mut scratch = Scratch::default();
             envelope.message(&event, &mut scratch).expect("a message");

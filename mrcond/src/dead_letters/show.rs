@@ -2,21 +2,12 @@
 
 use super::table::{clean, size};
 use crate::output;
-use bson::Document;
+use crate::readable::readable;
 use mrcon::dead_letters::Content;
-use mrcon::envelope::unpack;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-
-/// So much is shown of a body that is neither JSON nor BSON.
-const FIRST_BYTES: usize = 256;
-/// A compressed body that comes to more is not unpacked. Text of MongoDB's largest event may be six times as long
-/// as its 16 MiB.
-const MAX_BYTES: u64 = 256 << 20;
-
-const BSON: &str = "application/bson";
 
 /// Prints it: the body is what the operator asks to see. A closed pipe is no failure.
 pub(super) fn print(content: &Content) {
@@ -74,67 +65,24 @@ fn body(content: &Content) -> Vec<u8> {
     readable(content_type, encoding, &content.body)
 }
 
-/// A body as text.
-pub(crate) fn readable(content_type: &str, encoding: Option<&str>, body: &[u8]) -> Vec<u8> {
-    let unpacked = match encoding {
-        Some(encoding) => unpack(encoding, body, MAX_BYTES).ok(),
-        None => Some(body.to_vec()),
-    };
-    let readable = unpacked.and_then(|bytes| match content_type == BSON {
-        true => Document::from_reader(bytes.as_slice())
-            .ok()
-            .map(|document| {
-                let json = bson::Bson::Document(document).into_canonical_extjson();
-                json.to_string().into_bytes()
-            }),
-        false => {
-            let is_json = content_type == "application/json" || content_type.ends_with("+json");
-            (is_json && std::str::from_utf8(&bytes).is_ok()).then_some(bytes)
-        }
-    });
-    readable.unwrap_or_else(|| first_bytes(body))
-}
-
-fn first_bytes(body: &[u8]) -> Vec<u8> {
-    let first = &body[..body.len().min(FIRST_BYTES)];
-    let mut text = format!("{} bytes, the first {}:", body.len(), first.len());
-    for line in first.chunks(32) {
-        text.push('\n');
-        for byte in line {
-            let _ = write!(text, "{byte:02x}");
-        }
-    }
-    text.into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use mrcon::dead_letters::DeadLetter;
 
     fn content(content_type: &str, body: &[u8]) -> Content {
-        let letter = DeadLetter {
-            id: "8265".to_owned(),
-            at: None,
-            db: None,
-            coll: None,
-            operation: None,
-            seq: None,
-            reason: "unroutable".to_owned(),
-            cause: None,
-            exchange: None,
-            routing_key: None,
-            stripped: None,
-            content_type: Some(content_type.to_owned()),
-            size: body.len() as u64,
-        };
-        Content {
-            letter,
-            copies: 1,
-            properties: vec![("content_type", content_type.to_owned())],
-            headers: vec![("x-mrcon-dead-cause".to_owned(), "a\u{7}b".to_owned())],
-            body: body.to_vec(),
-        }
+        let mut letter = DeadLetter::default();
+        letter.id = "8265".to_owned();
+        letter.reason = "unroutable".to_owned();
+        letter.content_type = Some(content_type.to_owned());
+        letter.size = body.len() as u64;
+        let mut content = Content::default();
+        content.letter = letter;
+        content.copies = 1;
+        content.properties = vec![("content_type", content_type.to_owned())];
+        content.headers = vec![("x-mrcon-dead-cause".to_owned(), "a\u{7}b".to_owned())];
+        content.body = body.to_vec();
+        content
     }
 
     fn shown(content: &Content) -> String {

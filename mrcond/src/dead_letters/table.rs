@@ -153,21 +153,18 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     fn letter(id: &str) -> DeadLetter {
-        DeadLetter {
-            id: id.to_owned(),
-            at: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
-            db: Some("shop".to_owned()),
-            coll: Some("orders".to_owned()),
-            operation: Some("insert".to_owned()),
-            seq: Some(7),
-            reason: "unroutable".to_owned(),
-            cause: None,
-            exchange: Some(String::new()),
-            routing_key: Some("orders".to_owned()),
-            stripped: None,
-            content_type: None,
-            size: 1536,
-        }
+        let mut letter = DeadLetter::default();
+        letter.id = id.to_owned();
+        letter.at = Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123));
+        letter.db = Some("shop".to_owned());
+        letter.coll = Some("orders".to_owned());
+        letter.operation = Some("insert".to_owned());
+        letter.seq = Some(7);
+        letter.reason = "unroutable".to_owned();
+        letter.exchange = Some(String::new());
+        letter.routing_key = Some("orders".to_owned());
+        letter.size = 1536;
+        letter
     }
 
     #[test]
@@ -189,13 +186,10 @@ mod tests {
 
     #[test]
     fn table_has_ragged_columns_or_another_order() {
-        let other = DeadLetter {
-            at: None,
-            coll: None,
-            stripped: Some("fullDocument".to_owned()),
-            size: 20 << 20,
-            ..letter("82FFFFFFFFFFFFFFFF")
-        };
+        let mut other = letter("82FFFFFFFFFFFFFFFF");
+        (other.at, other.coll) = (None, None);
+        other.stripped = Some("fullDocument".to_owned());
+        other.size = 20 << 20;
         let lines = lines(&[letter("8265ABCDEF01"), other]);
         assert_eq!(
             lines,
@@ -209,10 +203,8 @@ mod tests {
 
     #[test]
     fn header_moves_the_cursor_of_a_terminal() {
-        let evil = DeadLetter {
-            coll: Some("or\u{1b}[2Jders\n".to_owned()),
-            ..letter("8265")
-        };
+        let mut evil = letter("8265");
+        evil.coll = Some("or\u{1b}[2Jders\n".to_owned());
         let lines = lines(&[evil]);
         assert!(!lines[1].contains(['\u{1b}', '\n']), "{}", lines[1]);
     }

@@ -64,13 +64,8 @@ impl From<mrcon::history::Series> for Series {
 }
 
 fn understand(text: &str, history: &History, now: i64) -> Result<Query, String> {
-    let mut query = Query {
-        collection: None,
-        figure: None,
-        from: now - DEFAULT_SPAN.as_millis() as i64,
-        to: now,
-        step: history.resolution(),
-    };
+    let from = now - DEFAULT_SPAN.as_millis() as i64;
+    let mut query = Query::new(from, now, history.resolution());
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         match name.as_ref() {
             _ if value.is_empty() => {}

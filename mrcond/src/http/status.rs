@@ -3,7 +3,6 @@
 use super::State;
 use crate::process::Figures;
 use crate::reload::ConfigState;
-use mrcon::budget::Budget;
 use mrcon::config::{CustomMetricType, Protocol};
 use mrcon::event::Operation;
 use mrcon::history::History;
@@ -355,7 +354,7 @@ fn all_up(sides: impl Iterator<Item = Option<bool>>) -> Option<bool> {
 }
 
 fn process(figures: Figures, connectors: &[Arc<ConnectorStatus>]) -> Process {
-    let budget = connectors.first().map(|one| one.memory.budget());
+    let memory = connectors.first().map(|one| one.memory());
     Process {
         cpu_seconds: figures.cpu_seconds,
         resident_bytes: figures.resident_bytes,
@@ -365,8 +364,8 @@ fn process(figures: Figures, connectors: &[Arc<ConnectorStatus>]) -> Process {
         tokio_workers: figures.tokio_workers,
         tokio_alive_tasks: figures.tokio_alive_tasks,
         tokio_busy_ratio: figures.tokio_busy_ratio,
-        memory_budget_bytes: budget.map_or(0, Budget::bytes),
-        memory_used_bytes: budget.map_or(0, Budget::used),
+        memory_budget_bytes: memory.map_or(0, |memory| memory.budget),
+        memory_used_bytes: memory.map_or(0, |memory| memory.used),
     }
 }
 
@@ -470,7 +469,7 @@ fn describe(status: &ConnectorStatus, now: Snapshot, totals: mrcon::history::Tot
             max_bytes: status.max_unconfirmed_bytes,
         },
         memory: Memory {
-            read_ahead_bytes: status.memory.held(),
+            read_ahead_bytes: status.memory().held,
             waiting_seconds: now.waiting_for_memory.unwrap_or_default().as_secs_f64(),
         },
         rates: Rates {

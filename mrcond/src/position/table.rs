@@ -171,17 +171,14 @@ mod tests {
     }
 
     fn stored(seconds: u64) -> Stored {
-        Stored {
-            place: Some(Place {
-                token: "8265F0C0FF0000000123456789".into(),
-                seq: 7,
-                at: Some(at(seconds)),
-            }),
-            saved_at: Some(at(seconds)),
-            holder: None,
-            complaint: None,
-            changes: Vec::new(),
-        }
+        let mut place = Place::default();
+        place.token = "8265F0C0FF0000000123456789".into();
+        place.seq = 7;
+        place.at = Some(at(seconds));
+        let mut stored = Stored::default();
+        stored.place = Some(place);
+        stored.saved_at = Some(at(seconds));
+        stored
     }
 
     #[test]

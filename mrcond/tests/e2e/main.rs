@@ -37,9 +37,10 @@ mod mask;
 mod memory;
 mod monitoring;
 mod once;
-#[cfg(feature = "otlp")]
+#[cfg(feature = "otel")]
 mod otlp;
 mod outbox;
+mod own_sink;
 mod page;
 mod position_commands;
 mod positions;

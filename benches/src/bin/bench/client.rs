@@ -1,6 +1,6 @@
 //! What a bare pipe can publish with, behind one interface.
 
-use mrcon::envelope::{Headers, Message};
+use mrcon::envelope::Message;
 use mrcon::sink::{Settlement, Sink};
 use mrcon_bench::failure::Result;
 use mrcon_bench::publisher::{Publisher, lost};
@@ -35,26 +35,14 @@ impl<S: Sink> Client for Bare<S> {
         // The properties and headers that every message of mrcond has, here always the same ones:
         // what they cost the broker is not mrcond's doing. A quorum queue takes half as many
         // messages with them as without.
-        let message = Message {
-            body,
-            text_bytes: body.len(),
-            content_type: "application/json",
-            place: None,
-            headers: Headers::default(),
-            id: Cow::Borrowed(TOKEN),
-            timestamp: Some(1_700_000_000),
-            operation: "insert",
-            db: Some("mrcon_bench"),
-            coll: Some("orders"),
-            key: Some(KEY),
-            route: Some(KEY.as_bytes()),
-            lossy: false,
-            content_encoding: None,
-            stripped: None,
-            image_missing: None,
-            undelivered: None,
-            trace: None,
-        };
+        let mut message = Message::new(body);
+        message.id = Cow::Borrowed(TOKEN);
+        message.timestamp = Some(1_700_000_000);
+        message.operation = "insert";
+        message.db = Some("mrcon_bench");
+        message.coll = Some("orders");
+        message.key = Some(KEY);
+        message.route = Some(KEY.as_bytes());
         self.0
             .publish(seq, &message)
             .map_err(|error| lost(error.chain()))

@@ -16,7 +16,7 @@ use bson::raw::RawDocumentBuf;
 use bson::{doc, rawdoc};
 use mongodb::Client;
 use mongodb::options::WriteConcern;
-use mrcon::config::DEFAULT_MEMORY_BUDGET;
+use mrcon::config::limits::DEFAULT_MEMORY_BUDGET;
 use mrcon_bench::daemon::Daemon;
 use mrcon_bench::failure::{Failure, Result};
 use mrcon_bench::output::{grouped, say};

@@ -317,7 +317,7 @@ fn settle(window: &mut ConfirmWindow<()>, answers: &mut Vec<Settlement>) -> Resu
     for answer in answers.drain(..) {
         match answer.outcome {
             Outcome::Confirmed => window.confirm(answer.seq, answer.multiple),
-            Outcome::Nacked | Outcome::Returned(_) | Outcome::SetAside => {
+            _ => {
                 return Err(Failure::new(
                     "RabbitMQ refused a message",
                     "look at its log",

@@ -80,11 +80,10 @@ impl Stage {
     /// The queue as mrcond's configuration describes it, with mrcond's default window.
     pub(crate) fn target(target: Target) -> RabbitMq {
         let entry = CollectionConfig::new(DATABASE, COLLECTION, QUEUE);
-        RabbitMq {
-            queue_type: target.queue_type(),
-            protocol: target.protocol(),
-            ..entry.rabbitmq
-        }
+        let mut rabbitmq = entry.rabbitmq;
+        rabbitmq.queue_type = target.queue_type();
+        rabbitmq.protocol = target.protocol();
+        rabbitmq
     }
 
     /// A configuration for mrcond, with a queue for each collection.
@@ -117,8 +116,8 @@ impl Stage {
         for (watched, queue) in watched {
             let queue_type = target.queue_type().as_str();
             let protocol = match target.protocol() {
-                Protocol::Amqp => "amqp",
                 Protocol::Stream => "stream",
+                _ => "amqp",
             };
             let _ = write!(
                 text,

@@ -47,7 +47,7 @@ impl Target {
     pub(crate) fn records_of_the_broker(self, messages: u64) -> u64 {
         match self.queue_type() {
             QueueType::Stream => messages / MESSAGES_PER_SEGMENT + 1,
-            QueueType::Classic | QueueType::Quorum => 0,
+            _ => 0,
         }
     }
 

@@ -25,6 +25,7 @@ pub type Arguments = BTreeMap<String, Argument>;
 /// `topology`: what RabbitMQ is to have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Topology {
     /// Whether what is missing is declared when mrcond starts; otherwise it is only checked.
     pub declare: bool,
@@ -56,6 +57,7 @@ impl Default for Topology {
 /// `topology.exchanges[]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TopologyExchange {
     /// Name. Required.
     pub name: String,
@@ -104,6 +106,7 @@ impl TopologyExchange {
 /// `topology.queues[]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TopologyQueue {
     /// Name. Required.
     pub name: String,
@@ -185,6 +188,7 @@ impl TopologyQueue {
 /// `topology.queues[].overflow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Overflow {
     /// Drop the oldest messages.
     DropHead,
@@ -208,6 +212,7 @@ impl Overflow {
 /// `topology.queues[].dead_letter_strategy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum DeadLetterStrategy {
     /// They may be lost on the way.
     AtMostOnce,
@@ -228,6 +233,7 @@ impl DeadLetterStrategy {
 /// `topology.streams[]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TopologyStream {
     /// Name. Required.
     pub name: String,
@@ -247,6 +253,7 @@ pub struct TopologyStream {
 /// `topology.super_streams[]`: streams NAME-0, NAME-1 and so on, and a direct exchange with bindings to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TopologySuperStream {
     /// Name. Required.
     pub name: String,
@@ -281,6 +288,7 @@ impl Default for TopologySuperStream {
 /// `topology.bindings[]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct TopologyBinding {
     /// The exchange that messages come from. Required.
     pub from: String,
@@ -298,6 +306,7 @@ pub struct TopologyBinding {
 
 /// A value in `arguments`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Argument {
     /// `true` or `false`.
     Bool(bool),

@@ -4,6 +4,7 @@ mod binding;
 mod exchange;
 mod management;
 mod queue;
+#[cfg(feature = "stream")]
 mod stream;
 mod visit;
 
@@ -71,6 +72,7 @@ pub(super) async fn examine(
     }
     findings.extend(of_topology(&doctor.config, &mut declarer).await);
     declarer.close().await;
+    #[cfg(feature = "stream")]
     findings.extend(stream::examine(doctor, patients).await);
     findings
 }

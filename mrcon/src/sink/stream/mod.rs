@@ -1,7 +1,7 @@
 //! RabbitMQ's native stream protocol: several messages a frame, and repeats dropped by the broker.
 //!
 //! Each message has its Seq as publishing id, and each connector the name of a producer
-//! ([`crate::lineage`]): the broker takes no id that is not above the last one of that name. Each
+//! (`lineage.rs`): the broker takes no id that is not above the last one of that name. Each
 //! connector has one publisher, or one for each partition of a super stream. As over AMQP, connectors
 //! may share a connection ([`StreamConnections`]); a stream that is deleted ends no other's run.
 //!

@@ -10,7 +10,7 @@ pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod mongo;
 pub(crate) mod oracle;
-#[cfg(feature = "otlp")]
+#[cfg(feature = "otel")]
 pub(crate) mod otlp;
 pub(crate) mod pool;
 pub(crate) mod programs;

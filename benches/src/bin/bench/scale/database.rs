@@ -13,7 +13,7 @@ use crate::stage::Streams;
 use crate::table::Table;
 use crate::target::Target;
 use bson::Document;
-use mrcon::config::MAX_PATTERNS;
+use mrcon::config::limits::MAX_PATTERNS;
 use mrcon_bench::failure::Result;
 use mrcon_bench::output::{grouped, say};
 use serde::{Deserialize, Serialize};
