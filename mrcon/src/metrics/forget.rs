@@ -42,6 +42,7 @@ impl Metrics {
             &self.mongodb_reconnects,
             &self.rabbitmq_reconnects,
             &self.gaps,
+            &self.queues_lost,
             &self.split_events,
             &self.snapshot_documents,
             &self.outbox_deleted,

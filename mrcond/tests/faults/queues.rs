@@ -119,6 +119,10 @@ async fn f28_queue_is_deleted(case: Case) -> Figures {
     delete_queue(&mut trial, &proxy).await;
     trial.recovers(Instant::now()).await;
     assert!(trial.restarts(Some("publish_unroutable")).await >= 1.0);
+    let metrics = trial.daemon().metrics().await;
+    assert_eq!(metrics.sum("mrcon_queues_lost_total", &[]), 1.0);
+    let log = trial.daemon().log();
+    assert_eq!(log.matches("the queue was gone with").count(), 1);
     // What was returned was in no queue.
     trial.finish(NOTHING).await
 }

@@ -1,6 +1,7 @@
 //! Over AMQP 0.9.1: queues and exchanges, the topology, and the dead letters of whatever protocol.
 
 use super::super::entry::Entry;
+use super::super::opening::Opened;
 use super::gate::Gate;
 use crate::config::{ExchangeTarget, Extent, ValidConfig};
 use crate::error::{Error, Result};
@@ -94,11 +95,25 @@ impl Way {
 }
 
 impl Ready {
-    pub(super) fn begin(self) -> Main {
+    /// Begins to publish behind the position of `source`.
+    pub(super) fn begin(self, entry: &Entry, source: &Opened) -> Main {
+        if self.0.is_new() && source.seq() > 0 {
+            note_lost_queue(entry);
+        }
         Main::Amqp(self.0)
     }
 
     pub(super) async fn close(self) {
         self.0.close().await;
     }
+}
+
+/// Events were delivered into a queue that is not there any more, and nobody else may say so.
+fn note_lost_queue(entry: &Entry) {
+    entry.metrics.queues_lost.inc();
+    tracing::warn!(
+        connector = %entry.status.name, state = entry.status.state().as_str(), queue = %entry.config.rabbitmq.stream_name,
+        remedy = "unless somebody deleted it, look into RabbitMQ's log; bring consumers up to date from the collection, or move the position back",
+        "the queue was gone with whatever was in it, and is declared anew"
+    );
 }

@@ -222,7 +222,7 @@ impl Target {
     /// Begins to publish behind the position of `source`.
     pub(super) async fn begin(self, entry: &Entry, source: &Opened) -> Result<AnySink> {
         let main = match self.ready {
-            Ready::Amqp(ready) => ready.begin(),
+            Ready::Amqp(ready) => ready.begin(entry, source),
             Ready::Stream(ready) => ready.begin(entry, source).await?,
             Ready::Own(sink) => Main::Own(sink),
         };

@@ -1,6 +1,7 @@
 //! In the place of `amqp.rs` in builds without AMQP 0.9.1. Who needs it was refused before.
 
 use super::super::entry::Entry;
+use super::super::opening::Opened;
 use crate::config::{Protocol, ValidConfig};
 use crate::error::{Error, Result};
 use crate::sink::{Aside, Main};
@@ -39,7 +40,7 @@ impl Way {
 }
 
 impl Ready {
-    pub(super) fn begin(self) -> Main {
+    pub(super) fn begin(self, _: &Entry, _: &Opened) -> Main {
         match self {}
     }
 

@@ -105,6 +105,8 @@ impl AmqpConnections {
 pub struct AmqpSink {
     channel: Channel,
     targets: Targets,
+    /// Whether the queue was not there, and was declared.
+    is_new: bool,
     /// Those that messages name themselves.
     exchanges: Box<Exchanges>,
     tags: Tags,
@@ -153,6 +155,7 @@ impl AmqpSink {
                 Some(exchange) => Some(Exchange::find(&mut channel, &uri, exchange).await?),
                 None => None,
             };
+            let mut is_new = false;
             let targets = match names {
                 Some(names) => {
                     let place = Place {
@@ -164,7 +167,7 @@ impl AmqpSink {
                     Targets::Many(Box::new(Routes::new(place, names, target, exchange)))
                 }
                 None => {
-                    routes::ensure(&mut channel, target, exchange.as_ref()).await?;
+                    is_new = routes::ensure(&mut channel, target, exchange.as_ref()).await?;
                     let queue = &target.stream_name;
                     Targets::One(routes::publisher(
                         number,
@@ -181,6 +184,7 @@ impl AmqpSink {
             Ok(AmqpSink {
                 channel,
                 targets,
+                is_new,
                 exchanges: Box::new(Exchanges::new(connections, connector)),
                 tags: Tags::default(),
                 max_message_bytes: Some(limit),
@@ -191,6 +195,11 @@ impl AmqpSink {
         timeout(limit, opening)
             .await
             .unwrap_or_else(|_| Err(late(&format!("connect to {uri}"), limit)))
+    }
+
+    /// Whether the queue was not there, and was declared. Of queues of a collection each, this is never said.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     fn on_frame(&mut self, frame: AMQPFrame, into: &mut Vec<Settlement>) -> Result<()> {

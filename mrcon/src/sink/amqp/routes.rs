@@ -195,21 +195,22 @@ impl Routes {
     }
 }
 
-/// Finds or declares the queue, if it has a name, and binds it to the exchange, if there is one.
+/// Finds or declares the queue, if it has a name, and binds it to the exchange, if there is one. Whether the queue
+/// was declared here.
 pub(super) async fn ensure(
     channel: &mut Channel,
     target: &RabbitMq,
     exchange: Option<&Exchange>,
-) -> Result<()> {
+) -> Result<bool> {
     let queue = &target.stream_name;
     if exchange.is_some() && queue.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    topology::ensure_queue(channel, target).await?;
-    match exchange {
-        Some(exchange) => exchange.bind(channel, queue).await,
-        None => Ok(()),
+    let is_new = topology::ensure_queue(channel, target).await?;
+    if let Some(exchange) = exchange {
+        exchange.bind(channel, queue).await?;
     }
+    Ok(is_new)
 }
 
 /// Writes messages that have no place of their own.

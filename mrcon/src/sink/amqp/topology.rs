@@ -14,11 +14,11 @@ use std::sync::Arc;
 const MAX_GUESSES: usize = 20;
 
 /// Uses the queue as it is, if it exists; declares it durable, if it does not and `declare` is set. A queue of
-/// the topology is declared as the topology has it, with its bindings.
+/// the topology is declared as the topology has it, with its bindings. Whether it was declared here.
 ///
 /// # Errors
 /// [`ErrorKind::TargetMissing`] when there is no queue and it is not to be declared here.
-pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Result<()> {
+pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Result<bool> {
     let name = &target.stream_name;
     let declarations = Arc::clone(channel.declarations());
     let own = declarations.queue(name);
@@ -31,8 +31,11 @@ pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Re
     };
     match declare(channel, target, Passive::Yes, FieldTable::default()).await {
         // What a queue of the topology is like was looked at before.
-        Ok(()) if own.is_some() => return Ok(()),
-        Ok(()) => return warn_if_it_loses(channel, target).await,
+        Ok(()) if own.is_some() => return Ok(false),
+        Ok(()) => {
+            warn_if_it_loses(channel, target).await?;
+            return Ok(false);
+        }
         Err(error) if error.kind() == ErrorKind::TargetMissing && may_declare => {
             channel.open().await?;
         }
@@ -41,13 +44,13 @@ pub(super) async fn ensure_queue(channel: &mut Channel, target: &RabbitMq) -> Re
     declare(channel, target, Passive::No, arguments).await?;
     let Some((_, queue, bindings)) = own else {
         tracing::info!(queue = %name, queue_type = target.queue_type.as_str(), "queue declared");
-        return Ok(());
+        return Ok(true);
     };
     for binding in bindings {
         declare::bind_queue(channel, binding).await?;
     }
     tracing::info!(queue = %name, kind = queue.noun(), bindings = bindings.len(), "queue of the topology declared again");
-    Ok(())
+    Ok(true)
 }
 
 /// Looks whether there is an exchange of this name.
