@@ -351,6 +351,10 @@ pub(super) const TABLE: &[Row] = &[
         "minutes; tests build the same with other options",
     ),
     elsewhere("cargo test --locked -p mrcond --test faults", ".ci/run"),
+    elsewhere(
+        "cargo run -p mrcon --no-default-features --example",
+        "mrcond/tests/e2e/own_sink.rs",
+    ),
     elsewhere("target/release/bench render", "benches/tests/make.rs"),
     not_run(
         "cd python && pip install",
