@@ -28,6 +28,8 @@ collections:
 
 
 def release(binary, folder):
+    # It is run where no other folder is near.
+    binary = binary.resolve()
     size = binary.stat().st_size
     linked = subprocess.run(["ldd", str(binary)], capture_output=True, text=True)
     linked = (linked.stdout + linked.stderr).strip()
