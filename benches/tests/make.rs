@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 use std::fs::{create_dir_all, read_to_string, remove_dir_all, write};
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -123,21 +125,32 @@ fn ends_by_itself(stage: &Stage) {
 }
 
 fn goes_on_until_ctrl_c(stage: &Stage) {
-    let shown = stage.folder.join("shown");
-    let out = std::fs::File::create(&shown).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
     let mut make = stage.make(&["demo"]);
-    make.stdout(out.try_clone().unwrap()).stderr(out);
+    make.stdout(writer.try_clone().unwrap()).stderr(writer);
     let mut child = Group(make.spawn().unwrap());
+    // It has the other ends of the pipe, which is to end with the last program that writes to it.
+    drop(make);
+    let (told, said) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut part = [0; 4096];
+        while let Ok(length @ 1..) = reader.read(&mut part) {
+            let _ = told.send(String::from_utf8_lossy(&part[..length]).into_owned());
+        }
+    });
     let began = Instant::now();
-    while !read_to_string(&shown).unwrap().contains("delivered") {
-        let shown = read_to_string(&shown).unwrap();
-        assert!(child.0.try_wait().unwrap().is_none(), "it ended: {shown}");
-        assert!(began.elapsed() < PATIENTLY, "nothing flows: {shown}");
-        std::thread::sleep(Duration::from_millis(50));
+    let mut shown = String::new();
+    while !shown.contains("delivered") {
+        let left = PATIENTLY.saturating_sub(began.elapsed());
+        match said.recv_timeout(left) {
+            Ok(part) => shown += &part,
+            Err(RecvTimeoutError::Disconnected) => panic!("it ended: {shown}"),
+            Err(RecvTimeoutError::Timeout) => panic!("nothing flows: {shown}"),
+        }
     }
     child.signal("INT");
     child.0.wait().unwrap();
-    let shown = read_to_string(&shown).unwrap();
+    shown.extend(said);
     assert!(shown.contains("0 lost"), "{shown}");
 }
 

@@ -219,10 +219,7 @@ fn unfit_collection(db: &str, coll: &str, kind: &str) -> Option<String> {
 
 /// What the rules of the configuration say of these names, and of a queue that is called after them.
 fn refused(db: &str, coll: &str) -> Option<String> {
-    let config = Config {
-        collections: vec![CollectionConfig::new(db, coll, queue_name(db, coll))],
-        ..Config::default()
-    };
+    let config = Config::new([CollectionConfig::new(db, coll, queue_name(db, coll))]);
     let problems = config.validate().err()?;
     let words = problems.iter().map(|problem| {
         let key = problem.key();

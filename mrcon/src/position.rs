@@ -325,14 +325,11 @@ mod tests {
     #[test]
     fn command_changes_another_connector_than_was_meant() {
         let entry = |coll: &str, target: &str| CollectionConfig::new("shop", coll, target);
-        let config = Config {
-            collections: vec![
-                entry("orders", "orders"),
-                entry("orders", "audit"),
-                entry("carts", "carts"),
-            ],
-            ..Config::default()
-        };
+        let config = Config::new([
+            entry("orders", "orders"),
+            entry("orders", "audit"),
+            entry("carts", "carts"),
+        ]);
         let config = config.validate().unwrap();
         let target = |name: &str| find(&config, name).map(|entry| &*entry.rabbitmq.stream_name);
         assert_eq!(target("shop.carts"), Ok("carts"));

@@ -12,10 +12,7 @@ fn entry(format: Format) -> CollectionConfig {
 }
 
 fn described(entries: Vec<CollectionConfig>) -> Value {
-    let config = Config {
-        collections: entries,
-        ..Config::default()
-    };
+    let config = Config::new(entries);
     document(&config.validate().unwrap()).unwrap()
 }
 

@@ -87,10 +87,7 @@ mod tests {
             amqp: true,
             stream: false,
         };
-        let mut config = Config {
-            collections: vec![CollectionConfig::new("shop", "orders", "orders")],
-            ..Config::default()
-        };
+        let mut config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
         let told = |config: &Config, built| refused(config, built).unwrap_or_default();
         assert_eq!(refused(&config, AMQP), None);
         let words = told(&config, STREAM);

@@ -418,10 +418,7 @@ mod tests {
             entry
         });
         entries[1].watched.db_name = "app".to_owned();
-        let config = Config {
-            collections: entries.to_vec(),
-            ..Config::default()
-        };
+        let config = Config::new(entries.to_vec());
         let config = config.validate().unwrap();
         let deployment = Scope::of_entry(&config, 0);
         let database = Scope::of_entry(&config, 1);

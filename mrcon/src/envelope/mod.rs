@@ -582,23 +582,12 @@ impl From<Malformed> for EncodeError {
 #[cfg(test)]
 pub(crate) fn sample(body: &[u8]) -> Message<'_> {
     Message {
-        body,
-        text_bytes: body.len(),
-        content_type: "application/json",
-        place: None,
-        headers: Headers::default(),
         id: Cow::Borrowed("8265"),
         timestamp: Some(1_700_000_000),
         operation: "insert",
         db: Some("shop"),
         coll: Some("orders"),
         key: Some("{\"_id\":1}"),
-        route: None,
-        lossy: false,
-        content_encoding: None,
-        stripped: None,
-        image_missing: None,
-        undelivered: None,
-        trace: None,
+        ..Message::new(body)
     }
 }

@@ -408,10 +408,7 @@ mod tests {
 
     fn entries(names: &[&str]) -> Config {
         let entry = |name: &&str| CollectionConfig::new("shop", *name, *name);
-        Config {
-            collections: names.iter().map(entry).collect(),
-            ..Config::default()
-        }
+        Config::new(names.iter().map(entry))
     }
 
     fn judge(old: Config, new: Config) -> Vec<Fate> {

@@ -163,10 +163,7 @@ mod tests {
     fn right_that_a_part_of_the_configuration_needs_is_not_asked_for() {
         let mut entry = CollectionConfig::new("shop", "orders", "orders");
         entry.outbox.delete_after_confirm = true;
-        let config = Config {
-            collections: vec![entry],
-            ..Config::default()
-        };
+        let config = Config::new([entry]);
         let mut wide = CollectionConfig::new("shop", "*", "all");
         wide.watched.snapshot = Snapshot::Initial;
         let narrow = &config.collections[0];
@@ -206,10 +203,7 @@ mod tests {
 
     #[test]
     fn remedy_of_one_finding_leaves_out_what_another_lacks() {
-        let config = Config {
-            collections: vec![CollectionConfig::new("shop", "orders", "orders")],
-            ..Config::default()
-        };
+        let config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
         let config = config.validate().unwrap();
         let patients = [Patient {
             entry: &config.collections()[0],
