@@ -5,7 +5,7 @@ use crate::common::daemon::{Daemon, confirmed};
 use crate::common::load::{self, Load};
 use crate::common::metrics::Metrics;
 use crate::common::mongo::Mongo;
-use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE, Order, Rules};
+use crate::common::oracle::{AT_LEAST_ONCE, FIRST_IN_ORDER, NOTHING_TWICE, Order, Rules};
 use crate::common::rabbit::{Broker, Collector};
 use crate::common::rig::Rig;
 use crate::common::wait::{SOON, eventually};
@@ -17,10 +17,6 @@ use std::time::Duration;
 const LOAD: Duration = Duration::from_millis(100);
 /// For long outages: what has to be caught up with afterwards.
 const SLOW_LOAD: Duration = Duration::from_millis(400);
-const FIRST_IN_ORDER: Rules = Rules {
-    order: Order::FirstOnly,
-    ..AT_LEAST_ONCE
-};
 const LAST_IN_ORDER: Rules = Rules {
     order: Order::Last,
     ..AT_LEAST_ONCE

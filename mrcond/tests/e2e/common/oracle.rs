@@ -55,6 +55,12 @@ pub(crate) const AT_LEAST_ONCE: Rules = Rules {
     first_seq: 1,
 };
 
+/// The same where a broker may still have messages of an earlier connection.
+pub(crate) const FIRST_IN_ORDER: Rules = Rules {
+    order: Order::FirstOnly,
+    ..AT_LEAST_ONCE
+};
+
 /// What is left to say when nothing is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {

@@ -30,6 +30,11 @@ static OLD: Pool<Broker> = Pool::new();
 
 /// The other version of RabbitMQ that has to work.
 const OLD_VERSION: &str = "3.10.8";
+/// For one request; who may try again does so on another connection.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+/// Bytes of a broker's log that a failure shows.
+const END_OF_LOG: usize = 2000;
+
 /// How a consumer takes messages.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
@@ -338,13 +343,9 @@ impl Broker {
     }
 
     pub(crate) async fn open(&self) -> Result<(Connection, Channel), String> {
-        let connection = Connection::open(&arguments(&self.uri))
-            .await
-            .map_err(|error| error.to_string())?;
-        let channel = connection
-            .open_channel(None)
-            .await
-            .map_err(|error| error.to_string())?;
+        let arguments = arguments(&self.uri);
+        let connection = answered("connect", Connection::open(&arguments)).await?;
+        let channel = answered("open a channel", connection.open_channel(None)).await?;
         Ok((connection, channel))
     }
 
@@ -518,19 +519,33 @@ impl Broker {
     }
 
     async fn delete_by(&self, queue: &str, arguments: QueueDeleteArguments) {
-        eventually(
-            PATIENTLY,
-            &format!("delete the queue {queue}"),
-            async || {
-                let (connection, channel) = self.open().await?;
-                channel
-                    .queue_delete(arguments.clone())
-                    .await
-                    .map_err(|error| error.to_string())?;
-                close(connection).await
-            },
-        )
+        let delete = async || {
+            let (connection, channel) = self.open().await?;
+            answered("delete", channel.queue_delete(arguments.clone())).await?;
+            close(connection).await
+        };
+        let what = format!("delete the queue {queue}");
+        eventually(PATIENTLY, &what, async || {
+            let deleted = delete().await;
+            deleted.map_err(|error| format!("{error}; {}", self.condition()))
+        })
         .await;
+    }
+
+    /// What is to be known of a broker that does not do as it is told.
+    fn condition(&self) -> String {
+        let Some(own) = &self.own else {
+            return "not a broker of the tests".to_owned();
+        };
+        let is_there = Path::new(&format!("/proc/{}", own.pid)).exists();
+        let logs = files_in(&own.folder.join("log")).into_iter();
+        let ends = logs.map(|log| {
+            let text = std::fs::read(&log).unwrap_or_default();
+            let end = &text[text.len().saturating_sub(END_OF_LOG)..];
+            format!("{}: {}", log.display(), String::from_utf8_lossy(end))
+        });
+        let ends: Vec<String> = ends.collect();
+        format!("process there: {is_there}; {}", ends.join("\n"))
     }
 }
 
@@ -577,7 +592,18 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 async fn close(connection: Connection) -> Result<(), String> {
-    connection.close().await.map_err(|error| error.to_string())
+    answered("close the connection", connection.close()).await
+}
+
+/// What the client waits for without a limit of its own.
+async fn answered<T>(
+    what: &str,
+    request: impl Future<Output = Result<T, amqprs::error::Error>>,
+) -> Result<T, String> {
+    match timeout(ANSWERED_WITHIN, request).await {
+        Ok(answer) => answer.map_err(|error| format!("{what}: {error}")),
+        Err(_) => Err(format!("{what}: no answer within {ANSWERED_WITHIN:?}")),
+    }
 }
 
 /// The client's own reading of URIs leaves `%2f` as it is.
