@@ -194,10 +194,7 @@ async fn events_of_a_collection_that_was_dropped_while_the_daemon_was_down_are_l
     .await
     .unwrap();
     load::insert(&rig.collection(), 200, 10).await;
-    let daemon = rig.start(from_ref(&entry)).await;
-    let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
-    assert_eq!(verdict, NOTHING_TWICE);
-    rig.clean().await;
+    rig.misses_nothing(&entry).await;
 }
 
 #[tokio::test]
@@ -222,12 +219,7 @@ async fn dropped_collection_stops_in_silence() {
     assert_eq!(daemon.terminate().await.code, Some(0));
     // What the remedy says.
     let entry = entry.with("watched.on_invalidate", "continue");
-    let daemon = rig.start(from_ref(&entry)).await;
-    assert_eq!(
-        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
-        NOTHING_TWICE
-    );
-    rig.clean().await;
+    rig.misses_nothing(&entry).await;
 }
 
 /// Where the stored position stands.
@@ -311,12 +303,7 @@ async fn position_of_a_quiet_collection_ages_while_others_are_written() {
     saved_up_to_now(&rig).await;
     // Going on from there brings what is new and nothing else.
     assert_eq!(daemon.terminate().await.code, Some(0));
-    let daemon = rig.start(from_ref(&entry)).await;
-    assert_eq!(
-        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
-        NOTHING_TWICE
-    );
-    rig.clean().await;
+    rig.misses_nothing(&entry).await;
 }
 
 #[tokio::test]
@@ -701,12 +688,7 @@ async fn lost_history_is_passed_over() {
     assert_eq!(failures, 1.0);
     assert_eq!(daemon.terminate().await.code, Some(0));
     // The position is still there: had it been a mistake, nothing would be lost.
-    let daemon = rig.start(from_ref(&entry)).await;
-    assert_eq!(
-        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
-        NOTHING_TWICE
-    );
-    rig.clean().await;
+    rig.misses_nothing(&entry).await;
 }
 
 #[tokio::test]
@@ -782,12 +764,7 @@ async fn pipeline_that_cannot_be_read_has_people_give_their_position_up() {
     assert!(line.contains("remedy: correct `watched`"), "{line}");
     assert_eq!(daemon.terminate().await.code, Some(0));
     rig.accept(&entry).await;
-    let daemon = rig.start(from_ref(&entry)).await;
-    assert_eq!(
-        rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await,
-        NOTHING_TWICE
-    );
-    rig.clean().await;
+    rig.misses_nothing(&entry).await;
 }
 
 #[tokio::test]

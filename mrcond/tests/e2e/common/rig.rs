@@ -4,7 +4,7 @@
 use super::config::{Config, Entry};
 use super::daemon::{ConfigFile, Daemon, Uris, command};
 use super::mongo::{self, Mongo};
-use super::oracle::{self, Rules, Verdict};
+use super::oracle::{self, AT_LEAST_ONCE, NOTHING_TWICE, Rules, Verdict};
 use super::rabbit::{Broker, Collector, Delivery};
 use super::services;
 use super::truth::{self, Event, Of, Watch};
@@ -208,6 +208,30 @@ impl Rig {
         daemon.confirmed(&entry.name(), truth.len()).await;
         let deliveries = Collector::drain(&self.broker, &self.name).await;
         self.judge(&truth, &deliveries, rules)
+    }
+
+    /// The same of a consumer that came when events were flowing, from the first that it got.
+    pub(crate) async fn judge_consumer(&self, consumer: Collector) -> Verdict {
+        let truth = self.truth().await;
+        let last = truth.last().map(|event| event.token().to_owned());
+        consumer
+            .until_has("the last event", |delivery| {
+                Some(&delivery.id) == last.as_ref()
+            })
+            .await;
+        let deliveries = consumer.finish().await;
+        let first = |event: &Event| event.token() == deliveries[0].id;
+        let begin = truth.iter().position(first).unwrap_or_default();
+        self.judge(&truth[begin..], &deliveries, AT_LEAST_ONCE)
+    }
+
+    /// Starts the daemon again, which has to bring the queue all that is missing in it and nothing twice;
+    /// ends the test.
+    pub(crate) async fn misses_nothing(&self, entry: &Entry) {
+        let daemon = self.start(from_ref(entry)).await;
+        let verdict = self.judge_all(&daemon, entry, AT_LEAST_ONCE).await;
+        assert_eq!(verdict, NOTHING_TWICE);
+        self.clean().await;
     }
 
     /// Removes what the test has made, also from servers that are the user's own.
