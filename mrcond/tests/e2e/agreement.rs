@@ -119,9 +119,9 @@ async fn came_back(daemon: &Daemon, rabbitmq: u64, mongodb: u64) {
 }
 
 /// The queue that the daemon does not declare; it outlives the broker's end.
-async fn declare(broker: &Broker) {
+async fn declare(broker: &Broker, queue: &str) {
     let quorum = FieldValue::S("quorum".try_into().unwrap());
-    broker.declare("users", &[("x-queue-type", quorum)]).await;
+    broker.declare(queue, &[("x-queue-type", quorum)]).await;
 }
 
 #[tokio::test]
@@ -129,11 +129,12 @@ async fn health_status_and_metrics_tell_different_stories() {
     let (mut mongo, mut broker) = tokio::join!(Mongo::private(), Broker::private());
     let rig = Rig::on(&mongo, &broker, "agree").await;
     let orders = rig.entry();
+    let queue = format!("{}-users", rig.name);
     let users = rig
-        .entry_for("users", "users")
+        .entry_for("users", &queue)
         .with("rabbitmq.declare", false);
-    declare(&broker).await;
-    broker.knows_for_good("users").await;
+    declare(&broker, &queue).await;
+    broker.knows_for_good(&queue).await;
     let daemon = rig.start(&[orders.clone(), users.clone()]).await;
     let fault = |entry, collection, names, side| Fault {
         entry,
@@ -175,11 +176,12 @@ async fn health_status_and_metrics_tell_different_stories() {
 
     // A single queue: its connector is unhealthy, and the other one is not.
     let down = fault(&users, "users", "create the queue", "mrcon_rabbitmq_up");
-    broker.delete("users").await;
+    broker.delete(&queue).await;
     rig.mark(&rig.collection_named("users")).await;
     agree_on_one(&daemon, &down, &orders).await;
-    declare(&broker).await;
+    declare(&broker, &queue).await;
     recovers(&daemon).await;
+    broker.delete(&queue).await;
     rig.clean().await;
 }
 
