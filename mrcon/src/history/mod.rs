@@ -15,16 +15,16 @@
 //! use mrcon::history::{Figure, Query};
 //! use std::time::{Duration, SystemTime, UNIX_EPOCH};
 //!
-//! # async fn example(server: mrcon::Server) {
+//! # async fn example(server: mrcon::Server) -> Result<(), String> {
 //! let history = server.history();
 //! let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
 //! let mut query = Query::new(now - 3_600_000, now, Duration::from_secs(60));
 //! query.collection = Some("shop.orders".to_owned());
 //! query.figure = Figure::named("events_confirmed");
-//! query.check().unwrap();
-//! for series in history.query(&query).await.series {
+//! for series in history.query(&query).await?.series {
 //!     println!("{series:?}");
 //! }
+//! # Ok(())
 //! # }
 //! ```
 
@@ -32,7 +32,7 @@ mod query;
 mod sample;
 mod store;
 
-pub use query::{Figure, MAX_STEPS, Query, Series};
+pub use query::{Figure, MAX_STEPS, MAX_VALUES, Query, Series};
 pub use sample::Totals;
 
 use crate::access::Access;
@@ -51,6 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use store::{Last, Store};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Samples of a connector that are kept in memory: an hour of them at the default resolution, in
@@ -313,12 +314,23 @@ impl History {
         }
     }
 
+    /// The shortest step for a question without one, so that the answer is not too large.
+    pub fn step_that_fits(&self, query: &Query) -> Duration {
+        query.step_that_fits(self.resolution(), self.asked_for(query).1)
+    }
+
     /// Series of the past, from the store and from memory.
-    pub async fn query(&self, query: &Query) -> Answer {
+    ///
+    /// # Errors
+    /// What is wrong with the question, or that the answer would be too large, on one line.
+    pub async fn query(&self, query: &Query) -> Result<Answer, String> {
+        let (tracks, collections) = self.asked_for(query);
+        query.check_size(collections)?;
+        // Also while they become series: that takes the most memory.
+        let turn = self.queries.acquire().await;
         let mut recorded = Recorded::default();
         let mut from_store = false;
         if let Some(store) = &self.store
-            && let Ok(_turn) = self.queries.acquire().await
             && let Ok(found) = store.read(query).await
         {
             from_store = true;
@@ -326,29 +338,35 @@ impl History {
                 recorded.add(query, &collection, &target, &sample);
             }
         }
-        for track in self.tracks() {
-            let collection = track.name();
-            if query
-                .collection
-                .as_ref()
-                .is_some_and(|name| *name != collection)
-            {
-                continue;
-            }
-            let span = query.first_needed()..query.to;
+        let span = query.first_needed()..query.to;
+        for track in tracks {
             let memory = track.memory();
             for sample in memory
                 .samples
                 .iter()
                 .filter(|sample| span.contains(&sample.at))
             {
-                recorded.add(query, &collection, &track.status.target, sample);
+                recorded.add(query, &track.name(), &track.status.target, sample);
             }
         }
-        Answer {
+        // The store knows also those that are no more.
+        query.check_size(recorded.collections())?;
+        let asked = query.clone();
+        let series = spawn_blocking(move || recorded.series(&asked)).await;
+        drop(turn);
+        Ok(Answer {
             from_store,
-            series: recorded.series(query),
-        }
+            series: series.map_err(|error| error.to_string())?,
+        })
+    }
+
+    /// The connectors that `query` is about, and of how many collections they are.
+    fn asked_for(&self, query: &Query) -> (Vec<Arc<Track>>, usize) {
+        let mut tracks = self.tracks();
+        let wanted = query.collection.as_ref();
+        tracks.retain(|track| wanted.is_none_or(|wanted| *wanted == track.name()));
+        let names: HashSet<String> = tracks.iter().map(|track| track.name()).collect();
+        (tracks, names.len())
     }
 
     /// Records, for ever.

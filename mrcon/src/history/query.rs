@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Most steps of one answer, the same number that Prometheus allows.
 pub const MAX_STEPS: u64 = 11_000;
+/// Most values of one figure in an answer, all collections together: with all figures some 7 MB of JSON.
+pub const MAX_VALUES: u64 = 30_000;
 
 /// A figure that `/history` can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,13 +148,42 @@ impl Query {
         if self.from >= self.to {
             return Err("`from` must be before `to`".into());
         }
-        let steps = (self.to - self.from) as u64 / self.step_millis() as u64;
+        let steps = self.count_of_steps();
         if steps > MAX_STEPS {
             return Err(format!(
                 "{steps} steps are too many; at most {MAX_STEPS}: give a larger `step` or a shorter time"
             ));
         }
         Ok(())
+    }
+
+    fn count_of_steps(&self) -> u64 {
+        (self.to - self.from).max(0) as u64 / self.step_millis() as u64
+    }
+
+    /// Whether the answer is not too large, with so many collections in it.
+    ///
+    /// # Errors
+    /// What to ask instead, on one line.
+    pub(super) fn check_size(&self, collections: usize) -> Result<(), String> {
+        self.check()?;
+        let steps = self.count_of_steps();
+        if steps.saturating_mul(collections as u64) > MAX_VALUES {
+            return Err(format!(
+                "{steps} steps of {collections} collections are too many; at most {MAX_VALUES} together: \
+                 give a `collection`, a larger `step` or a shorter time"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The shortest multiple of `resolution` as a step with which an answer about so many collections is not too large.
+    pub(super) fn step_that_fits(&self, resolution: Duration, collections: usize) -> Duration {
+        let most = (MAX_VALUES / collections.max(1) as u64).clamp(1, MAX_STEPS);
+        let span = (self.to - self.from).max(0) as u64;
+        let resolution = (resolution.as_millis() as u64).max(1);
+        let times = span.div_ceil(resolution.saturating_mul(most)).max(1);
+        Duration::from_millis(resolution.saturating_mul(times))
     }
 }
 
@@ -178,6 +209,11 @@ pub(super) struct Recorded {
 }
 
 impl Recorded {
+    /// How many collections there is something of.
+    pub(super) fn collections(&self) -> usize {
+        self.collections.len()
+    }
+
     /// Adds a sample of the connector from `collection` to `target`.
     pub(super) fn add(&mut self, query: &Query, collection: &str, target: &str, sample: &Sample) {
         let steps = self
@@ -339,6 +375,24 @@ mod tests {
         assert!(query(10, 10, Figure::Lag).check().is_err());
         let long = query(0, 10 * (MAX_STEPS as i64 + 1), Figure::Lag);
         assert!(long.check().unwrap_err().contains("step"));
+    }
+
+    #[test]
+    fn answer_about_many_collections_is_larger_than_memory_allows() {
+        let hour = query(0, 3600, Figure::Lag);
+        assert!(hour.check_size(83).is_ok());
+        let refused = hour.check_size(84).unwrap_err();
+        assert!(refused.contains("84 collections"), "{refused}");
+        let ten = Duration::from_secs(10);
+        for (collections, seconds) in [(0, 10), (83, 10), (84, 20), (1000, 120), (100_000, 3600)] {
+            let mut asked = hour.clone();
+            asked.step = asked.step_that_fits(ten, collections);
+            assert_eq!(asked.step, Duration::from_secs(seconds), "{collections}");
+        }
+        let mut week = query(0, 7 * 86_400, Figure::Lag);
+        week.step = week.step_that_fits(ten, 2);
+        assert_eq!(week.check_size(2), Ok(()));
+        assert_eq!(week.step, Duration::from_secs(60));
     }
 
     #[test]

@@ -1,16 +1,47 @@
 //! `/history`: series of the past as JSON.
 
 use super::State;
-use axum::Json;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State as Extract};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::stream;
 use mrcon::history::{Figure, History, Query};
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 
 /// How far back the answer reaches if the question does not say.
 const DEFAULT_SPAN: Duration = Duration::from_secs(3600);
+
+/// Answers that are made, or on their way to a client, at once. Each may be some MB, and clients may take their time.
+const MAX_ANSWERS: usize = 8;
+
+/// What is handed over of an answer at a time.
+const PIECE: usize = 64 << 10;
+
+/// What the route of this module has.
+#[derive(Debug, Clone)]
+struct Teller {
+    history: Arc<History>,
+    places: Arc<Semaphore>,
+}
+
+/// The route of this module.
+pub(super) fn routes(state: &State) -> Router {
+    Router::new()
+        .route("/history", get(history))
+        .with_state(Teller {
+            history: Arc::clone(&state.history),
+            places: Arc::new(Semaphore::new(MAX_ANSWERS)),
+        })
+}
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -21,12 +52,28 @@ struct Answer {
     series: Vec<Series>,
 }
 
-#[derive(Debug, Serialize)]
-struct Series {
-    collection: String,
-    metric: &'static str,
-    unit: &'static str,
-    points: Vec<(f64, Option<f64>)>,
+#[derive(Debug)]
+struct Series(mrcon::history::Series);
+
+impl Serialize for Series {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Series(series) = self;
+        let mut object = serializer.serialize_struct("Series", 4)?;
+        object.serialize_field("collection", &series.collection)?;
+        object.serialize_field("metric", series.figure.name())?;
+        object.serialize_field("unit", series.figure.unit())?;
+        object.serialize_field("points", &Points(&series.points))?;
+        object.end()
+    }
+}
+
+struct Points<'a>(&'a [(i64, Option<f64>)]);
+
+impl Serialize for Points<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let points = self.0.iter();
+        serializer.collect_seq(points.map(|(at, value)| (seconds(*at), value)))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -34,38 +81,59 @@ struct Problem {
     error: String,
 }
 
-pub(super) async fn history(Extract(state): Extract<State>, RawQuery(text): RawQuery) -> Response {
+async fn history(Extract(teller): Extract<Teller>, RawQuery(text): RawQuery) -> Response {
     let now = millis(SystemTime::now());
-    let query = match understand(text.as_deref().unwrap_or_default(), &state.history, now) {
+    let query = match understand(text.as_deref().unwrap_or_default(), &teller.history, now) {
         Ok(query) => query,
-        Err(error) => return (StatusCode::BAD_REQUEST, Json(Problem { error })).into_response(),
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error),
     };
-    let answer = state.history.query(&query).await;
-    Json(Answer {
+    let Ok(place) = Arc::clone(&teller.places).try_acquire_owned() else {
+        let error = format!("{MAX_ANSWERS} answers are on their way already; ask again");
+        return problem(StatusCode::SERVICE_UNAVAILABLE, error);
+    };
+    let answer = match teller.history.query(&query).await {
+        Ok(answer) => answer,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error),
+    };
+    let answer = Answer {
         from: seconds(query.from),
         to: seconds(query.to),
         step_seconds: query.step.as_secs_f64(),
         source: if answer.from_store { "store" } else { "memory" },
-        series: answer.series.into_iter().map(Series::from).collect(),
-    })
-    .into_response()
-}
-
-impl From<mrcon::history::Series> for Series {
-    fn from(series: mrcon::history::Series) -> Series {
-        let points = series.points.into_iter();
-        Series {
-            collection: series.collection,
-            metric: series.figure.name(),
-            unit: series.figure.unit(),
-            points: points.map(|(at, value)| (seconds(at), value)).collect(),
+        series: answer.series.into_iter().map(Series).collect(),
+    };
+    // Some tens of milliseconds for the largest, which nobody else is to wait.
+    match spawn_blocking(move || serde_json::to_vec(&answer)).await {
+        Ok(Ok(json)) => {
+            let headers = [(header::CONTENT_TYPE, "application/json")];
+            (headers, held(json.into(), place)).into_response()
+        }
+        Ok(Err(_)) | Err(_) => {
+            let error = "the answer could not be encoded".to_owned();
+            problem(StatusCode::INTERNAL_SERVER_ERROR, error)
         }
     }
+}
+
+fn problem(code: StatusCode, error: String) -> Response {
+    (code, Json(Problem { error })).into_response()
+}
+
+/// A body that keeps its place until the client has taken it.
+fn held(json: Bytes, place: OwnedSemaphorePermit) -> Body {
+    Body::from_stream(stream::unfold(
+        (json, place),
+        |(mut rest, place)| async move {
+            let piece = rest.split_to(rest.len().min(PIECE));
+            (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, place)))
+        },
+    ))
 }
 
 fn understand(text: &str, history: &History, now: i64) -> Result<Query, String> {
     let from = now - DEFAULT_SPAN.as_millis() as i64;
     let mut query = Query::new(from, now, history.resolution());
+    let mut has_step = false;
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         match name.as_ref() {
             _ if value.is_empty() => {}
@@ -73,14 +141,16 @@ fn understand(text: &str, history: &History, now: i64) -> Result<Query, String> 
             "metric" => query.figure = Some(figure(&value)?),
             "from" => query.from = moment("from", &value, now)?,
             "to" => query.to = moment("to", &value, now)?,
-            "step" => query.step = step(&value)?,
+            "step" => (query.step, has_step) = (step(&value)?, true),
             other => {
                 let line = "unknown parameter; known: collection, metric, from, to, step";
                 return Err(format!("{}: {line}", printable(other)));
             }
         }
     }
-    query.check()?;
+    if !has_step {
+        query.step = history.step_that_fits(&query);
+    }
     Ok(query)
 }
 

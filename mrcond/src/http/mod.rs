@@ -114,7 +114,6 @@ fn router(state: State) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .route("/history", get(history::history))
         .fallback(|| async {
             (
                 StatusCode::NOT_FOUND,
@@ -123,6 +122,7 @@ fn router(state: State) -> Router {
         })
         .with_state(state.clone())
         .merge(page::routes())
+        .merge(history::routes(&state))
         .merge(events::routes(state.clone()))
         .layer(middleware::from_fn_with_state(
             state.requests,

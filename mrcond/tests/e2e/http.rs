@@ -4,16 +4,24 @@ use crate::common::config::{Config, Entry};
 use crate::common::daemon::Daemon;
 use crate::common::http;
 use crate::common::wait::{SOON, eventually};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// Connections that the listener has at once.
 const MOST: usize = 64;
+/// Answers of `/history` that are on their way at once.
+const MOST_ANSWERS: usize = 8;
+/// Values of one figure in one of them.
+const MOST_VALUES: usize = 30_000;
 
 /// Without servers: the listener needs none.
 async fn daemon() -> Daemon {
-    let config = Config::new([Entry::new("shop", "orders", "a")]);
+    daemon_of(Config::new([Entry::new("shop", "orders", "a")])).await
+}
+
+async fn daemon_of(config: Config) -> Daemon {
     let variables = [
         ("MRCON_MONGO_URI", "mongodb://127.0.0.1:1/"),
         ("MRCON_RABBITMQ_URI", "amqp://127.0.0.1:1"),
@@ -161,5 +169,69 @@ async fn slow_or_idle_clients_hold_up_the_health_check() {
     }
     assert_eq!(daemon.get("/livez").await.code, 200);
     drop((slow, greedy));
+    assert_eq!(daemon.terminate().await.code, Some(0));
+}
+
+/// Asks for as much as there may be, and takes none of it once it is there.
+async fn holds_an_answer(daemon: &Daemon, path: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(daemon.address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut begin = [0; 12];
+    client.read_exact(&mut begin).await.unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    client
+}
+
+#[tokio::test]
+async fn question_about_the_whole_past_takes_all_memory() {
+    let entries = ["a", "b", "c"].map(|name| Entry::new("shop", name, name));
+    let config = Config::new(entries).with_metrics("history.enabled", false);
+    let daemon = daemon_of(config).await;
+    let too_much = daemon.get("/history?from=-7d&step=55").await;
+    assert_eq!(too_much.code, 400);
+    assert!(
+        too_much.body.contains("of 3 collections are too many"),
+        "{}",
+        too_much.body
+    );
+    // Without a step it is the shortest with which the answer is not too large.
+    let path = "/history?from=-7d";
+    let steps = eventually(SOON, "all have something to tell", async || {
+        let answer: Value = serde_json::from_str(&daemon.get(path).await.body).unwrap();
+        let series = answer["series"].as_array().unwrap();
+        match series.len() {
+            30 => Ok(series[0]["points"].as_array().unwrap().len()),
+            count => Err(format!("{count} series")),
+        }
+    })
+    .await;
+    assert!(
+        (MOST_VALUES / 2..=MOST_VALUES).contains(&(3 * steps)),
+        "{steps}"
+    );
+
+    let before = memory(&daemon);
+    let mut greedy = Vec::new();
+    for _ in 0..MOST_ANSWERS {
+        greedy.push(holds_an_answer(&daemon, path).await);
+    }
+    assert_eq!(daemon.get(path).await.code, 503);
+    for other in ["/livez", "/metrics", "/status"] {
+        assert_eq!(daemon.get(other).await.code, 200, "{other}");
+    }
+    let grown = memory(&daemon).saturating_sub(before);
+    assert!(grown < 192 << 20, "grown by {grown} bytes");
+    greedy.pop();
+    eventually(SOON, "there is a place again", async || {
+        match daemon.get(path).await.code {
+            200 => Ok(()),
+            code => Err(code.to_string()),
+        }
+    })
+    .await;
+    drop(greedy);
     assert_eq!(daemon.terminate().await.code, Some(0));
 }
