@@ -17,10 +17,10 @@
 //! # }
 //! ```
 
+use crate::client::connect;
 use crate::config::{CollectionConfig, Config, DEFAULT_TOKENS_DB_NAME, SYSTEM_DATABASES};
 use crate::error::mongo::{Phase, server_code};
 use crate::error::{Error, Result};
-use crate::server::connect;
 use crate::uri::MongoUri;
 use bson::{Document, doc};
 use futures_util::{StreamExt, TryStreamExt};

@@ -69,6 +69,7 @@ mod backoff;
 mod budget;
 mod checkpoint;
 mod cleaner;
+mod client;
 pub mod config;
 mod connector;
 #[cfg(feature = "amqp")]

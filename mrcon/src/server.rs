@@ -18,8 +18,9 @@ use crate::access::Access;
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::checkpoint::crowded;
+use crate::client::connect;
 use crate::config::{CollectionConfig, OnHistoryLost, Scope, ValidConfig};
-use crate::error::{Disposition, Error, ErrorKind, Result, mongo::Phase};
+use crate::error::{Disposition, Error, ErrorKind, Result};
 use crate::gap::Lost;
 use crate::history::History;
 use crate::mask::Mask;
@@ -28,9 +29,7 @@ use crate::metrics::custom::CustomMetrics;
 use crate::oplog::Oplog;
 use crate::pace::Place;
 use crate::sink::{Opener, Opening, Sink};
-use crate::source;
 use crate::status::{ConnectorStatus, State};
-use crate::tls_files;
 use crate::trace::Tracing;
 use crate::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, Verify};
 pub(crate) use entry::envelopes;
@@ -40,8 +39,6 @@ use futures_util::stream::FuturesUnordered;
 use journal::{Failure, Journal};
 use logins::Logins;
 pub use logins::{Reader, Sources};
-use mongodb::Client;
-use mongodb::options::ClientOptions;
 use reload::{Ask, Pending, Recipe};
 pub use reload::{NotReloaded, Reloaded, Reloader};
 pub use roster::Connectors;
@@ -57,11 +54,6 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Connections beyond one for each open change stream: checkpoints, commands, monitoring.
-const SPARE_CONNECTIONS: u32 = 8;
-/// How long the driver looks for a usable server before a run fails: a fail-over takes less, and
-/// `/health` should tell within seconds what is wrong.
-const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs in a row without any confirm after which an unroutable message halts its connector. The
 /// first ones may heal it by declaring the queue again; with backoff they take about 8 s.
 const UNROUTABLE_ATTEMPTS: u32 = 5;
@@ -475,40 +467,6 @@ fn warn_if_crowded(config: &ValidConfig) {
             "the resume token collection is capped and may be too small: MongoDB deletes the oldest position when they do not fit, and its connector would begin from now"
         );
     }
-}
-
-pub(crate) async fn connect(uri: &MongoUri, connectors: usize) -> Result<Client> {
-    let fail = |error| {
-        let error = Error::mongo(Phase::Prepare, format!("use the MongoDB URI {uri}"), error);
-        // The driver may quote a part of the URI, and with credentials in it that may be one of them.
-        match uri.expose().contains('@') {
-            true => Error::new(error.kind(), error.to_string()).with_source(
-                "the driver does not accept it; check host, options and percent-encoding",
-            ),
-            false => error,
-        }
-    };
-    let mut options = ClientOptions::parse(uri.expose()).await.map_err(fail)?;
-    options.app_name.get_or_insert_with(|| "mrcon".into());
-    options
-        .server_selection_timeout
-        .get_or_insert(SERVER_SELECTION_TIMEOUT);
-    options.cmap_event_handler = Some(source::pool_events());
-    // An open change stream holds a connection while it waits for events.
-    let needed = u32::try_from(connectors)
-        .unwrap_or(u32::MAX)
-        .saturating_add(SPARE_CONNECTIONS);
-    options.max_pool_size = Some(
-        options
-            .max_pool_size
-            .map_or(needed, |configured| configured.max(needed)),
-    );
-    let wrong_file = |fault: String| {
-        // Told here, since the driver's words are kept back where the URI has credentials.
-        Error::new(ErrorKind::Mongo, format!("use the MongoDB URI {uri}")).with_source(fault)
-    };
-    tls_files::check_driver(options.tls.as_ref()).map_err(wrong_file)?;
-    Client::with_options(options).map_err(fail)
 }
 
 type Waiting = Pin<Box<dyn Future<Output = Number> + Send>>;

@@ -17,11 +17,12 @@
 use crate::asyncapi::Sample;
 use crate::budget::Budget;
 use crate::checkpoint::MongoCheckpoints;
+use crate::client::connect;
 use crate::config::{Scope, ValidConfig};
 use crate::connector::{Policies, Preview, Previewed};
 use crate::error::Result;
 use crate::mask::Mask;
-use crate::server::{connect, envelopes};
+use crate::server::envelopes;
 use crate::sink::headers::SEQ;
 use crate::source::{Begin, Source, SourceItem, Watch};
 use crate::status::connector_name;

@@ -17,9 +17,10 @@ use clap_complete::Shell;
 use mrcon::config::ValidConfig;
 use mrcon::uri::{AmqpUri, BrokerUri, MongoUri, StreamUri, UriError};
 use mrcon::{Reader, Sources};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,6 +144,7 @@ enum Sub {
     /// Have the running mrcond send every document of a connector's collection, between its events
     Snapshot(SnapshotArgs),
     /// Show the saved positions, or change one while mrcond does not run
+    #[command(arg_required_else_help = false)]
     Position {
         #[command(subcommand)]
         what: PositionSub,
@@ -150,12 +152,14 @@ enum Sub {
     /// Show events as they would be published, and publish nothing
     Tail(TailArgs),
     #[cfg(feature = "amqp")]
+    #[command(arg_required_else_help = false)]
     /// List, show, replay or drop the events that could not be delivered
     DeadLetters(DeadLettersArgs),
     /// Describe the configuration file (JSON Schema), or what a configuration sends (AsyncAPI)
     Schema(SchemaArgs),
     #[cfg(feature = "amqp")]
     /// Show what RabbitMQ lacks of the configured exchanges, queues, streams and bindings, or declare it
+    #[command(arg_required_else_help = false)]
     Topology {
         #[command(subcommand)]
         what: TopologySub,
@@ -248,7 +252,7 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "RFC3339")]
     pub(crate) since: Option<String>,
     /// End after so many events
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
 }
 
@@ -346,13 +350,15 @@ pub(crate) struct Environment {
 
 /// Reads the command line; `Err` is the end of the process: help, version, or wrong usage.
 pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
-    let cli = Cli::try_parse().map_err(|error| match error.use_stderr() {
-        false => say(error.render().to_string().trim_end()),
-        true => {
-            // What is wrong is told as it was wished, if that can be made out.
-            let json = std::env::args_os().any(|argument| argument == "--json");
-            output::set(Wishes { quiet: false, json });
-            Err(Failure::new(exit::USAGE, usage_line(&error)))
+    let cli = Cli::try_parse_from(arguments(std::env::args_os())).map_err(|error| {
+        match error.use_stderr() {
+            false => say(error.render().to_string().trim_end()),
+            true => {
+                // What is wrong is told as it was wished, if that can be made out.
+                let json = std::env::args_os().any(|argument| argument == "--json");
+                output::set(Wishes { quiet: false, json });
+                Err(Failure::new(exit::USAGE, usage_line(&error)))
+            }
         }
     })?;
     output::set(Wishes {
@@ -360,6 +366,16 @@ pub(crate) fn parse() -> Result<Cli, Result<(), Failure>> {
         json: cli.json,
     });
     Ok(cli)
+}
+
+/// `mrcond help COMMAND` is what many type for `mrcond COMMAND --help`.
+fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = given.collect();
+    if arguments.get(1).is_some_and(|first| first == "help") {
+        arguments.remove(1);
+        arguments.push("--help".into());
+    }
+    arguments
 }
 
 /// What clap has to say, on one line.
@@ -374,18 +390,26 @@ fn usage_line(error: &clap::Error) -> String {
             first = format!("{first} {}", line.trim());
         }
     }
-    let mut lines = text.lines().map(str::trim);
-    let tip = lines.clone().find_map(|line| line.strip_prefix("tip: "));
-    let allowed = lines.find_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
-    match tip.or(allowed) {
-        Some(tip) => format!("{first}; {tip}; see mrcond --help"),
-        None => format!("{first}; see mrcond --help"),
-    }
+    let lines = || text.lines().map(str::trim);
+    let tip = lines().find_map(|line| line.strip_prefix("tip: "));
+    let allowed = lines().find_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
+    let parts = [Some(first.as_str()), tip, allowed].into_iter().flatten();
+    let parts: Vec<&str> = parts.collect();
+    format!("{}; see {} --help", parts.join("; "), command_of(&text))
+}
+
+/// The command whose usage a message shows.
+fn command_of(text: &str) -> String {
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let words = usage.unwrap_or("mrcond").split(' ');
+    let is_name = |word: &&str| word.starts_with(|c: char| c.is_ascii_lowercase());
+    let words: Vec<&str> = words.take_while(is_name).collect();
+    words.join(" ")
 }
 
 /// Prints what was asked for to standard output. A closed pipe is no failure.
 pub(crate) fn say(text: &str) -> Result<(), Failure> {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    output::print(text);
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! `mrcond health`: the answer of the running mrcond as an exit code, for health checks in images that
 //! have neither a shell nor an HTTP client.
 
-use crate::{Failure, cli, exit};
+use crate::cli::{self, Cli};
+use crate::{Failure, exit, output};
 use clap::Args;
-use mrcon::config::ValidConfig;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -15,14 +15,16 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// What is asked.
 #[derive(Debug, Clone, Args)]
-#[group(multiple = false)]
 pub(crate) struct HealthArgs {
     /// Whether the process answers at all, whatever its servers do
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ready")]
     live: bool,
     /// Whether every connector is connected to both sides
     #[arg(long)]
     ready: bool,
+    /// Where it listens [default: what server.listen in the configuration file is]
+    #[arg(long, value_name = "IP:PORT")]
+    address: Option<SocketAddr>,
 }
 
 impl HealthArgs {
@@ -36,17 +38,21 @@ impl HealthArgs {
 }
 
 /// Asks the mrcond that was started with the same configuration on this machine.
-pub(crate) fn ask(
-    config: &ValidConfig,
-    arguments: &HealthArgs,
-) -> std::result::Result<(), Failure> {
-    let (address, path) = (reachable(config.server().listen), arguments.path());
+pub(crate) fn ask(cli: &Cli, arguments: &HealthArgs) -> std::result::Result<(), Failure> {
+    let address = match arguments.address {
+        Some(address) => address,
+        None => reachable(listen(cli)?),
+    };
+    let path = arguments.path();
     let answer = get(address, path).map_err(|error| {
         let text = format!("http://{address}{path}: {error}; see whether mrcond runs");
         Failure::new(exit::OTHER, text)
     })?;
     match answer {
-        (200, body) => cli::say(body.trim_end()),
+        (200, body) => {
+            output::inform(body.trim_end());
+            Ok(())
+        }
         (code, body) => {
             let lines = match body.trim_end() {
                 "" => vec![format!("http://{address}{path}: {code}")],
@@ -55,6 +61,19 @@ pub(crate) fn ask(
             Err(Failure::of_lines(exit::OTHER, lines))
         }
     }
+}
+
+/// Where the configuration has it. Whether all of that is right is not asked here: the daemon may run on an older one.
+fn listen(cli: &Cli) -> std::result::Result<SocketAddr, Failure> {
+    let file = cli.config.display();
+    let fail = |text: String| Failure::new(exit::OTHER, text);
+    let bytes = cli::read_config(&cli.config);
+    let bytes = bytes.map_err(|error| {
+        fail(format!("{file}: {error}; name the configuration file with -c FILE, or the listener with --address"))
+    })?;
+    mrcon::config::listen_address(&bytes).ok_or_else(|| {
+        fail(format!("{file}: server.listen cannot be made out; correct it, or name the listener with --address"))
+    })
 }
 
 /// Where a listener can be reached from its own machine.

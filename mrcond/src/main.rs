@@ -32,14 +32,19 @@ use prometheus::Registry;
 use reload::Reloads;
 use std::fmt::Display;
 use std::process::ExitCode;
+use std::time::Duration;
 use tikv_jemallocator::Jemalloc;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 
 /// glibc keeps freed buffers of 16 MB: with `memory_budget: 64MiB` and 100 connectors the process took
 /// 213 MiB of memory, with this one 97 MiB.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// Between two attempts to resolve a name.
+const RESOLVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Exit codes, a contract with scripts (see `--help`).
 mod exit {
@@ -84,7 +89,7 @@ impl Failure {
 
 fn main() -> ExitCode {
     panics::install();
-    match run() {
+    match run().and_then(|()| output::complete()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::fail(&failure);
@@ -102,16 +107,18 @@ fn run() -> Result<(), Failure> {
     match &command {
         Command::Init(arguments) => return runtime()?.block_on(init::handle(&cli, arguments)),
         Command::Describe(what) => return describe::print(what),
+        Command::Health(arguments) => return health::ask(&cli, arguments),
         #[cfg(feature = "amqp")]
         Command::Check(arguments) => return check::run(&cli, arguments),
         _ => {}
     }
     let config = cli.config()?;
     match command {
-        Command::Init(_) | Command::Describe(_) => unreachable!("done above"),
+        Command::Init(_) | Command::Describe(_) | Command::Health(_) => {
+            unreachable!("done above")
+        }
         #[cfg(feature = "amqp")]
         Command::Check(_) => unreachable!("done above"),
-        Command::Health(arguments) => health::ask(&config, &arguments),
         Command::Position(what) => {
             let mongodb = cli.mongodb()?;
             runtime()?.block_on(position::handle(&cli, &config, &mongodb, &what))
@@ -179,21 +186,19 @@ async fn serve(cli: Cli, config: ValidConfig, settings: Environment) -> Result<(
         .and_then(|metrics| metrics.with_custom(&config, &registry))
         .map_err(|error| other(&error))?;
     // Before anybody can see that we are there, and stop us.
-    let terminated = termination()?;
+    let mut terminated = Box::pin(termination(config.server().shutdown_timeout)?);
     let hangup = on(SignalKind::hangup())?;
     let reloads = Reloads::register(&registry).map_err(|error| other(&error))?;
     let listen = config.server().listen;
     tracing::info!(%mongodb, %rabbitmq, %listen, connectors = config.collections().len(), "mrcond starts");
-    let server = Server::new(config, mongodb, rabbitmq, metrics)
-        .await
-        .map_err(|error| {
-            // A name that cannot be resolved now (mongodb+srv) may be resolved later.
-            let code = match error.kind() {
-                ErrorKind::MongoConnection => exit::OTHER,
-                _ => exit::CONFIG,
-            };
-            Failure::new(code, error.chain())
-        })?;
+    let made = tokio::select! {
+        made = resolved(async || {
+            let (config, metrics) = (config.clone(), metrics.clone());
+            Server::new(config, mongodb.clone(), rabbitmq.clone(), metrics).await
+        }) => made,
+        () = &mut terminated => return Ok(()),
+    };
+    let server = made.map_err(|error| Failure::new(exit::CONFIG, error.chain()))?;
     let server = server.with_sources(sources);
     let server = match stream {
         Some(stream) => server.with_stream_uri(stream),
@@ -225,36 +230,71 @@ async fn serve(cli: Cli, config: ValidConfig, settings: Environment) -> Result<(
     Ok(())
 }
 
+/// A name that cannot be resolved now (`mongodb+srv`) may be resolved later, as servers that are away may come back.
+async fn resolved(make: impl AsyncFn() -> mrcon::Result<Server>) -> mrcon::Result<Server> {
+    loop {
+        match make().await {
+            Err(error) if error.kind() == ErrorKind::MongoConnection => {
+                let (cause, remedy) = (error.chain(), error.policy().remedy);
+                tracing::warn!(%cause, remedy, "nothing runs yet: tries again in {} s", RESOLVE_PAUSE.as_secs());
+                sleep(RESOLVE_PAUSE).await;
+            }
+            made => return made,
+        }
+    }
+}
+
 fn on(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::new(exit::OTHER, format!("handle signals: {error}")))
 }
 
-/// Ready at the first SIGTERM or SIGINT, with its name.
-fn stopped() -> Result<impl Future<Output = &'static str>, Failure> {
-    let (mut terminate, mut interrupt) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    })
+/// Signals that ask for the end.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-/// The same, for what runs until then and has something in flight.
-fn termination() -> Result<impl Future<Output = ()>, Failure> {
-    let stopped = stopped()?;
+impl Stops {
+    fn new() -> Result<Stops, Failure> {
+        Ok(Stops {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Ready at the next one, with its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// For what has something in flight: the first signal asks it to finish, the second one does not wait for it.
+fn termination(limit: Duration) -> Result<impl Future<Output = ()>, Failure> {
+    let mut stops = Stops::new()?;
     Ok(async move {
-        let name = stopped.await;
-        tracing::info!("{name}: finishing what is in flight");
+        let name = stops.next().await;
+        let limit_s = limit.as_secs_f64();
+        tracing::info!(
+            "{name}: finishing what is in flight, within {limit_s} s; a second signal ends it at once"
+        );
+        tokio::spawn(async move {
+            let name = stops.next().await;
+            tracing::warn!(
+                "{name} again: ends at once; what is not confirmed is sent again at the next start"
+            );
+            std::process::exit(exit::OTHER.into());
+        });
     })
 }
 
 /// Work that has nothing in flight, and is well done whenever it is stopped.
 async fn until_stopped(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let stopped = stopped()?;
+    let mut stops = Stops::new()?;
     tokio::select! {
         done = work => done,
-        _ = stopped => Ok(()),
+        _ = stops.next() => Ok(()),
     }
 }

@@ -3,15 +3,17 @@
 //! `--quiet` and `--json` are for the process as standard output and standard error are, so they are kept
 //! beside them: set once, before anything is said.
 
-use crate::Failure;
+use crate::{Failure, exit};
 use mrcon::config::{Excerpt, Problem};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 
 static WISHES: OnceLock<Wishes> = OnceLock::new();
+/// Why standard output took no more, unless whoever read it has seen enough.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
 /// What the command line says about output.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,11 +50,34 @@ pub(crate) fn tell(line: &str, value: impl FnOnce() -> Value) {
 
 /// Says what the exit code is about, whoever listens.
 pub(crate) fn finding(line: &str, value: impl FnOnce() -> Value) {
-    let line = match is_json() {
-        true => value().to_string(),
-        false => line.to_owned(),
+    match is_json() {
+        true => print(&value().to_string()),
+        false => print(line),
     };
-    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints to standard output; false if nobody reads it any more.
+pub(crate) fn print(text: &str) -> bool {
+    let mut stdout = std::io::stdout();
+    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    let Err(error) = written else {
+        return true;
+    };
+    if error.kind() != ErrorKind::BrokenPipe {
+        let _ = LOST.set(error);
+    }
+    false
+}
+
+/// Whether all that was said could be: what a file has only a part of is no success.
+pub(crate) fn complete() -> Result<(), Failure> {
+    match LOST.get() {
+        None => Ok(()),
+        Some(error) => {
+            let text = format!("standard output: {error}; what is there is not all");
+            Err(Failure::new(exit::OTHER, text))
+        }
+    }
 }
 
 /// The same, where there is nothing but the words.
@@ -190,7 +215,6 @@ fn wants_colours(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit;
     use mrcon::config::ValidConfig;
 
     const WRONG: &str = "collections:\n  - watched: {db_name: shop, coll_name: orders}\n    rabbitmq:\n      stream_name: orders\n      queue_type: quorm\n";

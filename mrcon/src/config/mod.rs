@@ -44,6 +44,7 @@ mod format;
 mod forms;
 mod json_schema;
 pub mod limits;
+mod logins;
 mod mask;
 mod metrics;
 mod outbox;
@@ -79,7 +80,7 @@ pub(crate) use selector::Selector;
 #[doc(hidden)]
 pub use target_name::{DATABASE_EVENTS, DEPLOYMENT_EVENTS, TargetName};
 pub use topology::*;
-pub use validate::ValidConfig;
+pub use validate::{ValidConfig, listen_address};
 
 /// The problems of a text that has some.
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use super::decode::{Decoded, decode};
 use super::excerpt;
-use super::problem::Problem;
+use super::logins;
+use super::problem::{KeyPath, Problem};
 use super::rules::check;
 use super::schema::{CollectionConfig, Config, MetricsConfig, ServerConfig};
 use super::topology::Topology;
 use super::yaml::{self, Node};
+use std::net::SocketAddr;
 
 /// A configuration that satisfies every rule. It can be read, and is made only by
 /// [`Config::validate`] and [`ValidConfig::from_yaml`].
@@ -66,6 +68,14 @@ impl ValidConfig {
     }
 }
 
+/// Where a daemon with this file listens, whatever else is wrong with the file; `None` if that cannot be made out.
+pub fn listen_address(bytes: &[u8]) -> Option<SocketAddr> {
+    let (_, decoded) = parse(bytes).ok()?;
+    let listen = KeyPath::root().key("server").key("listen");
+    let is_known = !decoded.unread.iter().any(|path| path.overlaps(&listen));
+    is_known.then_some(decoded.config.server.listen)
+}
+
 impl Config {
     /// Reads a configuration and checks keys and types, but not the rules of
     /// [`Config::validate`]. Programs that use a file as it is want [`ValidConfig::from_yaml`].
@@ -109,6 +119,12 @@ fn read(bytes: &[u8]) -> Result<ValidConfig, Vec<Problem>> {
     // What could not be read is at its default now; rules about it would only confuse.
     let applies = |problem: &Problem| !unread.iter().any(|path| path.overlaps(problem.path()));
     problems.extend(check(&config).into_iter().filter(applies));
+    let known = |login: &Problem| problems.iter().any(|one| one.path().overlaps(login.path()));
+    let logins: Vec<_> = logins::find(&tree)
+        .into_iter()
+        .filter(|one| !known(one))
+        .collect();
+    problems.extend(logins);
     if problems.is_empty() {
         return Ok(ValidConfig::of(config));
     }

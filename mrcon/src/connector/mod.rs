@@ -422,7 +422,7 @@ impl<S: Sink, C: CheckpointStore> Run<S, C> {
                 Ok(settled) => settled?,
                 Err(_) => {
                     let text = format!(
-                        "drain: {} messages unconfirmed at the deadline",
+                        "drain: {} messages unconfirmed at the deadline; the next run sends them again",
                         self.window.len()
                     );
                     return Err(Error::new(ErrorKind::ConfirmTimeout, text));

@@ -3,6 +3,7 @@
 use super::{Patient, name};
 use crate::asyncapi::Sample;
 use crate::checkpoint::{Claim, MongoCheckpoints};
+use crate::client::connect;
 use crate::config::{Extent, Scope, ValidConfig};
 use crate::connector::Policies;
 use crate::envelope::Scratch;
@@ -10,7 +11,7 @@ use crate::error::mongo::Phase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ChangeEvent;
 use crate::mask::{Mask, Masker};
-use crate::server::{connect, envelopes};
+use crate::server::envelopes;
 use crate::source::{Begin, EventBatch, Watch, pages, probe};
 use crate::uri::MongoUri;
 use bson::{Document, RawDocumentBuf, Timestamp, doc};
@@ -77,11 +78,10 @@ pub async fn sample(
     let mut remarks = Vec::new();
     let mask = Mask::of(entry)?;
     let without_key = mask.as_ref().filter(|mask| mask.needs_key());
-    // Once, so that key and position are of the same time; and not at all where nothing of it is needed.
-    let claim = match collection.is_none() || without_key.is_some() {
-        true => MongoCheckpoints::new(&client, entry).peek().await?,
-        false => None,
-    };
+    // Once, so that key and position are of the same time.
+    let claim = MongoCheckpoints::new(&client, entry).peek().await?;
+    let stored = claim.as_ref().and_then(|claim| claim.stored.as_ref());
+    let next = stored.map_or(1, |stored| stored.seq + 1);
     if let Some(mask) = without_key {
         use_key(mask, claim.as_ref(), &mut remarks);
     }
@@ -91,7 +91,13 @@ pub async fn sample(
     };
     let event = match event {
         Some(event) => Some(event),
-        None => newest(&client, &patient, collection, mask.as_ref(), &mut remarks).await?,
+        None => {
+            let newest = newest(&client, &patient, collection, mask.as_ref(), &mut remarks).await?;
+            newest.map(|newest| Event {
+                seq: next,
+                ..newest
+            })
+        }
     };
     let nothing = |why: &str, remarks: Vec<String>| Sampled {
         connector: patient.name.clone(),

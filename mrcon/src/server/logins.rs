@@ -1,8 +1,9 @@
 //! Logins that are read again before each new attempt, so that a password can be changed while all runs.
 
+use super::Home;
 use super::target::{Brokers, Destination};
-use super::{Home, connect};
 use crate::access::Access;
+use crate::client::connect;
 use crate::config::{CollectionConfig, ValidConfig};
 use crate::error::Result;
 use crate::tls_files;

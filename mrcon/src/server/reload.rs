@@ -167,7 +167,7 @@ impl Supervisor<'_> {
             .collect();
         let entries: Vec<&CollectionConfig> = wanted.iter().map(|(_, entry, _)| entry).collect();
         let home = timeout(
-            super::SERVER_SELECTION_TIMEOUT,
+            crate::client::SERVER_SELECTION_TIMEOUT,
             self.server.home(config, &entries),
         );
         let home = home

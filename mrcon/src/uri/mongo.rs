@@ -40,6 +40,31 @@ impl MongoUri {
         })
     }
 
+    /// Whether something in it may be told to nobody.
+    pub(crate) fn has_secrets(&self) -> bool {
+        self.expose().contains('@') || self.expose() != self.without_secrets()
+    }
+
+    /// The same without a login, and without options that may hold a password or token.
+    pub(crate) fn without_secrets(&self) -> String {
+        let whole = self.expose();
+        let hosts = whole.find(&format!("@{}", self.hosts));
+        let rest = match hosts {
+            Some(at) => &whole[at + 1..],
+            None => whole.split_once("://").map_or("", |(_, rest)| rest),
+        };
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let is_open = |option: &&str| {
+            let name = option.split('=').next().unwrap_or_default();
+            let name = name.to_ascii_lowercase();
+            !name.contains("password") && !name.contains("properties")
+        };
+        let options: Vec<&str> = query.split('&').filter(is_open).collect();
+        let options = options.join("&");
+        let mark = if rest.contains('?') { "?" } else { "" };
+        format!("{}://{place}{mark}{options}", self.scheme)
+    }
+
     /// The whole URI with its password, for the driver.
     pub fn expose(&self) -> &str {
         self.whole.expose()
@@ -64,6 +89,23 @@ mod tests {
 
     fn shown(uri: &str) -> String {
         MongoUri::parse(uri).unwrap().to_string()
+    }
+
+    #[test]
+    fn secret_is_left_in_what_may_be_told() {
+        for (uri, open) in [
+            ("mongodb://a/?w=1", "mongodb://a/?w=1"),
+            ("mongodb://a", "mongodb://a"),
+            ("mongodb://u:p@a:1,b:2/db?w=1", "mongodb://a:1,b:2/db?w=1"),
+            (
+                "mongodb://a/?tlsCertificateKeyFilePassword=x&w=1&authMechanismProperties=T:x",
+                "mongodb://a/?w=1",
+            ),
+        ] {
+            let parsed = MongoUri::parse(uri).unwrap();
+            assert_eq!(parsed.without_secrets(), open);
+            assert_eq!(parsed.has_secrets(), uri != open, "{uri}");
+        }
     }
 
     #[test]

@@ -105,7 +105,10 @@ async fn history(Extract(teller): Extract<Teller>, RawQuery(text): RawQuery) -> 
     // Some tens of milliseconds for the largest, which nobody else is to wait.
     match spawn_blocking(move || serde_json::to_vec(&answer)).await {
         Ok(Ok(json)) => {
-            let headers = [(header::CONTENT_TYPE, "application/json")];
+            let headers = [
+                (header::CONTENT_TYPE, "application/json".to_owned()),
+                (header::CONTENT_LENGTH, json.len().to_string()),
+            ];
             (headers, held(json.into(), place)).into_response()
         }
         Ok(Err(_)) | Err(_) => {

@@ -12,7 +12,7 @@ use crate::common::mongo::Mongo;
 use crate::common::oracle::{AT_LEAST_ONCE, NOTHING_TWICE};
 use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
-use crate::common::wait::SOON;
+use crate::common::wait::{SOON, eventually};
 use crate::common::{load, services, tls};
 use bson::doc;
 use serde_json::json;
@@ -337,6 +337,30 @@ async fn hosts_without_a_replica_set_are_refused() {
     let verdict = rig.judge_all(&daemon, &entry, AT_LEAST_ONCE).await;
     assert_eq!(verdict, NOTHING_TWICE);
     rig.clean().await;
+}
+
+/// As a server that is away, it may be there later.
+#[tokio::test]
+async fn name_that_cannot_be_resolved_yet_ends_the_daemon() {
+    let config = Config::new([Entry::new("shop", "orders", "orders")]);
+    let mongo = format!("mongodb+srv://canary:{CANARY}@mrcon-e2e.invalid/");
+    let variables = [
+        ("MRCON_MONGO_URI", mongo.as_str()),
+        ("MRCON_RABBITMQ_URI", "amqp://127.0.0.1:1"),
+    ];
+    let daemon = Daemon::spawn_with(&config, &variables, &[]);
+    eventually(SOON, "it is told and tried again", async || {
+        let log = daemon.log();
+        match log.matches("cannot be resolved").count() {
+            0 | 1 => Err(log),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    daemon.signal("TERM").await;
+    let ended = daemon.end(SOON).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert!(!ended.log.contains(CANARY), "{}", ended.log);
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! The command line: what scripts and service managers rely on.
 
 use crate::common::config::{Config, Entry};
-use crate::common::daemon::{ConfigFile, Daemon, command};
+use crate::common::daemon::{ConfigFile, Daemon, PROGRAM, command};
 use crate::common::rig::Rig;
 use crate::common::wait::SOON;
 use std::path::Path;
 use std::process::Output;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 
 async fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().await.unwrap()
@@ -42,6 +43,76 @@ async fn version_or_help_fails_or_goes_to_standard_error() {
         );
     }
     assert!(version.stderr.is_empty() && help.stderr.is_empty());
+}
+
+#[tokio::test]
+async fn help_is_about_another_command() {
+    let asked = run(&["help", "position", "set"]).await;
+    assert_eq!(asked.status.code(), Some(0));
+    let usual = run(&["position", "set", "--help"]).await;
+    assert_eq!(text(&asked.stdout), text(&usual.stdout));
+    for (arguments, words) in [
+        (
+            &["position"][..],
+            "subcommands: show, set, accept, reset; see mrcond position --help",
+        ),
+        (&["dead-letters"], "see mrcond dead-letters --help"),
+        (
+            &["check", "--ofline"],
+            "exists: '--offline'; see mrcond check --help",
+        ),
+        (
+            &["completions", "tcsh"],
+            "possible values: bash, elvish, fish",
+        ),
+        (
+            &["tail", "-n", "-1"],
+            "invalid value '-1' for '--count <N>'",
+        ),
+    ] {
+        let said = text(&run(arguments).await.stderr);
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+}
+
+/// A file with only a part of a configuration in it must not look like success.
+#[tokio::test]
+async fn full_disk_or_a_reader_that_has_seen_enough_is_taken_for_the_other() {
+    let file = good_file();
+    for arguments in [
+        "init",
+        "schema",
+        "man",
+        "completions fish",
+        "check --offline --json",
+        "--version",
+    ] {
+        let line = format!(
+            "'{PROGRAM}' {arguments} -c '{}' >/dev/full",
+            file.path().display()
+        );
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(line)
+            .output()
+            .await
+            .unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {said}");
+        assert!(
+            said.contains("standard output: No space left"),
+            "{arguments}: {said}"
+        );
+    }
+    let line = format!("set -o pipefail; '{PROGRAM}' schema | head -n 1");
+    let output = Command::new("bash")
+        .arg("-c")
+        .arg(line)
+        .output()
+        .await
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
 }
 
 #[tokio::test]

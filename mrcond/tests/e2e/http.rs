@@ -1,7 +1,7 @@
 //! The admin listener and clients that mean no good: nothing that they do changes, costs or holds up anything.
 
 use crate::common::config::{Config, Entry};
-use crate::common::daemon::Daemon;
+use crate::common::daemon::{ConfigFile, Daemon, command};
 use crate::common::http;
 use crate::common::wait::{SOON, eventually};
 use serde_json::Value;
@@ -169,6 +169,35 @@ async fn slow_or_idle_clients_hold_up_the_health_check() {
     }
     assert_eq!(daemon.get("/livez").await.code, 200);
     drop((slow, greedy));
+    assert_eq!(daemon.terminate().await.code, Some(0));
+}
+
+/// What a health check in a container sees may not hang on a file that the daemon has refused to reload.
+#[tokio::test]
+async fn health_check_depends_on_the_rest_of_the_file() {
+    let daemon = daemon().await;
+    let address = daemon.address.to_string();
+    let health = async |text: &str, arguments: &[&str]| {
+        let file = ConfigFile::new(text);
+        let mut health = command();
+        health
+            .arg("health")
+            .arg("--live")
+            .arg("-c")
+            .arg(file.path());
+        let output = health.args(arguments).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let wrong = format!("server:\n  listen: {address}\n  nonsense: 1\ncollections: 7\n");
+    assert_eq!(health(&wrong, &[]).await, (Some(0), String::new()));
+    for broken in ["server: {listen: here}\n", "{", ""] {
+        let (code, said) = health(broken, &[]).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("--address"), "{said}");
+        let (code, said) = health(broken, &["--address", &address]).await;
+        assert_eq!((code, said.as_str()), (Some(0), ""));
+    }
     assert_eq!(daemon.terminate().await.code, Some(0));
 }
 

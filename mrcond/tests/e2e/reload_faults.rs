@@ -10,6 +10,7 @@ use crate::common::rabbit::{Broker, Collector};
 use crate::common::rig::Rig;
 use crate::common::stream::{self, SELDOM, resets};
 use crate::common::truth::Of;
+use crate::common::wait::{SOON, eventually};
 use crate::reload::{apply, apply_over_removal, names, reloaded, start};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -119,6 +120,43 @@ async fn reload_waits_for_ever_for_a_broker_that_is_blocked_or_loses_what_was_in
     // It had not read all that the former sent, and takes it between the messages of the successor.
     broker.unblock().await;
     two.finish(1, FIRST_IN_ORDER).await;
+}
+
+#[tokio::test]
+async fn second_signal_waits_for_what_cannot_be_confirmed() {
+    let broker = Broker::private().await;
+    let rig = Rig::on(&Mongo::shared().await, &broker, "twice").await;
+    let entry = rig.entry();
+    let config = Config::new([entry.clone()]).with_server("shutdown_timeout", "10m");
+    let daemon = start(&rig, &config).await;
+    let load = Load::start(&rig.collection(), 0, LOAD);
+    broker.block().await;
+    let is_stuck = |now: &Value| now["state"] == "blocked" && now["window"]["messages"] != 0;
+    daemon
+        .until(&entry.name(), "has messages in flight", is_stuck)
+        .await;
+    daemon.signal("TERM").await;
+    let told = "finishing what is in flight, within 600 s";
+    eventually(SOON, told, async || {
+        let log = daemon.log();
+        log.contains(told).then_some(()).ok_or(log)
+    })
+    .await;
+    daemon.signal("INT").await;
+    let ended = daemon.end(SOON).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.log);
+    assert!(
+        ended.log.contains("SIGINT again: ends at once"),
+        "{}",
+        ended.log
+    );
+    broker.unblock().await;
+    // Nothing is lost by it.
+    let daemon = start(&rig, &config).await;
+    load.finish().await;
+    rig.judge_all(&daemon, &entry, FIRST_IN_ORDER).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    rig.clean().await;
 }
 
 #[tokio::test]

@@ -27,15 +27,19 @@ async fn sample_is_another_message_or_is_published() {
     assert!(empty.contains("no message: there is no event"), "{empty}");
     let orders = rig.collection();
     for number in 1..=3 {
-        let order = doc! {"_id": number, "region": "eu", "card": "4111"};
+        let order = doc! {"_id": number, "region": "eu", "card": "4111", "about": 1};
         orders.insert_one(order).await.unwrap();
     }
     let told = sample(&["--json", "--sample"]).await;
+    assert!(
+        told.find("\"region\": \"eu\"") < told.find("\"about\""),
+        "in another order: {told}"
+    );
     let told: Value = serde_json::from_str(&told).unwrap();
     let one = &told[0];
     assert_eq!(one["exchange"], format!("{}-events", rig.name));
     assert_eq!(one["routing_key"], format!("{}.orders.insert", rig.name));
-    assert_eq!(one["body"], json!({"_id": 3, "region": "eu"}));
+    assert_eq!(one["body"], json!({"_id": 3, "region": "eu", "about": 1}));
     assert_eq!(one["headers"]["region"], "eu");
     assert_eq!(one["headers"]["x-mrcon-coll"], "orders");
     assert_eq!(one["properties"]["content_type"], "application/json");
@@ -68,6 +72,16 @@ async fn sample_is_another_message_or_is_published() {
         .await;
     assert_eq!(code, Some(64));
     assert!(complaint.contains(&entry.name()), "{complaint}");
+    // Without one it is the newest document again, with the number that comes next.
+    let exchange = format!("{}-events", rig.name);
+    rig.broker.declare(&rig.name, &[]).await;
+    rig.broker.bind(&rig.name, &exchange, "#", &[]).await;
+    let daemon = rig.start(from_ref(&entry)).await;
+    daemon.confirmed(&entry.name(), 1).await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let told = sample(&["--json", "--sample"]).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told[0]["headers"]["x-mrcon-seq"], 2, "{told}");
     // Of a whole database, by the name of a collection.
     let wide = rig.entry_for("*", &format!("{}-{{coll}}", rig.name));
     let (_, told, _) = servers.run(&[wide], &["--json", "--sample", &name]).await;
