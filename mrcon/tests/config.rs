@@ -336,7 +336,7 @@ fn a_file_over_the_limit_is_refused() {
     let problems = ValidConfig::from_yaml("big.yaml", &bytes).unwrap_err();
     assert_eq!(
         lines(&problems),
-        "big.yaml:1: the file has 1048577 bytes; at most 1048576 are allowed\n"
+        "big.yaml:1: the file has more than 1048576 bytes; at most 1048576 are allowed\n"
     );
 }
 

@@ -501,9 +501,17 @@ impl Cli {
     /// Reads the variables that `run` needs.
     pub(crate) fn environment(&self) -> Result<Environment, Failure> {
         let stream = URIS[2];
+        let (mongodb, rabbitmq) = match (self.mongodb(), self.rabbitmq()) {
+            (Ok(mongodb), Ok(rabbitmq)) => (mongodb, rabbitmq),
+            (Err(mut both), Err(other)) => {
+                both.lines.extend(other.lines);
+                return Err(both);
+            }
+            (Err(one), _) | (_, Err(one)) => return Err(one),
+        };
         let environment = Environment {
-            mongodb: self.mongodb()?,
-            rabbitmq: self.rabbitmq()?,
+            mongodb,
+            rabbitmq,
             stream: self.optional_uri(stream, StreamUri::parse)?,
             sources: self.sources()?,
             log: LogSettings::from_variables(&self.prefix, |name| self.variable(name))?,

@@ -278,7 +278,12 @@ fn in_yaml_words(expected: &str, rule: Option<String>) -> String {
         "a boolean" => "true or false",
         "u8" | "u32" | "u64" | "i64" => return rule.unwrap_or_else(|| "a whole number".to_owned()),
         "f64" => "a number",
-        "socket address" => return rule.unwrap_or_else(|| expected.to_owned()),
+        "auto or a whole number" => {
+            return rule.map_or_else(|| expected.to_owned(), |rule| format!("auto, or {rule}"));
+        }
+        "a number of bytes, or a size such as 500MB or 10GiB" | "socket address" => {
+            return rule.unwrap_or_else(|| expected.to_owned());
+        }
         structure if structure.starts_with("struct ") => "a mapping of keys",
         other => other,
     };

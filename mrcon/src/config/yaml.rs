@@ -185,8 +185,7 @@ pub(super) struct Parsed {
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Problem> {
     if bytes.len() > MAX_FILE_BYTES {
         return Err(whole_file(format!(
-            "the file has {} bytes; at most {MAX_FILE_BYTES} are allowed",
-            bytes.len()
+            "the file has more than {MAX_FILE_BYTES} bytes; at most {MAX_FILE_BYTES} are allowed"
         )));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
