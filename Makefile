@@ -66,7 +66,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (60), on stable Rust; see fuzz/READM
 test: ## all tests, against real servers that they start themselves
 	$(CARGO) test --workspace --locked
 
-test-integration: ## only the end-to-end tests
+test-integration: ## all tests of mrcond: units, documents, packages, the fast faults, end to end
 	$(CARGO) test --locked -p mrcond --tests
 
 test-faults: ## every scenario of RELIABILITY.md; `make test` runs the fast ones

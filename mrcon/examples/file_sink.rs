@@ -148,7 +148,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let config = Config::new([entry])
         .validate()
         .map_err(|wrong| wrong[0].to_string())?;
-    let metrics = Metrics::register(&prometheus::Registry::new())?;
+    let metrics = Metrics::register(&mrcon::prometheus::Registry::new())?;
     let open = move |_: Opening| {
         let path = path.clone();
         async move { FileSink::open(&path) }

@@ -161,7 +161,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let config = Config::new([entry])
         .validate()
         .map_err(|wrong| wrong[0].to_string())?;
-    let metrics = Metrics::register(&prometheus::Registry::new())?;
+    let metrics = Metrics::register(&mrcon::prometheus::Registry::new())?;
     let (host, path) = (host.clone(), path.clone());
     let open = move |_: Opening| HttpSink::connect(host.clone(), path.clone());
     let server = Server::with_sinks(config, MongoUri::parse(mongodb)?, metrics, open).await?;

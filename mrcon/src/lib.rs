@@ -2,16 +2,14 @@
 //!
 //! # Guarantees
 //!
-//! 1. **At least once.** A resume token is saved only after the broker confirmed that event and
-//!    every event before it.
-//! 2. **Effectively once into RabbitMQ streams** over the native stream protocol: what is sent again
-//!    after a failure, the broker drops.
-//! 3. **Order.** The messages of one configured entry reach its queue in change-stream order. After
-//!    a failure a suffix is sent again from the last confirmed position; nothing is skipped.
-//! 4. **Nothing is dropped in silence.** Messages that the broker returns or refuses stop their
-//!    connector, are counted, and are visible with a remedy.
-//! 5. **Bounded.** Every queue, window, batch and retry has a limit, and all connectors together hold
-//!    no more than `server.memory_budget` for events.
+//! 1. **At least once**: a position is saved only after the broker confirmed that event *and every event before it*.
+//! 2. **Effectively once into RabbitMQ streams** (`protocol: stream`): the broker drops what is sent again.
+//! 3. **Order**: messages of an entry reach the queue in change-stream order; after a failure a suffix is sent again,
+//!    nothing is skipped.
+//! 4. **Nothing is dropped in silence**: what cannot be delivered stops its connector with a remedy, or becomes a dead letter.
+//!    What the broker refuses for the moment (a full queue) is sent again until it is taken.
+//! 5. **Honest gaps**: a position that has left the oplog halts the connector, or leaves a gap record in the queue.
+//! 6. **Bounded**: every queue, window, batch and retry has a limit, and all connectors share one memory budget.
 //!
 //! # Flow
 //!
@@ -38,12 +36,31 @@
 //! let config = ValidConfig::from_yaml("config.yaml", &file).map_err(|wrong| wrong[0].to_string())?;
 //! let mongodb = MongoUri::parse(&std::env::var("MONGO_URI")?)?;
 //! let rabbitmq = AmqpUri::parse(&std::env::var("RABBITMQ_URI")?)?;
-//! let metrics = Metrics::register(&prometheus::Registry::new())?;
+//! let metrics = Metrics::register(&mrcon::prometheus::Registry::new())?;
 //! let server = Server::new(config, mongodb, rabbitmq, metrics).await?;
 //! server.run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Modules
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`config`], [`uri`] | what is to run: read, checked, used; URIs that never print a secret |
+//! | [`status`], [`metrics`], [`history`], [`oplog`] | what runs: states and complaints, Prometheus, figures kept over restarts, how far back the oplog reaches |
+//! | [`error`] | what went wrong, what is done about it, and what the operator can do |
+//! | [`sink`], [`envelope`], [`event`] | for a target of your own: the trait, the message, the event that it was made of |
+//! | [`mask`], [`template`], [`window`] | parts without I/O: fields taken out, texts with placeholders, the order of confirms |
+//! | [`position`], [`snapshot`], [`tail`], [`inventory`] | for the operator: positions moved by hand, snapshots asked for, events looked at, what there is to watch |
+//! | [`doctor`], [`topology`], [`dead_letters`] | for the operator, with the feature `amqp`: what keeps a configuration from working, what RabbitMQ has and should have, dead letters shown and sent again |
+//! | [`asyncapi`] | the messages of a configuration, described for programs |
+//! | [`trace`] | which events are traced; the program carries the spans away |
+//!
+//! A program that runs connectors needs the first three rows, and with a sink of its own the fourth. Those for the operator,
+//! `asyncapi` and `trace` are what `mrcond`'s commands and exporter are made of; they may be used by any program. What is public only
+//! because `mrcond` and the benchmarks are crates of their own is hidden from these pages and may change with any version:
+//! `repeats`, `sink::amqp`, `sink::stream`, and a few items of `config` and `inventory`.
 //!
 //! # Features
 //!
@@ -107,6 +124,10 @@ pub mod topology;
 pub mod trace;
 pub mod uri;
 pub mod window;
+
+/// The crates whose types are in this one's signatures: documents, registries of metrics, JSON. Another version of one
+/// of them has types of its own, which do not fit; so name them through here.
+pub use {bson, prometheus, serde_json};
 
 pub use elements::Malformed;
 pub use error::{Error, ErrorKind, Result};

@@ -49,7 +49,7 @@ pub(crate) async fn handle(
             let accepted = position.accept(&who()).await.map_err(failed)?;
             let at = accepted.at.map_or("an unknown time".to_owned(), rfc3339);
             output::inform(&format!(
-                "{connector}: accepted the position of event {}, {at}; restart mrcond",
+                "{connector}: accepted the position of event {}, {at}; send mrcond SIGHUP, or restart it",
                 accepted.seq
             ));
             Ok(())

@@ -4,7 +4,7 @@ use crate::MRCOND;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ pub(crate) struct Daemon {
     child: Child,
     address: SocketAddr,
     config: std::path::PathBuf,
+    log: std::path::PathBuf,
 }
 
 impl Daemon {
@@ -24,18 +25,39 @@ impl Daemon {
         );
         std::fs::write(&config, text).unwrap();
         let nobody = free_address();
+        let log = config.with_extension("log");
         let child = Command::new(MRCOND)
             .arg("-c")
             .arg(&config)
             .env("MRCON_MONGO_URI", format!("mongodb://{nobody}/"))
             .env("MRCON_RABBITMQ_URI", format!("amqp://{nobody}"))
-            .stderr(Stdio::null())
+            .env("MRCON_LOG_FORMAT", "json")
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         Daemon {
             child,
             address,
             config,
+            log,
+        }
+    }
+
+    /// The first line of the log with this message, once there is one.
+    pub(crate) fn logged(&self, message: &str) -> serde_json::Value {
+        let wanted = format!("\"message\":\"{message}\"");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let log = std::fs::read_to_string(&self.log).unwrap();
+            // The last one may be half written.
+            let mut lines = log
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            if let Some(line) = lines.find(|line| line.contains(&wanted)) {
+                return serde_json::from_str(line).unwrap();
+            }
+            assert!(Instant::now() < deadline, "{message} is not in:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -57,6 +79,7 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.config);
+        let _ = std::fs::remove_file(&self.log);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Keys of the configuration in the pages, by the schema that the program tells of it.
 
+use crate::words::{Words, first_cells};
 use crate::{MRCOND, document, rows};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -111,13 +112,20 @@ fn page_has_other_formats_or_policies_than_the_configuration() {
     let page = document("MESSAGES.md");
     let (_, formats) = page.split_once("| | body | for |\n").unwrap();
     let formats = formats.split("\n\n").next().unwrap();
-    let mut formats: Vec<&str> = rows(formats)
+    let formats: Vec<&str> = rows(formats)
         .into_iter()
         .map(|row| row[0].trim_matches('`'))
         .collect();
-    // On a page of its own.
-    formats.push("outbox");
     assert_eq!(formats, schema.words("format"));
+
+    let page = document("ROUTING.md");
+    let head = "| `exchange_type` | in RabbitMQ | the queue is bound by |";
+    let types: Words = schema
+        .words("rabbitmq.exchange_type")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(first_cells(&page, head), types);
 
     let page = document("docs/src/reference/dead-letters.md");
     let (_, policies) = page
@@ -144,19 +152,39 @@ fn page_has_other_formats_or_policies_than_the_configuration() {
 }
 
 #[test]
-fn page_has_not_all_keys_of_its_section() {
+fn table_has_other_keys_than_its_section() {
     let schema = Schema::told();
-    for (path, page) in [
-        ("outbox", "OUTBOX.md"),
-        ("rabbitmq.stream", "docs/src/reference/streams.md"),
+    let streams = "docs/src/reference/streams.md";
+    for (path, page, head, elsewhere) in [
+        ("mask", "MASKING.md", "| key | what it says |", None),
+        (
+            "metrics.custom",
+            "METRICS.md",
+            "| key | what it says |",
+            None,
+        ),
+        (
+            "outbox",
+            "OUTBOX.md",
+            "| key | default | becomes |",
+            Some("delete_after_confirm"),
+        ),
+        (
+            "rabbitmq.stream",
+            streams,
+            "| key of `rabbitmq.stream` | meaning |",
+            None,
+        ),
     ] {
         let text = document(page);
-        let words: BTreeSet<&str> = text
-            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .collect();
-        let section = schema.behind(schema.key(path).unwrap());
-        for key in section["properties"].as_object().unwrap().keys() {
-            assert!(words.contains(key.as_str()), "{page}: {key}");
+        let mut listed = first_cells(&text, head);
+        if let Some(key) = elsewhere {
+            assert!(text.contains(&format!("`{key}")), "{page}: {key}");
+            listed.insert(key.to_owned());
         }
+        let section = schema.behind(schema.key(path).unwrap());
+        let keys = section["properties"].as_object().unwrap();
+        let keys: Words = keys.keys().cloned().collect();
+        assert_eq!(listed, keys, "{page}");
     }
 }

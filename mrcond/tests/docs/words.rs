@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-type Words = BTreeSet<String>;
+pub(crate) type Words = BTreeSet<String>;
 
 /// What stands between backquotes.
-fn quoted(text: &str) -> Words {
+pub(crate) fn quoted(text: &str) -> Words {
     text.split('`')
         .skip(1)
         .step_by(2)
@@ -18,7 +18,7 @@ fn quoted(text: &str) -> Words {
 }
 
 /// The words in the first cells of the table with this head.
-fn first_cells(page: &str, head: &str) -> Words {
+pub(crate) fn first_cells(page: &str, head: &str) -> Words {
     let lines = page.lines().skip_while(|line| *line != head).skip(2);
     let table: Vec<&str> = lines.take_while(|line| line.starts_with('|')).collect();
     let table = table.join("\n");
@@ -33,7 +33,7 @@ fn second_cell(page: &str, first: &str) -> Words {
 }
 
 /// The values that a label of a metric has in what the daemon serves.
-fn served(metrics: &str, name: &str, label: &str) -> Words {
+pub(crate) fn served(metrics: &str, name: &str, label: &str) -> Words {
     let (name, label) = (format!("{name}{{"), format!("{label}=\""));
     let lines = metrics.lines().filter(|line| line.starts_with(&name));
     let values: Words = lines
@@ -77,7 +77,7 @@ fn page_explains_other_values_of_a_label_than_the_daemon_serves() {
 }
 
 /// The texts between quotes in a file of the code, without its tests.
-fn literals(path: &str) -> Words {
+pub(crate) fn literals(path: &str) -> Words {
     let code = document(path);
     let code = code.split("#[cfg(test)]").next().unwrap();
     code.split('"')

@@ -21,9 +21,15 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Its address in the guide, which other programs may have.
 const LISTEN: &str = "127.0.0.1:3000";
 
-/// The guide's servers of one's own, which are the test's here.
-const MONGO: &str = "'mongodb://user:password@host:27017/?replicaSet=rs0'";
-const RABBIT: &str = "'amqp://user:password@host:5672/%2f'";
+/// The guide's servers of one's own, which are the test's here, and those of Docker, which are the same.
+const MONGO: [&str; 2] = [
+    "'mongodb://user:password@host:27017/?replicaSet=rs0'",
+    "'mongodb://localhost:27017/?directConnection=true'",
+];
+const RABBIT: [&str; 2] = [
+    "'amqp://user:password@host:5672/%2f'",
+    "'amqp://guest:guest@localhost:5672/%2f'",
+];
 
 /// A queue that is bound to what a guide publishes to.
 const CONSUMER: &str = "guide.consumer";
@@ -38,6 +44,10 @@ const CARGO: &str = r#"#!/bin/sh
 # cargo build --locked -p mrcond
 [ "$*" = "build --locked -p mrcond" ] || exit 2
 mkdir -p target/debug && ln -s "$PROGRAM" target/debug/mrcond
+"#;
+const DOCKER: &str = r#"#!/bin/sh
+# Of servers of its own and Docker's, the guide's reader has one; this one has the former.
+[ "$*" = "compose up --detach --wait mongo rabbitmq" ] || exit 2
 "#;
 const MAKE: &str = r#"#!/bin/sh
 # Those that are running may be somebody's.
@@ -79,7 +89,13 @@ fn fences(text: &str) -> Vec<(String, String)> {
 fn stand_ins(folder: &Path) -> PathBuf {
     let programs = folder.join("programs");
     std::fs::create_dir_all(&programs).unwrap();
-    for (name, text) in [("git", GIT), ("cargo", CARGO), ("make", MAKE)] {
+    let texts = [
+        ("git", GIT),
+        ("cargo", CARGO),
+        ("docker", DOCKER),
+        ("make", MAKE),
+    ];
+    for (name, text) in texts {
         script(&programs, name, text);
     }
     curl(&programs);
@@ -100,13 +116,14 @@ async fn five_minute_guide_does_not_work_as_it_is_written() {
     let fences = fences(&guide);
     let commands = fences.iter().filter(|(kind, _)| kind.starts_with("sh"));
     let commands: String = commands.map(|(_, block)| block.as_str()).collect();
-    for said in [LISTEN, MONGO, RABBIT] {
+    let mut commands = commands;
+    let listen = (LISTEN, free_address().to_string());
+    let mongos = MONGO.map(|uri| (uri, format!("'{}'", mongo.uri)));
+    let brokers = RABBIT.map(|uri| (uri, format!("'{}'", broker.uri)));
+    for (said, meant) in [listen].into_iter().chain(mongos).chain(brokers) {
         assert!(commands.contains(said), "the guide has no {said}");
+        commands = commands.replace(said, &meant);
     }
-    let commands = commands
-        .replace(LISTEN, &free_address().to_string())
-        .replace(MONGO, &format!("'{}'", mongo.uri))
-        .replace(RABBIT, &format!("'{}'", broker.uri));
     let script = folder.join("guide.sh");
     std::fs::write(&script, format!("{PRELUDE}{commands}")).unwrap();
 
