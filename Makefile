@@ -101,10 +101,11 @@ deb: release ## and the Debian package, checked by lintian
 	$(RELEASE) deb $(STATIC) --output $(ARTIFACTS)
 	"$$($(SERVICES) fetch lintian)"/lintian --allow-root --fail-on error,warning $(ARTIFACTS)/*.deb
 
-release-all: ## everything that is released: binary, Debian package, chart, SBOM, checksums
+release-all: ## everything that is released: binary, Debian package, chart, licences, SBOM, checksums
 	rm -rf $(ARTIFACTS)
 	$(MAKE) deb
 	"$$($(SERVICES) fetch helm)"/helm package deploy/helm/mrcond --destination $(ARTIFACTS)
+	$(RELEASE) notices --output $(ARTIFACTS)
 	$(RELEASE) sbom --output $(ARTIFACTS)
 	$(RELEASE) sums --output $(ARTIFACTS)
 

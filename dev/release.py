@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What is released, made from a static binary: checked, as a Debian package, with an SBOM and checksums."""
+"""What is released, made from a static binary: checked, as a Debian package, with licences, an SBOM and checksums."""
 
 import argparse
 import pathlib
 import sys
 
-from artifacts import binary, debian, sbom, sums
+from artifacts import binary, debian, notices, sbom, sums, tag
 from artifacts.place import Failed
 
 
@@ -33,6 +33,14 @@ def parser():
     added = command("sbom", lambda options: sbom.release(options.output),
                     "list what the binary is made of, as CycloneDX")
     added.add_argument("--output", type=pathlib.Path, required=True, metavar="FOLDER")
+
+    added = command("notices", lambda options: notices.release(options.output),
+                    "put the licences there, and the notices of everything that the binary holds")
+    added.add_argument("--output", type=pathlib.Path, required=True, metavar="FOLDER")
+
+    added = command("tag", lambda options: tag.check(options.tag),
+                    "check that a tag, and what is to be released, are of one version")
+    added.add_argument("tag", nargs="?", help="[default: the one that git has for this commit, if it has one]")
 
     added = command("sums", lambda options: sums.release(options.output),
                     "write SHA256SUMS of everything in a folder")

@@ -4,10 +4,7 @@
 use std::process::Command;
 
 fn main() {
-    println!(
-        "cargo::rustc-env=MRCON_REVISION={}",
-        first_line("git", &["rev-parse", "--short=12", "HEAD"])
-    );
+    println!("cargo::rustc-env=MRCON_REVISION={}", revision());
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     println!(
         "cargo::rustc-env=MRCON_RUSTC={}",
@@ -19,6 +16,18 @@ fn main() {
     if is_static() {
         names_without_libraries();
         small_relocations();
+    }
+}
+
+/// The commit, or what `MRCON_REVISION` says at build time, where the sources come without git: an image, an archive.
+fn revision() -> String {
+    const VARIABLE: &str = "MRCON_REVISION";
+    println!("cargo::rerun-if-env-changed={VARIABLE}");
+    let given = std::env::var(VARIABLE).unwrap_or_default();
+    match given.trim() {
+        "" => first_line("git", &["rev-parse", "--short=12", "HEAD"]),
+        // One word, which is what a line for cargo and a label of a metric can hold.
+        given => given.split_whitespace().next().unwrap_or_default().into(),
     }
 }
 

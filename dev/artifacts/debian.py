@@ -6,7 +6,7 @@ import hashlib
 import pathlib
 import tempfile
 
-from . import sbom
+from . import notices, sbom
 from .place import REPOSITORY, date, output, say, version
 
 DEPLOY = REPOSITORY / "deploy"
@@ -76,6 +76,7 @@ def fill(tree, binary, documented_by):
     tree.compressed(documents + "changelog.Debian", changelog())
     tree.compressed(documents + "README", (DEPLOY / "README.md").read_text())
     tree.compressed(documents + "sbom.cdx.json", sbom.text())
+    tree.compressed(documents + notices.NAME, notices.text())
     tree.copy(DEBIAN / "lintian-overrides", "usr/share/lintian/overrides/mrcond")
     with tempfile.TemporaryDirectory() as pages:
         output([documented_by, "man", "--output", pages])

@@ -1,10 +1,11 @@
-"""What the binary is made of, as CycloneDX 1.5: from Cargo.lock and what cargo says is built in."""
+"""What the binary is made of, as CycloneDX 1.5: what cargo says is built in, and the libraries of C and Rust."""
 
 import datetime
 import json
 import re
 import uuid
 
+from . import linked
 from .place import REPOSITORY, Failed, date, output, say, version
 
 PACKAGE = "mrcond"
@@ -21,7 +22,18 @@ def text():
     return json.dumps(described(), indent=1) + "\n"
 
 
-def described():
+def crates():
+    """The packages that are linked in, as cargo describes them, but for the daemon itself."""
+    packages, _ = resolved()
+    return by_name(package for package in packages.values() if package["name"] != PACKAGE)
+
+
+def by_name(packages):
+    return sorted(packages, key=lambda package: (package["name"], package["version"]))
+
+
+def resolved():
+    """Packages by their ids, and the ids that each depends on."""
     metadata = json.loads(output(
         ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", host()],
         cwd=REPOSITORY))
@@ -30,16 +42,21 @@ def described():
                 if (package["name"], package["version"]) in wanted}
     if len(packages) != len(wanted):
         raise Failed("cargo metadata and cargo tree do not agree")
+    return packages, {node["id"]: node["dependencies"] for node in metadata["resolve"]["nodes"]}
+
+
+def described():
+    packages, nodes = resolved()
     sums = checksums()
     own, = [package for package in packages.values() if package["name"] == PACKAGE]
-    others = sorted((package for package in packages.values() if package is not own),
-                    key=lambda package: (package["name"], package["version"]))
-    components = [component(package, sums) for package in others]
-    nodes = {node["id"]: node["dependencies"] for node in metadata["resolve"]["nodes"]}
+    others = by_name(package for package in packages.values() if package is not own)
+    libraries = [of_machine(part) for part in linked.libraries()]
+    components = [component(package, sums) for package in others] + libraries
     dependencies = [{"ref": reference(package),
                      "dependsOn": sorted(reference(packages[other]) for other in nodes[package["id"]]
                                          if other in packages)}
                     for package in [own] + others]
+    dependencies[0]["dependsOn"] += [part["bom-ref"] for part in libraries]
     names = "\n".join(one["bom-ref"] for one in components)
     return {
         "bomFormat": "CycloneDX",
@@ -85,6 +102,16 @@ def component(package, sums):
     if package["license"]:
         # An old way to write OR.
         described["licenses"] = [{"expression": re.sub(r"\s*/\s*", " OR ", package["license"])}]
+    return described
+
+
+def of_machine(part):
+    """A library that is no crate."""
+    reference = part["purl"] or "%s@%s" % (part["name"], part["version"])
+    described = {"type": "library", "bom-ref": reference, "name": part["name"], "version": part["version"],
+                 "description": part["about"], "licenses": [{"expression": part["licence"]}]}
+    if part["purl"]:
+        described["purl"] = part["purl"]
     return described
 
 

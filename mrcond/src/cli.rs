@@ -53,8 +53,9 @@ Environment (PREFIX is MRCON unless --prefix says otherwise):
                            protocol: stream [default: as PREFIX_RABBITMQ_URI, at port 5552, with TLS 5551]
   PREFIX_RABBITMQ_STREAM_URI_FILE
                            file that holds this URI, instead of the variable
-  CREDENTIALS_DIRECTORY    set by systemd (LoadCredential): its files mongo_uri, rabbitmq_uri and
-                           rabbitmq_stream_uri hold the URIs that no variable above is set for
+  CREDENTIALS_DIRECTORY    set by systemd (LoadCredential): its files mongo_uri, rabbitmq_uri,
+                           rabbitmq_stream_uri and rabbitmq_management_url hold the URIs that no variable
+                           is set for
   PREFIX_RABBITMQ_MANAGEMENT_URL
                            http://user:password@host:15672, or https://, for check: it tells what AMQP does not
                            [default: not asked; without a login that of PREFIX_RABBITMQ_URI]

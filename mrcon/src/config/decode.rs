@@ -138,6 +138,9 @@ fn find<'n>(root: &'n mut Node, path: &[Segment]) -> Option<&'n mut Node> {
         })
 }
 
+/// A program that wrote the file for us may have made `false` of a word.
+const QUOTE_OFF: &str = "; quote it (\"off\") if this file comes from Helm or another reader of YAML 1.1, to which a bare off is false";
+
 /// What serde found wrong, and where.
 #[derive(Debug)]
 struct DecodeError {
@@ -148,6 +151,8 @@ struct DecodeError {
     found: Option<String>,
     /// The word that the value probably was meant to be.
     meant_word: Option<&'static str>,
+    /// It is `false`, and one of the words is `off`.
+    was_off: bool,
     kind: Kind,
 }
 
@@ -168,6 +173,7 @@ impl DecodeError {
             line: None,
             found: None,
             meant_word: None,
+            was_off: false,
             kind,
         }
     }
@@ -186,6 +192,7 @@ impl DecodeError {
             if let (Kind::UnknownWord { known }, Value::Scalar(scalar)) = (&self.kind, &node.value)
             {
                 self.meant_word = nearest(&scalar.text, known);
+                self.was_off = scalar.meaning() == Meaning::Bool(false) && known.contains(&"off");
             }
         }
         self
@@ -233,8 +240,11 @@ impl DecodeError {
                 Problem::new(path, "does not belong beside the keys before it").about_key()
             }
             Kind::UnknownWord { known } => {
-                let problem =
-                    Problem::new(path, found).allowed(format!("must be {}", one_of(known)));
+                let mut allowed = format!("must be {}", one_of(known));
+                if self.was_off {
+                    allowed += QUOTE_OFF;
+                }
+                let problem = Problem::new(path, found).allowed(allowed);
                 match self.meant_word {
                     Some(word) => problem.hinting_at(word),
                     None => problem,

@@ -51,7 +51,15 @@ fn calls(block: &str) -> Vec<Vec<String>> {
         while let Some(word) = words.next() {
             if matches!(
                 word,
-                "curl" | "journalctl" | "cp" | "ls" | "git" | "cargo" | "docker" | "helm"
+                "curl"
+                    | "journalctl"
+                    | "cp"
+                    | "ls"
+                    | "git"
+                    | "cargo"
+                    | "docker"
+                    | "helm"
+                    | "kubectl"
             ) || word.starts_with('#')
             {
                 break;

@@ -5,9 +5,11 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-const ALL: [&str; 12] = [
+const ALL: [&str; 22] = [
     "serviceMonitor.enabled=true",
     "serviceMonitor.labels.release=prometheus",
+    "serviceMonitor.interval=1m30s",
+    "serviceMonitor.scrapeTimeout=10s",
     "prometheusRule.enabled=true",
     "prometheusRule.runbookBase=https://git.example.com/mrcon/",
     "secrets.rabbitmqStreamUri.name=streams",
@@ -17,10 +19,18 @@ const ALL: [&str; 12] = [
     "tolerations[0].operator=Exists",
     "extraVolumes[0].name=ca",
     "extraVolumes[0].secret.secretName=ca",
+    "extraVolumeMounts[0].name=ca",
+    "extraVolumeMounts[0].mountPath=/etc/certificates",
+    "extraEnv[0].name=OTEL_EXPORTER_OTLP_HEADERS",
+    "extraEnv[0].valueFrom.secretKeyRef.name=otlp",
+    "extraEnv[0].valueFrom.secretKeyRef.key=headers",
+    "envFrom[0].secretRef.name=otlp",
+    "podAnnotations.team=orders",
+    "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=zone",
     "podLabels.team=orders",
 ];
 
-fn helm(command: &str, settings: &[&str]) -> Command {
+pub(crate) fn helm(command: &str, settings: &[&str]) -> Command {
     let mut helm = Command::new(fetch("helm").join("helm"));
     helm.arg(command);
     if command == "template" {
@@ -38,7 +48,7 @@ fn rendered(folder: &Folder, settings: &[&str]) -> std::path::PathBuf {
     folder.file("rendered.yaml", &succeeds(&mut helm("template", settings)))
 }
 
-fn objects(file: &Path) -> Vec<Value> {
+pub(crate) fn objects(file: &Path) -> Vec<Value> {
     let lines = succeeds(schema_check().arg("json").arg(file));
     lines
         .lines()
@@ -46,14 +56,14 @@ fn objects(file: &Path) -> Vec<Value> {
         .collect()
 }
 
-fn object<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+pub(crate) fn object<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let mut of_kind = objects.iter().filter(|object| object["kind"] == kind);
     let found = of_kind.next().unwrap_or_else(|| panic!("no {kind}"));
     assert!(of_kind.next().is_none(), "two of {kind}");
     found
 }
 
-fn check(file: &Path) -> Command {
+pub(crate) fn check(file: &Path) -> Command {
     let mut command = schema_check();
     command.arg("kubernetes");
     command.arg(fetch("kubernetes-schemas").join("definitions.json"));
@@ -205,7 +215,11 @@ fn chart_takes_a_password_or_a_setting_that_breaks_it() {
         "secrets.mongoUri=mongodb://user:secret@host",
         "secrets.mongoUri.value=mongodb://user:secret@host",
         "secrets.mongoUri.name=",
-        "env.MRCON_MONGO_URI=mongodb://user:secret@host",
+        "config=",
+        "image.digest=latest",
+        "extraEnv[0].value=nameless",
+        "serviceMonitor.interval=soon",
+        "serviceMonitor.scrapeTimeout=soon",
         "config.server.listen=127.0.0.1:4000",
         "config.collections=null",
         "podDisruptionBudget.maxUnavailable=2",

@@ -66,6 +66,10 @@ fn package_lacks_a_file_or_anybody_may_read_its_secrets() {
         ("-rw-r--r--", "./usr/share/doc/mrcond/copyright"),
         ("-rw-r--r--", "./usr/share/doc/mrcond/changelog.gz"),
         ("-rw-r--r--", "./usr/share/doc/mrcond/sbom.cdx.json.gz"),
+        (
+            "-rw-r--r--",
+            "./usr/share/doc/mrcond/THIRD-PARTY-NOTICES.txt.gz",
+        ),
     ] {
         let line = content
             .lines()

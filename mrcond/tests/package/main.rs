@@ -6,6 +6,8 @@
 mod chart;
 mod compose;
 mod debian;
+mod licences;
 mod manager;
 mod tools;
 mod unit;
+mod values;

@@ -70,6 +70,57 @@ fn unit_waits_less_than_the_daemon_may_take_to_stop() {
     assert!(seconds("WatchdogSec") > 10);
 }
 
+/// Nothing but what has to be changed by somebody ends it for good, however often and fast it fails.
+#[test]
+fn service_that_fails_fast_is_given_up() {
+    let text = shipped();
+    let value = |name: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let values: Vec<&str> = lines.filter_map(|line| line.strip_prefix('=')).collect();
+        assert_eq!(values.len(), 1, "{name}: {values:?}");
+        values[0].to_owned()
+    };
+    assert_eq!(value("Restart"), "always");
+    assert_eq!(value("StartLimitIntervalSec"), "0");
+    assert_eq!(value("RestartSec"), "5s");
+    assert_eq!(value("RestartPreventExitStatus"), "78 64");
+    let help = succeeds(Command::new(MRCOND).arg("--help"));
+    for line in ["  64  wrong usage", "  78  bad configuration"] {
+        assert!(help.contains(line), "{line}");
+    }
+}
+
+/// Files that are read again, instead of copies that systemd makes once: the drop-in of the page about it.
+#[test]
+fn drop_in_that_a_page_shows_is_not_understood() {
+    let page = read(&repository("deploy/README.md"));
+    let drop_ins: Vec<&str> = page
+        .split("```ini\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(drop_ins.len() >= 2, "{drop_ins:?}");
+    for drop_in in drop_ins {
+        let folder = Folder::new();
+        let unit = unit(&folder, &shipped());
+        let place = folder.path().join("mrcond.service.d");
+        std::fs::create_dir(&place).unwrap();
+        let file = place.join("override.conf");
+        let verify = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let mut command = systemd_analyze();
+            command.args(["verify", "--man=no", "--recursive-errors=no"]);
+            let output = command.arg(&unit).output().unwrap();
+            crate::tools::everything(&output)
+        };
+        let told = verify(drop_in);
+        assert!(told.trim().is_empty(), "{told}");
+        // It is looked at.
+        let told = verify(&drop_in.replace("LoadCredential", "LoadCredentials"));
+        assert!(told.contains("LoadCredentials"), "{told}");
+    }
+}
+
 #[test]
 fn unit_hands_over_a_uri_that_the_daemon_does_not_look_for() {
     let text = shipped();

@@ -13,6 +13,14 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "mrcond.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "mrcond.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (include "mrcond.fullname" .) -}}
@@ -22,8 +30,8 @@
 {{- end -}}
 
 {{- define "mrcond.selector" -}}
-app.kubernetes.io/name: {{ include "mrcond.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "mrcond.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "mrcond.labels" -}}

@@ -66,7 +66,13 @@ const MASK_KEY: &str = "0123456789abcdef";
 const LOAD: Duration = Duration::from_millis(500);
 
 /// What only root may do, as far as it can be done below a folder.
-const SUDO: &str = "#!/bin/sh\n[ \"$1\" = install ] || exit 0\nexec \"$@\"\n";
+const SUDO: &str = "#!/bin/sh
+case $1 in
+# A variable of the user's does not get through, and there is no group but his own here.
+env) unset MRCON_MONGO_URI MRCON_RABBITMQ_URI; exec \"$@\" ;;
+install) shift; exec install $(printf '%s\n' \"$@\" | sed -e '/^--group=/d') ;;
+esac
+";
 const JOURNALCTL: &str = "#!/bin/sh\n[ \"$*\" = \"-u mrcond\" ] && exec cat \"$JOURNAL\"\n";
 /// Kubernetes itself is not there.
 const DRY_RUN: &str = "#!/bin/sh\nexec PROGRAM \"$@\" --dry-run=client\n";
@@ -398,6 +404,7 @@ impl Scene {
             ("2026-01-31T06:00:00Z", rfc3339(self.began)),
             ("~/", format!("{folder}/home/")),
             (" /etc/", format!(" {root}/etc/")),
+            ("=/etc/", format!("={root}/etc/")),
             (" /usr/", format!(" {root}/usr/")),
             ("/run/secrets/", format!("{root}/run/secrets/")),
             // Where a synopsis says that there may be more.

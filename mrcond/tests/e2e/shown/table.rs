@@ -291,7 +291,41 @@ pub(super) const TABLE: &[Row] = &[
         .writes("/etc/sysusers.d/mrcond.conf", "mrcond"),
     runs("sudo install -D -m 644 deploy/systemd/mrcond.service", &[])
         .writes("/etc/systemd/system/mrcond.service", "ExecStart="),
+    runs("sudo install -D -m 644 config.yaml", &[])
+        .writes("/etc/mrcond/config.yaml", "collections"),
     runs("sudo install -d -m 700 /etc/mrcond/credentials", &[]),
+    runs(
+        "sudo install -d -m 750 --group=mrcond /etc/mrcond/uris",
+        &[],
+    ),
+    runs(
+        "sudo install -m 640 --group=mrcond /dev/stdin /etc/mrcond/uris/mongo_uri",
+        &[],
+    )
+    .writes("/etc/mrcond/uris/mongo_uri", "mongodb://"),
+    runs(
+        "sudo install -m 640 --group=mrcond /dev/stdin /etc/mrcond/uris/rabbitmq_uri",
+        &[],
+    )
+    .writes("/etc/mrcond/uris/rabbitmq_uri", "amqp://"),
+    // With what the credentials above hold, and no variable.
+    beside(
+        "sudo env CREDENTIALS_DIRECTORY=/etc/mrcond/credentials mrcond check",
+        &["is inside the oplog"],
+    ),
+    beside(
+        "sudo env CREDENTIALS_DIRECTORY=/etc/mrcond/credentials mrcond position show",
+        &["OPLOG", "shop.orders -> shop.orders"],
+    ),
+    beside(
+        "sudo env CREDENTIALS_DIRECTORY=/etc/mrcond/credentials mrcond dead-letters list",
+        &["shop.returns", "unroutable", " dead letters"],
+    ),
+    asks(
+        "sudo env CREDENTIALS_DIRECTORY=/etc/mrcond/credentials mrcond position set",
+        ORDERS,
+        &["type the connector's name", "shop.orders: stands at"],
+    ),
     runs("kubectl create secret", &["mrcond-uris"]),
     runs("helm install mrcond", &["rollout status"]),
     runs(
@@ -381,6 +415,8 @@ pub(super) const TABLE: &[Row] = &[
         "needs a booted systemd; `package/unit.rs` verifies the unit",
     ),
     not_run("docker ", "needs a Docker engine"),
+    not_run("kubectl exec", "needs a pod"),
+    not_run("kubectl rollout", "needs a cluster"),
     not_run("df -h", "a folder of the broker's machine"),
 ];
 
