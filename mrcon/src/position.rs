@@ -11,7 +11,7 @@
 //!
 //! # async fn example(config: mrcon::config::ValidConfig) -> Result<(), Box<dyn std::error::Error>> {
 //! let uri = MongoUri::parse("mongodb://127.0.0.1:27017/?replicaSet=rs0")?;
-//! let entry = position::find(&config, "shop.orders").map_err(|names| names.join(", "))?;
+//! let entry = position::find(&config, "shop.orders").map_err(|unclear| unclear.to_string())?;
 //! let position = Position::of(&uri, &config, entry).await?;
 //! if position.runner().await?.is_none() {
 //!     // What happened in the last hour is delivered once more.
@@ -38,6 +38,7 @@ use crate::status::connector_name;
 use crate::uri::MongoUri;
 use bson::DateTime;
 use mongodb::Client;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -69,10 +70,21 @@ pub struct Stored {
     pub saved_at: Option<SystemTime>,
     /// The process that claimed it last, `host:pid`.
     pub holder: Option<String>,
+    /// When a run claimed it last.
+    pub claimed_at: Option<SystemTime>,
     /// Why the connector would not simply go on from it, on one line.
     pub complaint: Option<String>,
+    /// Whether the operator has given it up.
+    pub is_given_up: bool,
     /// What operators have done to it, the last one last.
     pub changes: Vec<PositionChange>,
+}
+
+impl Stored {
+    /// Whether the run that claimed it last has saved nothing since, as one does that was halted at its start.
+    pub fn waits_since_its_claim(&self) -> bool {
+        self.claimed_at > self.saved_at
+    }
 }
 
 /// Where to go on.
@@ -82,6 +94,16 @@ pub enum Target {
     Token(String),
     /// With what happened in the second of this time, or later.
     Time(SystemTime),
+}
+
+impl Target {
+    /// Whether it can be a place at all; MongoDB alone knows whether it is one.
+    pub fn is_possible(&self) -> bool {
+        match self {
+            Target::Token(data) => crate::checkpoint::is_token(data),
+            Target::Time(_) => true,
+        }
+    }
 }
 
 impl Position {
@@ -156,7 +178,9 @@ impl Position {
                 Ok(claim) => claim.stored.as_ref().map(Place::of),
                 Err(_) => None,
             },
+            is_given_up: shown.claim.as_ref().is_ok_and(|claim| claim.is_reset),
             saved_at: shown.saved_at,
+            claimed_at: shown.claimed_at,
             holder: shown.instance,
             changes: shown.changes,
         }))
@@ -200,7 +224,7 @@ impl Position {
     ///
     /// # Errors
     /// When there is none, it cannot be understood, or MongoDB does not answer.
-    pub async fn accept(&self, by: &str) -> Result<Checkpoint> {
+    pub async fn accept(&self, by: &str) -> Result<PositionChange> {
         self.store.accept(by).await
     }
 
@@ -292,12 +316,56 @@ fn is_alive(pid: &str) -> bool {
     is_number && !is_own && name(pid).is_some_and(|other| name("self") == Some(other))
 }
 
+/// Why a name does not mean one connector. Its text says so, with what could have been meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unclear {
+    /// No connector is called like this.
+    Unknown {
+        /// What is called almost so.
+        near: Option<String>,
+        /// All there are.
+        names: Vec<String>,
+    },
+    /// Several watch this.
+    Several {
+        /// These.
+        names: Vec<String>,
+    },
+}
+
+impl Unclear {
+    /// The connectors that could be meant.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Unclear::Unknown { names, .. } | Unclear::Several { names } => names,
+        }
+    }
+}
+
+impl fmt::Display for Unclear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.names().join(", ");
+        match self {
+            Unclear::Unknown {
+                near: Some(near), ..
+            } => write!(f, "no connector is called so; did you mean `{near}`?"),
+            Unclear::Unknown { .. } => {
+                write!(f, "no connector is called so; there are: {names}")
+            }
+            Unclear::Several { .. } => {
+                write!(f, "several connectors are called so; name one of: {names}")
+            }
+        }
+    }
+}
+
 /// The entry that is called `name`: `database.collection`, or as `/status` calls its connector, where
 /// several watch the same.
 ///
 /// # Errors
-/// The names there are, if it is none of them or more than one.
-pub fn find<'a>(config: &'a ValidConfig, name: &str) -> Result<&'a CollectionConfig, Vec<String>> {
+/// If it is called like none of them, or like several.
+pub fn find<'a>(config: &'a ValidConfig, name: &str) -> Result<&'a CollectionConfig, Unclear> {
     let entries = config.collections();
     let full = |entry: &CollectionConfig| {
         let target = entry.rabbitmq.target();
@@ -307,8 +375,17 @@ pub fn find<'a>(config: &'a ValidConfig, name: &str) -> Result<&'a CollectionCon
     let meant: Vec<_> = entries.iter().filter(is_meant).collect();
     match meant[..] {
         [one] => Ok(one),
-        [] => Err(entries.iter().map(full).collect()),
-        _ => Err(meant.into_iter().map(full).collect()),
+        [] => {
+            let names: Vec<String> = entries.iter().map(full).collect();
+            let shorts: Vec<String> = entries.iter().map(short).collect();
+            let all: Vec<&str> = shorts.iter().chain(&names).map(String::as_str).collect();
+            let near = crate::config::nearest(name, &all).map(str::to_owned);
+            Err(Unclear::Unknown { near, names })
+        }
+        _ => {
+            let names = meant.into_iter().map(full).collect();
+            Err(Unclear::Several { names })
+        }
     }
 }
 
@@ -334,8 +411,21 @@ mod tests {
         let target = |name: &str| find(&config, name).map(|entry| &*entry.rabbitmq.stream_name);
         assert_eq!(target("shop.carts"), Ok("carts"));
         assert_eq!(target("shop.orders -> audit"), Ok("audit"));
-        let two = ["shop.orders -> orders", "shop.orders -> audit"];
-        assert_eq!(target("shop.orders"), Err(two.map(String::from).to_vec()));
-        assert_eq!(target("carts").unwrap_err().len(), 3);
+        let told = |name: &str| target(name).unwrap_err().to_string();
+        assert_eq!(
+            told("shop.orders"),
+            "several connectors are called so; name one of: shop.orders -> orders, shop.orders -> audit"
+        );
+        assert_eq!(
+            told("carts"),
+            "no connector is called so; there are: shop.orders -> orders, shop.orders -> audit, shop.carts -> carts"
+        );
+        for (wrong, near) in [
+            ("shop.order", "shop.orders"),
+            ("shop.orders -> audti", "shop.orders -> audit"),
+        ] {
+            let expected = format!("no connector is called so; did you mean `{near}`?");
+            assert_eq!(told(wrong), expected);
+        }
     }
 }

@@ -231,12 +231,12 @@ fn chosen<'a>(
     let Some(name) = which else {
         return Ok(((0..entries.len()).collect(), None));
     };
-    let names = match position::find(config, name) {
+    let unclear = match position::find(config, name) {
         Ok(entry) => {
             let index = entries.iter().position(|one| std::ptr::eq(one, entry));
             return Ok((index.into_iter().collect(), None));
         }
-        Err(names) => names,
+        Err(unclear) => unclear,
     };
     let of_wide = (0..entries.len()).find(|index| {
         let watched = &entries[*index].watched;
@@ -247,13 +247,7 @@ fn chosen<'a>(
     });
     match of_wide {
         Some(index) => Ok((vec![index], Some(name))),
-        None => {
-            let text = format!(
-                "no connector is called '{name}', or more than one; there are: {}",
-                names.join(", ")
-            );
-            Err(Failure::new(exit::USAGE, text))
-        }
+        None => Err(Failure::new(exit::USAGE, format!("{name}: {unclear}"))),
     }
 }
 

@@ -71,7 +71,8 @@ Exit codes:
   64  wrong usage
   69  check: a side cannot be reached; dead-letters, topology: RabbitMQ cannot be reached
   78  bad configuration
-  1   anything else; check: an error was found; topology: something differs, is missing or refused";
+  1   anything else; check: an error was found; topology: something differs, is refused, or
+      is missing though it is passive";
 
 /// Carry MongoDB change events to RabbitMQ: confirmed, resumable, supervised, measured.
 #[derive(Debug, Parser)]
@@ -279,6 +280,9 @@ pub(crate) enum PositionSub {
     Accept {
         /// DATABASE.COLLECTION, or the connector's name in /status
         connector: String,
+        /// Also if mrcond runs, or did a moment ago on another host: the connector is halted there
+        #[arg(long)]
+        force: bool,
     },
     /// Give it up: the next start begins from now, and publishes a gap record
     Reset {

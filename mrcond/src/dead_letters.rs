@@ -12,7 +12,7 @@ use crate::{Failure, exit, output};
 use args::DeadLettersSub;
 use mrcon::ErrorKind;
 use mrcon::config::{DeadLetter as Place, ValidConfig};
-use mrcon::dead_letters::{DeadLetter, DeadLetters, Problem, Replay, Which};
+use mrcon::dead_letters::{DeadLetter, DeadLetters, Listing, Problem, Replay, Which};
 use mrcon::uri::AmqpUri;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -28,8 +28,13 @@ pub(crate) async fn handle(
     if let (DeadLettersSub::Drop { yes: false, .. }, Some(which)) = (&arguments.what, &which) {
         return Err(not_confirmed(which, &queue));
     }
-    let open = DeadLetters::open(rabbitmq, &queue);
-    let letters = open.await.map_err(failed)?;
+    let open = DeadLetters::open(rabbitmq, &queue).await;
+    if let (DeadLettersSub::List { .. }, None, Err(Problem::NoQueue(_))) =
+        (&arguments.what, &arguments.queue, &open)
+    {
+        return none_yet(&queue);
+    }
+    let letters = open.map_err(failed)?;
     match (&arguments.what, which) {
         (DeadLettersSub::List { limit }, _) => list(letters, &queue, *limit).await,
         (DeadLettersSub::Show { id }, _) => {
@@ -51,7 +56,7 @@ async fn list(letters: DeadLetters, queue: &str, limit: usize) -> Result<(), Fai
         return cli::say(&table::json(queue, &listing));
     }
     if listing.total == 0 {
-        return cli::say(&format!("{queue} is empty: 0 of 0 dead letters"));
+        return cli::say(&format!("no dead letters: the queue {queue} is empty"));
     }
     for line in table::lines(&listing.letters) {
         cli::say(&line)?;
@@ -63,8 +68,33 @@ async fn list(letters: DeadLetters, queue: &str, limit: usize) -> Result<(), Fai
         };
         cli::say(&told)?;
     }
-    let (shown, total) = (listing.letters.len(), listing.total);
-    cli::say(&format!("{shown} of {total} dead letters"))
+    cli::say(&summary(&listing))
+}
+
+/// How many are shown of how many there are, as far as that is known.
+fn summary(listing: &Listing) -> String {
+    let (shown, found) = (listing.letters.len() as u64, listing.found());
+    let told = match (listing.unseen(), found - shown.min(found)) {
+        (0, _) | (_, 1..) => format!("{shown} of {found} dead letters"),
+        (_, 0) => count(shown),
+    };
+    match listing.unseen() {
+        0 => told,
+        _ => format!(
+            "{told} among the first {} of {} messages",
+            listing.looked_at, listing.total
+        ),
+    }
+}
+
+/// It is declared when a connector starts that may put something aside.
+fn none_yet(queue: &str) -> Result<(), Failure> {
+    match output::is_json() {
+        true => cli::say(&table::json(queue, &Listing::default())),
+        false => cli::say(&format!(
+            "no dead letters: the queue {queue} does not exist yet"
+        )),
+    }
 }
 
 async fn replay(letters: DeadLetters, which: &Which, stripped: bool) -> Result<(), Failure> {

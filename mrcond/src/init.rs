@@ -17,6 +17,9 @@ use std::path::Path;
 /// The example of the repository, which its tests keep right.
 const EXAMPLE: &str = include_str!("../../config.yaml");
 
+/// MongoDB has databases of its own, so whoever sees none may see none.
+const NOTHING_SEEN: &str = "this MongoDB user may see no database; grant it the role `read` on each database that is to be watched";
+
 /// Does what was asked for.
 pub(crate) async fn handle(cli: &Cli, arguments: &InitArgs) -> Result<(), Failure> {
     let text = match arguments.from {
@@ -28,6 +31,9 @@ pub(crate) async fn handle(cli: &Cli, arguments: &InitArgs) -> Result<(), Failur
                     "this MongoDB is no replica set and no sharded cluster, so it has no change streams; start it with --replSet, and call rs.initiate()",
                 );
             }
+            if inventory.found.is_empty() {
+                return Err(Failure::new(exit::OTHER, NOTHING_SEEN));
+            }
             if arguments.list {
                 return listing::print(&inventory);
             }
@@ -36,6 +42,7 @@ pub(crate) async fn handle(cli: &Cli, arguments: &InitArgs) -> Result<(), Failur
     };
     match &arguments.output {
         None => cli::say(text.trim_end()),
+        Some(file) if file.as_os_str() == "-" => cli::say(text.trim_end()),
         Some(file) => {
             save(file, &text, arguments.force)?;
             output::inform(&format!("wrote {}", file.display()));

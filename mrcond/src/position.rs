@@ -3,11 +3,13 @@
 mod table;
 
 use crate::cli::{self, Cli, PositionSub, ToChange, Whereto};
+use crate::telemetry::one_line;
 use crate::{Failure, exit, output};
 use mrcon::config::{CollectionConfig, ValidConfig};
-use mrcon::position::{self, Place, Position, PositionChange, Target};
+use mrcon::position::{self, Place, Position, PositionChange, Stored, Target};
 use mrcon::status::rfc3339;
 use mrcon::uri::MongoUri;
+use mrcon::{Error, ErrorKind};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::SystemTime;
 
@@ -16,13 +18,8 @@ pub(crate) fn find<'a>(
     config: &'a ValidConfig,
     connector: &str,
 ) -> Result<&'a CollectionConfig, Failure> {
-    position::find(config, connector).map_err(|names| {
-        let line = format!(
-            "{connector}: names no connector, or more than one; use one of: {}",
-            names.join(", ")
-        );
-        Failure::new(exit::USAGE, line)
-    })
+    position::find(config, connector)
+        .map_err(|unclear| Failure::new(exit::USAGE, format!("{connector}: {unclear}")))
 }
 
 /// Says what went wrong, and what to do about it.
@@ -43,20 +40,49 @@ pub(crate) async fn handle(
             connectors,
             history,
         } => show(config, mongodb, connectors, *history).await,
-        PositionSub::Accept { connector } => {
-            let position = Position::of(mongodb, config, find(config, connector)?).await;
-            let position = position.map_err(failed)?;
-            let accepted = position.accept(&who()).await.map_err(failed)?;
-            let at = accepted.at.map_or("an unknown time".to_owned(), rfc3339);
-            output::inform(&format!(
-                "{connector}: accepted the position of event {}, {at}; send mrcond SIGHUP, or restart it",
-                accepted.seq
-            ));
-            Ok(())
+        PositionSub::Accept { connector, force } => {
+            accept(cli, config, mongodb, connector, *force).await
         }
         PositionSub::Set { to, how } => set(cli, config, mongodb, to, how).await,
         PositionSub::Reset { as_new, how } => reset(cli, config, mongodb, *as_new, how).await,
     }
+}
+
+async fn accept(
+    cli: &Cli,
+    config: &ValidConfig,
+    mongodb: &MongoUri,
+    connector: &str,
+    force: bool,
+) -> Result<(), Failure> {
+    let position = Position::of(mongodb, config, find(config, connector)?).await;
+    let position = position.map_err(failed)?;
+    let stored = position.look().await.map_err(failed)?;
+    // What cannot be read is there all the same, and is complained of.
+    let is_there = |stored: &Stored| {
+        stored.place.is_some() || (stored.complaint.is_some() && !stored.is_given_up)
+    };
+    let Some(stored) = stored.filter(is_there) else {
+        return Err(nothing_saved(connector, "accept"));
+    };
+    if stored.complaint.is_none() {
+        let line = "nothing to accept: the position is the one that was saved here, and for this configuration";
+        output::inform(&format!("{connector}: {line}"));
+        return Ok(());
+    }
+    let runner = position.runner().await.map_err(failed)?;
+    // The connector that needs this is halted, in an mrcond that may well run.
+    if !force && !stored.waits_since_its_claim() {
+        refuse(runner.as_deref(), connector)?;
+    }
+    let change = position.accept(&who()).await.map_err(failed)?;
+    record(cli, &position, &change)?;
+    output::inform(&format!(
+        "{connector}: accepted the position {}; {}",
+        told(change.to.as_ref()),
+        goes_on(runner.is_some() && !stored.waits_since_its_claim())
+    ));
+    Ok(())
 }
 
 async fn show(
@@ -106,7 +132,7 @@ async fn set(
     let target = target(to)?;
     let position = Position::of(mongodb, config, find(config, connector)?).await;
     let position = position.map_err(failed)?;
-    refuse_while_it_runs(&position, how).await?;
+    let runs = refuse_while_it_runs(&position, how).await?;
     let wanted = match &target {
         Target::Token(token) => format!("behind the token {}", table::short(token)),
         Target::Time(time) => format!("to {}", rfc3339(*time)),
@@ -119,18 +145,54 @@ async fn set(
         "moves its position from {stands} {wanted}: what lies between is delivered again, or never"
     );
     confirm(&position, how, &meaning)?;
-    let change = position.set(&target, &who()).await.map_err(failed)?;
+    let change = position.set(&target, &who()).await;
+    let change = change.map_err(|error| not_set(&target, error))?;
     record(cli, &position, &change)?;
     output::inform(&format!(
-        "{connector}: stands at {} now; start mrcond",
-        told(change.to.as_ref())
+        "{connector}: stands at {} now; {}",
+        told(change.to.as_ref()),
+        goes_on(runs)
     ));
     Ok(())
 }
 
+/// The saved position is as good as before, whatever is wrong with the one that it was to be.
+fn not_set(target: &Target, error: Error) -> Failure {
+    let line = match (target, error.kind()) {
+        // MongoDB has a code of its own for each way in which a token can be none.
+        (
+            Target::Token(token),
+            ErrorKind::ResumeTokenRefused | ErrorKind::WatchRefused | ErrorKind::Mongo,
+        ) => format!(
+            "--token {}: MongoDB does not take it ({}); take {TOKENS}; nothing was changed",
+            table::short(token),
+            error.chain()
+        ),
+        (_, ErrorKind::HistoryLost) => format!(
+            "MongoDB's oplog no longer has what comes after that ({}); choose what is later; nothing was changed",
+            error.chain()
+        ),
+        _ => return failed(error),
+    };
+    Failure::new(exit::OTHER, line)
+}
+
+/// Where tokens come from.
+const TOKENS: &str = "a message_id or what `position show --json` has";
+
 fn target(to: &Whereto) -> Result<Target, Failure> {
     match (&to.token, &to.time) {
-        (Some(token), _) => Ok(Target::Token(token.clone())),
+        (Some(token), _) => {
+            let target = Target::Token(token.clone());
+            let line = || {
+                let token = one_line(token);
+                format!("--token {token}: no resume token; take {TOKENS}; nothing was changed")
+            };
+            match target.is_possible() {
+                true => Ok(target),
+                false => Err(Failure::new(exit::USAGE, line())),
+            }
+        }
         (None, Some(text)) => time("--time", text).map(Target::Time),
         (None, None) => unreachable!("one of them is required"),
     }
@@ -160,16 +222,19 @@ async fn reset(
     let connector = &how.connector;
     let position = Position::of(mongodb, config, find(config, connector)?).await;
     let position = position.map_err(failed)?;
-    refuse_while_it_runs(&position, how).await?;
+    if position.look().await.map_err(failed)?.is_none() {
+        return Err(nothing_saved(connector, "reset"));
+    }
+    let runs = refuse_while_it_runs(&position, how).await?;
     let (meaning, done) = match as_new {
         false => (
             "what happened since its position was saved would never be delivered",
-            "gave its position up; the next start of mrcond begins from now and publishes a gap record",
+            "gave its position up; the next start begins from now and publishes a gap record",
         ),
         true => (
             "its position, its numbers and its snapshot would be forgotten; it would begin as `start` and \
              `snapshot` say, with number 1, and tell nobody what is missing or comes again",
-            "forgot its position; the next start of mrcond begins as the very first one",
+            "forgot its position; the next start begins as the very first one",
         ),
     };
     confirm(&position, how, meaning)?;
@@ -178,25 +243,43 @@ async fn reset(
         true => position.forget(&who()).await,
     };
     record(cli, &position, &change.map_err(failed)?)?;
-    output::inform(&format!("{connector}: {done}"));
+    output::inform(&format!("{connector}: {done}; {}", goes_on(runs)));
     Ok(())
 }
 
-/// A running connector would be halted by the change, and might save over what it is to go on from.
-async fn refuse_while_it_runs(position: &Position, how: &ToChange) -> Result<(), Failure> {
-    if how.force {
-        return Ok(());
-    }
-    match position.runner().await.map_err(failed)? {
-        None => Ok(()),
-        Some(runner) => {
-            let line = format!(
-                "{}: mrcond runs it ({runner}); stop it first, or add --force, which halts the connector there",
-                how.connector
-            );
-            Err(Failure::new(exit::OTHER, line))
+fn nothing_saved(connector: &str, what: &str) -> Failure {
+    let line = format!("{connector} has no saved position; nothing to {what}");
+    Failure::new(exit::OTHER, line)
+}
+
+/// What has the connector go on; `runs`: whether an mrcond runs it that has not halted it yet.
+fn goes_on(runs: bool) -> &'static str {
+    match runs {
+        false => "SIGHUP or a restart of mrcond goes on from there",
+        true => {
+            "an mrcond that runs it halts it when it saves next, and SIGHUP or a restart then goes on from there"
         }
     }
+}
+
+/// A running connector would be halted by the change, and might save over what it is to go on from. Whether one
+/// runs, and that is meant.
+async fn refuse_while_it_runs(position: &Position, how: &ToChange) -> Result<bool, Failure> {
+    let runner = position.runner().await.map_err(failed)?;
+    if !how.force {
+        refuse(runner.as_deref(), &how.connector)?;
+    }
+    Ok(runner.is_some())
+}
+
+fn refuse(runner: Option<&str>, connector: &str) -> Result<(), Failure> {
+    let Some(runner) = runner else {
+        return Ok(());
+    };
+    let line = format!(
+        "{connector}: mrcond runs it ({runner}); stop it first, or add --force, which halts the connector there"
+    );
+    Err(Failure::new(exit::OTHER, line))
 }
 
 /// Asks for the connector's name on a terminal; elsewhere `--yes` has to be there.

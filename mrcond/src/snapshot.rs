@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep};
 
 /// How often progress is looked at and shown.
 const LOOK: Duration = Duration::from_secs(1);
-/// The daemon looks every few seconds; after this long it is worth a word that it has not.
+/// The daemon looks every few seconds, and rows go all the time; after this long without a change it is worth
+/// a word that there is none.
 const UNHEARD: Duration = Duration::from_secs(15);
 
 /// Asks, and waits for the end unless told not to.
@@ -53,7 +54,7 @@ fn parse(text: &str) -> Result<Document, Failure> {
 }
 
 async fn wait(snapshots: &Snapshots, name: &str, id: &str) -> Result<(), Failure> {
-    let (began, mut shown, mut warned) = (Instant::now(), String::new(), false);
+    let (mut shown, mut silence) = (String::new(), Silence::since(Instant::now()));
     let mut bar = Bar::new();
     loop {
         sleep(LOOK).await;
@@ -72,6 +73,7 @@ async fn wait(snapshots: &Snapshots, name: &str, id: &str) -> Result<(), Failure
                 described(name, &progress)
             });
             shown = line;
+            silence = Silence::since(Instant::now());
         }
         match progress.phase {
             Phase::Done => {
@@ -84,15 +86,45 @@ async fn wait(snapshots: &Snapshots, name: &str, id: &str) -> Result<(), Failure
                 let line = format!("{name}: snapshot failed: {cause}");
                 return Err(Failure::new(exit::OTHER, line));
             }
-            Phase::Requested if !warned && began.elapsed() > UNHEARD => {
-                warned = true;
+            phase if silence.is_worth_a_word(Instant::now()) => {
                 bar.end();
-                output::warn(&format!(
-                    "{name}: no mrcond has taken it up yet; is one running with this connector? Ctrl-C leaves the request"
-                ));
+                output::warn(&format!("{name}: {}", doubt(phase)));
             }
             _ => {}
         }
+    }
+}
+
+/// What may be wrong where nothing changes.
+fn doubt(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Requested => {
+            "no mrcond has taken it up yet; is one running with this connector, and what does its /health say (`mrcond health`)? Ctrl-C leaves the request"
+        }
+        _ => {
+            "nothing has changed for a while; is mrcond running, and its connector not halted? /health says what is wrong (`mrcond health`); Ctrl-C leaves the snapshot, which goes on with the connector"
+        }
+    }
+}
+
+/// How long nothing has changed.
+struct Silence {
+    since: Instant,
+    was_told: bool,
+}
+
+impl Silence {
+    fn since(since: Instant) -> Silence {
+        Silence {
+            since,
+            was_told: false,
+        }
+    }
+
+    /// Whether it has become too long just now: that is said once.
+    fn is_worth_a_word(&mut self, now: Instant) -> bool {
+        let is_long = now.duration_since(self.since) > UNHEARD;
+        is_long && !std::mem::replace(&mut self.was_told, is_long)
     }
 }
 
@@ -177,6 +209,24 @@ fn drawn(documents: u64, estimate: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_is_not_told_of_or_at_every_look() {
+        let began = Instant::now();
+        let mut silence = Silence::since(began);
+        let mut at = |seconds| silence.is_worth_a_word(began + Duration::from_secs(seconds));
+        assert_eq!(
+            [at(1), at(15), at(16), at(17), at(600)],
+            [false, false, true, false, false]
+        );
+    }
+
+    #[test]
+    fn halted_connector_is_waited_for_without_a_hint() {
+        for phase in [Phase::Requested, Phase::Running] {
+            assert!(doubt(phase).contains("/health"), "{phase:?}");
+        }
+    }
 
     #[test]
     fn bar_grows_beyond_its_end_or_divides_by_nothing() {

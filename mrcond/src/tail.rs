@@ -23,13 +23,13 @@ pub(crate) async fn show(
     let tail = Tail::open(mongodb, config, &places, since).await;
     let mut tail = tail.map_err(failed)?;
     // Whoever waits for it may begin to write.
-    eprintln!("mrcond: watching {} connector(s)", places.len());
+    remark(&format!("watching {} connector(s)", places.len()));
     let colour = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut left = arguments.count;
     while left != Some(0) {
         let Some(shown) = tail.next().await.map_err(failed)? else {
-            eprintln!("mrcond: every stream has ended");
+            remark("every stream has ended");
             return Ok(());
         };
         let text = match output::is_json() {
@@ -44,6 +44,15 @@ pub(crate) async fn show(
         left = left.map(|left| left - 1);
     }
     Ok(())
+}
+
+/// Says beside the events what goes on, unless nobody wants to know.
+fn remark(line: &str) {
+    match (output::is_quiet(), output::is_json()) {
+        (true, _) => {}
+        (false, true) => eprintln!("{}", json!({"message": line})),
+        (false, false) => eprintln!("mrcond: {line}"),
+    }
 }
 
 fn places(config: &ValidConfig, connectors: &[String]) -> Result<Vec<usize>, Failure> {

@@ -52,10 +52,12 @@ async fn apply(topology: &Topology, rabbitmq: AmqpUri) -> Result<(), Failure> {
     let mut told = false;
     let applied = topology::apply(topology, rabbitmq, |plan| {
         told = plan.check().is_err();
-        // In silence only what is in the way is worth a word.
         if output::is_json() {
             let _ = cli::say(&json(topology, plan));
-        } else if told || !output::is_quiet() {
+        } else if output::is_quiet() {
+            let stopping = plan.steps().iter();
+            tell_steps(stopping.filter(|step| step.action() == Action::Stop));
+        } else {
             tell(topology, plan);
         }
     });
@@ -86,8 +88,12 @@ fn tell(topology: &Topology, plan: &Plan) {
     for warning in topology::warnings(topology) {
         let _ = cli::say(&format!("# warning: {warning}"));
     }
+    tell_steps(plan.steps().iter());
+}
+
+fn tell_steps<'a>(steps: impl Iterator<Item = &'a Step>) {
     let paint = Paint::of_stdout();
-    for step in plan.steps() {
+    for step in steps {
         let line = clean(&step.to_string());
         let _ = cli::say(&match step.action() {
             Action::Stop => paint.red(&line),

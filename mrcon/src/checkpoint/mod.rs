@@ -14,8 +14,8 @@ mod room;
 mod stored;
 
 use crate::access::{Access, Home};
-pub(crate) use moves::token_of;
 pub use moves::{Place, PositionChange};
+pub(crate) use moves::{is_token, token_of};
 pub(crate) use room::crowded;
 
 use crate::config::{CollectionConfig, Protocol, ResumeTokens};
@@ -46,7 +46,7 @@ const TYPE_MISMATCH: i32 = 14;
 
 /// A position of a connector: everything up to and including this is confirmed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// Where the change stream goes on (`startAfter`).
     pub token: ResumeToken,
     /// The number of the last confirmed event; 0 before the first.
@@ -412,18 +412,14 @@ impl MongoCheckpoints {
         if updated.matched_count == 1 {
             return Ok(());
         }
-        if self
-            .home
-            .collection()
-            .find_one(doc! {"_id": &self.id})
-            .await
-            .map_err(fail)?
-            .is_some()
-        {
-            return Err(Error::new(
-                ErrorKind::Fenced,
-                format!("{what}: a newer run than epoch {epoch} has claimed it"),
-            ));
+        let found = self.home.collection();
+        let found = found.find_one(doc! {"_id": &self.id}).await;
+        if let Some(document) = found.map_err(fail)? {
+            let text = match moves::changed_by_hand(&document) {
+                Some(change) => format!("{what}: an operator has changed it ({change})"),
+                None => format!("{what}: a newer run than epoch {epoch} has claimed it"),
+            };
+            return Err(Error::new(ErrorKind::Fenced, text));
         }
         // This run still owns the position.
         tracing::warn!(

@@ -109,6 +109,14 @@ fn time(document: &Document, name: &str) -> Option<SystemTime> {
         .map(|at| at.to_system_time())
 }
 
+/// What an operator has done to a position that nobody has claimed since: what, and who.
+pub(super) fn changed_by_hand(document: &Document) -> Option<String> {
+    let changes = document.get_array(CHANGES).ok()?;
+    let last = PositionChange::read(changes.last()?.as_document()?)?;
+    let is_newer = last.at > time(document, "claimed_at");
+    is_newer.then(|| format!("{} by {}", last.what, last.by))
+}
+
 /// What a stored document says, for people.
 #[derive(Debug)]
 pub(crate) struct Shown {
@@ -168,7 +176,7 @@ impl MongoCheckpoints {
     /// # Errors
     /// [`ErrorKind::CheckpointCorrupt`] when it cannot be understood, [`ErrorKind::CheckpointStore`]
     /// when there is none, otherwise what keeps the store from answering.
-    pub(crate) async fn accept(&self, by: &str) -> Result<Checkpoint> {
+    pub(crate) async fn accept(&self, by: &str) -> Result<PositionChange> {
         const WHAT: &str = "accept the position";
         let Some(shown) = self.look().await? else {
             return Err(self.nothing_saved(WHAT));
@@ -191,7 +199,7 @@ impl MongoCheckpoints {
         let changes = Changes { set, unset };
         self.change_document(WHAT, shown.epoch.as_ref(), &changes, &change)
             .await?;
-        Ok(stored)
+        Ok(change)
     }
 
     /// Stores `next` in the place of whatever there is.
@@ -329,10 +337,15 @@ impl MongoCheckpoints {
     }
 }
 
+/// Whether this can be what MongoDB calls `_data`: bytes in hexadecimal.
+pub(crate) fn is_token(data: &str) -> bool {
+    let is_whole = data.len() >= 2 && data.len().is_multiple_of(2);
+    is_whole && data.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// A token from the text that MongoDB calls `_data`.
 pub(crate) fn token_of(data: &str) -> Result<crate::event::ResumeToken> {
-    let is_hex = data.len() >= 2 && data.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_hex {
+    if !is_token(data) {
         let text = "read the token: it is no hexadecimal text such as 8265F0C0FF…";
         return Err(Error::new(ErrorKind::CheckpointCorrupt, text));
     }
@@ -377,8 +390,29 @@ mod tests {
     }
 
     #[test]
+    fn new_run_is_taken_for_an_operator_or_the_other_way_round() {
+        let at = DateTime::from_millis;
+        let change = doc! {"at": at(5_000), "by": "ann@host:1", "what": "set"};
+        let told = |claimed: i64| {
+            let changes = [doc! {"what": "?"}, change.clone()];
+            changed_by_hand(&doc! {"claimed_at": at(claimed), CHANGES: changes.to_vec()})
+        };
+        assert_eq!(told(4_000).as_deref(), Some("set by ann@host:1"));
+        assert_eq!(told(6_000), None);
+        assert_eq!(changed_by_hand(&doc! {"claimed_at": at(1)}), None);
+    }
+
+    #[test]
     fn text_that_is_no_token_is_stored_as_one() {
-        for wrong in ["", "8", "8265x", "{\"_data\": \"82\"}", "0x82", "82 "] {
+        for wrong in [
+            "",
+            "8",
+            "826",
+            "8265x",
+            "{\"_data\": \"82\"}",
+            "0x82",
+            "82 ",
+        ] {
             assert!(token_of(wrong).is_err(), "{wrong}");
         }
         let token = token_of("8265f0").unwrap();

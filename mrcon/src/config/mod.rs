@@ -67,6 +67,7 @@ mod yaml;
 pub(crate) use features::left_out;
 pub use json_schema::json_schema;
 pub(crate) use limits::*;
+pub(crate) use problem::nearest;
 pub use problem::{Excerpt, Problem};
 #[doc(hidden)]
 pub use routing::ExchangeTarget;

@@ -321,7 +321,7 @@ pub(super) fn one_line(text: &str) -> String {
 }
 
 /// The allowed word that `word` is most likely a misspelling of, if one is close.
-pub(super) fn nearest<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, allowed: &[&'a str]) -> Option<&'a str> {
     // What JSON is called here.
     if word.eq_ignore_ascii_case("json")
         && let Some(relaxed) = allowed.iter().find(|word| **word == "relaxed")

@@ -1,7 +1,7 @@
 //! One look at the queue, and what is done with the dead letters that it finds.
 
 use super::letter::{DeadLetter, header_text, header_texts, is_copyable, property_texts, replayed};
-use super::pass::Pass;
+use super::pass::{MOST_AT_ONCE, Pass};
 use super::selection::Selection;
 use super::{Content, Listing, Problem, Replay, Summary, Which};
 use crate::envelope::Cause;
@@ -46,32 +46,41 @@ impl DeadLetters {
         self.total
     }
 
-    /// The oldest ones, at most `limit`.
+    /// The oldest ones, at most `limit`; other messages between them do not count.
     ///
     /// # Errors
     /// When the broker goes away, or takes no messages and some have to be renewed.
     pub async fn list(self, limit: usize) -> Result<Listing, Problem> {
-        let mut pass = self.pass.up_to(limit as u64);
-        let (mut letters, mut others, mut looked_at) = (Vec::new(), 0, 0);
-        while let Some(batch) = pass.next(|_| false).await? {
+        let mut pass = self.pass;
+        let (mut letters, mut others) = (Vec::new(), 0);
+        loop {
+            let missing = limit.saturating_sub(letters.len()) as u64;
+            // One by one behind many others would take long.
+            pass.aim(match (missing, others) {
+                (0, _) | (_, 0) => missing,
+                _ => missing.max(MOST_AT_ONCE),
+            });
+            let Some(batch) = pass.next(|_| false).await? else {
+                break;
+            };
             for message in batch {
-                // More than were asked for come when they have to be renewed.
-                looked_at += 1;
-                if looked_at <= limit {
-                    match DeadLetter::read(&message.properties, message.size) {
-                        Some(letter) => letters.push(letter),
-                        None => others += 1,
-                    }
+                match DeadLetter::read(&message.properties, message.size) {
+                    // More than were asked for come when they have to be renewed.
+                    Some(letter) if letters.len() < limit => letters.push(letter),
+                    Some(_) => {}
+                    None => others += 1,
                 }
                 pass.keep(message)?;
             }
         }
+        let looked_at = pass.taken();
         pass.finish().await?;
         // As they are in the queue, but for those that a look has renewed meanwhile.
         letters.sort_by_key(|letter| letter.at);
         Ok(Listing {
             letters,
             others,
+            looked_at,
             total: self.total,
         })
     }

@@ -107,15 +107,29 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// What is in the queue, as far as it was looked at.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Listing {
     /// From the oldest on.
     pub letters: Vec<DeadLetter>,
     /// Messages among those looked at that are no dead letters.
     pub others: u64,
+    /// Messages that were looked at; the others may be dead letters or not.
+    pub looked_at: u64,
     /// Messages in the queue.
     pub total: u64,
+}
+
+impl Listing {
+    /// Dead letters among the messages looked at, listed or not.
+    pub fn found(&self) -> u64 {
+        self.looked_at.saturating_sub(self.others)
+    }
+
+    /// Messages that were not looked at.
+    pub fn unseen(&self) -> u64 {
+        self.total.saturating_sub(self.looked_at)
+    }
 }
 
 /// A dead letter with all that it has.

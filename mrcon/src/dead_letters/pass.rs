@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 const MOST_LOOKED_AT: u64 = 100_000;
 /// Messages taken at once, as far as they are small. RabbitMQ loses the order of what it is told, and with the
 /// channel's end some of it, when it has not yet done 32 things for a channel on a quorum queue.
-const MOST_AT_ONCE: u64 = 25;
+pub(super) const MOST_AT_ONCE: u64 = 25;
 /// Bytes taken at once, going by the largest message so far.
 const BYTES_AT_ONCE: u64 = 4 << 20;
 /// Batches put back at once.
@@ -72,10 +72,16 @@ impl Pass {
         }
     }
 
-    /// No further than this, unless messages have to be renewed.
-    pub(super) fn up_to(mut self, most: u64) -> Pass {
-        self.most = self.total.min(most);
-        self
+    /// Takes so many more messages, and no others unless they have to be renewed.
+    pub(super) fn aim(&mut self, more: u64) {
+        if !self.must_see_all() {
+            self.most = self.total.min(self.taken + more);
+        }
+    }
+
+    /// Whatever stays behind those that are renewed would come to stand before them.
+    fn must_see_all(&self) -> bool {
+        self.renewing && self.total <= MOST_LOOKED_AT
     }
 
     /// The next messages, with their bodies if they are `wanted` (or have to be renewed); `None` at the end.

@@ -360,19 +360,19 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Checkpoint),
-                "restore the resume token document from a backup, or begin from now with the command `mrcond position reset`, then restart mrcond",
+                "restore the resume token document from a backup, or begin from now with the command `mrcond position reset`, then send mrcond SIGHUP or restart it",
             ),
             ErrorKind::CheckpointMismatch => (
                 Halt,
                 R::UnhandledError,
                 Some(Checkpoint),
-                "put the configuration back, or accept the position for the new one with the command `mrcond position accept`, then restart mrcond",
+                "put the configuration back, or accept the position for the new one with the command `mrcond position accept`, then send mrcond SIGHUP or restart it",
             ),
             ErrorKind::PositionForeign => (
                 Halt,
                 R::HistoryLost,
                 Some(Checkpoint),
-                "restore the resume token document, or accept it as it is with the command `mrcond position accept`, or begin from now with `mrcond position reset`, then restart mrcond",
+                "restore the resume token document, or accept it as it is with the command `mrcond position accept`, or begin from now with `mrcond position reset`, then send mrcond SIGHUP or restart it",
             ),
             ErrorKind::SnapshotCorrupt => (
                 Halt,
@@ -402,7 +402,7 @@ impl ErrorKind {
                 Halt,
                 R::UnhandledError,
                 Some(Checkpoint),
-                "another mrcond runs this connector: stop one of them, or give them different resume token collections",
+                "another mrcond runs this connector: stop one of them, or give them different resume token collections; or its position was changed by hand (`mrcond position set`, `reset` or `accept`): then send mrcond SIGHUP or restart it, and it goes on from there",
             ),
             ErrorKind::Encode => (
                 Halt,

@@ -122,7 +122,8 @@ pub(super) fn json(queue: &str, listing: &Listing) -> String {
     let letters: Vec<Value> = listing.letters.iter().map(object).collect();
     let all = json!({
         "queue": queue,
-        "total": listing.total,
+        "messages": listing.total,
+        "looked_at": listing.looked_at,
         "dead_letters": letters,
         "other_messages": listing.others,
     });
@@ -133,8 +134,8 @@ fn object(letter: &DeadLetter) -> Value {
     json!({
         "id": letter.id,
         "at": letter.at.map(rfc3339),
-        "db": letter.db,
-        "coll": letter.coll,
+        "database": letter.db,
+        "collection": letter.coll,
         "operation": letter.operation,
         "seq": letter.seq,
         "reason": letter.reason,

@@ -41,6 +41,9 @@ pub(super) fn named<'a>(
     names: &[String],
 ) -> Result<Vec<Choice<'a>>, String> {
     let mut chosen = Vec::new();
+    if names.iter().any(|name| name.trim().is_empty()) {
+        return Err("a name is missing; choose with DB.COLL,... or DB.*".to_owned());
+    }
     for name in names {
         let choice = one(inventory, name)?;
         if !chosen.contains(&choice) {

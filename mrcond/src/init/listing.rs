@@ -89,8 +89,8 @@ pub(super) fn name(found: &Found) -> String {
 fn described(inventory: &Inventory) -> Value {
     let found = inventory.found.iter().map(|found| {
         json!({
-            "db": found.db,
-            "coll": found.coll,
+            "database": found.db,
+            "collection": found.coll,
             "can_be_watched": found.unfit.is_none(),
             "reason": found.unfit,
             "documents": found.documents,

@@ -147,7 +147,7 @@ async fn listing_offers_a_view_or_lacks_a_collection() {
         let all = listing["found"].as_array().unwrap();
         let found = all
             .iter()
-            .find(|one| one["db"] == db && one["coll"].as_str() == coll);
+            .find(|one| one["database"] == db && one["collection"].as_str() == coll);
         found
             .cloned()
             .unwrap_or_else(|| panic!("no {db} {coll:?}: {listing:#}"))
@@ -237,6 +237,9 @@ async fn everything_or_a_whole_database_is_refused() {
         );
         is_accepted(&config).await;
     }
+    let output = run_on(&rig, &["init", "--from", "--all", "--output", "-"]).await;
+    is_accepted(&text(&output.stdout)).await;
+    assert!(!std::path::Path::new("-").exists(), "a file is called -");
     rig.clean().await;
 }
 
@@ -263,6 +266,10 @@ async fn wrong_choice_is_taken_or_not_explained() {
                 format!("{},{}", name("*"), name("orders")),
             ],
             "already".to_owned(),
+        ),
+        (
+            vec!["--collections".to_owned(), String::new()],
+            "a name is missing".to_owned(),
         ),
         // Nobody can be asked.
         (vec![], "--collections".to_owned()),

@@ -150,9 +150,9 @@ impl Desk {
             async || {
                 let list = self.run(&["list", "--json"]).await.good();
                 let list: Value = serde_json::from_str(&list.out).unwrap();
-                match list["total"] == messages {
+                match list["messages"] == messages {
                     true => Ok(()),
-                    false => Err(list["total"].to_string()),
+                    false => Err(list["messages"].to_string()),
                 }
             },
         )
@@ -240,7 +240,8 @@ async fn looks_often(broker: &Broker, extra: &[(&str, FieldValue)]) {
         assert_eq!(list.last(), "70 of 70 dead letters", "look {look}");
         assert_eq!(list.out.lines().count(), 72, "{list:?}");
         let list = desk.run(&["list", "--limit", "3"]).await.good();
-        assert_eq!(list.last(), "3 of 70 dead letters", "look {look}");
+        assert!(list.last().starts_with("3 "), "look {look}: {list:?}");
+        assert_eq!(list.out.lines().count(), 5, "look {look}: {list:?}");
         let shown: Vec<_> = list.out.lines().skip(1).take(3).collect();
         for (line, letter) in shown.iter().zip(&all) {
             let shortened = line.split('…').next().unwrap();
@@ -295,11 +296,68 @@ async fn look_at_a_part_changes_the_order_of_a_long_queue() {
         .await;
     for limit in ["1", "30", "150", "700", "60"] {
         let list = desk.run(&["list", "--limit", limit]).await.good();
-        assert_eq!(list.last(), format!("{limit} of 700 dead letters"));
+        assert_eq!(
+            list.out.lines().count(),
+            2 + limit.parse::<usize>().unwrap()
+        );
+        // What no look has put back before is not looked through to the end.
+        let letters = if limit == "1" { "letter" } else { "letters" };
+        let told = [
+            format!("{limit} of 700 dead letters"),
+            format!("{limit} dead {letters} among the first {limit} of 700 messages"),
+        ];
+        assert!(told.contains(&list.last().to_owned()), "{list:?}");
     }
     let left = desk.left().await;
     let expected: Vec<_> = (0..700).map(id).collect();
     assert_eq!(ids(&left), expected);
+    desk.clean(&[]).await;
+}
+
+#[tokio::test]
+async fn letters_behind_other_messages_are_not_found_or_counted_wrongly() {
+    let desk = Desk::new("dead-behind").await;
+    let strangers = |numbers: std::ops::Range<i64>| {
+        letters(numbers, "orders").into_iter().map(|letter| Letter {
+            headers: vec![("x-mrcon-op", "insert".into())],
+            ..letter
+        })
+    };
+    let mut all: Vec<Letter> = strangers(0..148).collect();
+    all.push(Letter::new(148, "orders"));
+    all.extend(strangers(149..200));
+    all.extend(letters(200..260, "orders"));
+    let messages = all.iter().map(Letter::message).collect();
+    desk.broker.put(&desk.queue, messages).await;
+    eventually(SOON, "260 messages are there", async || {
+        match desk.broker.ready(&desk.queue).await? {
+            260 => Ok(()),
+            ready => Err(ready.to_string()),
+        }
+    })
+    .await;
+    // No look has been there before, so this one goes no further than it has to.
+    let list = desk.run(&["list", "--limit", "1"]).await.good();
+    let told = list.last();
+    assert!(
+        told.starts_with("1 dead letter among the first ") && told.ends_with(" of 260 messages"),
+        "{list:?}"
+    );
+    assert!(list.out.contains(&id(148)[..12]), "{list:?}");
+    let list = desk.run(&["list"]).await.good();
+    assert_eq!(list.last(), "61 of 61 dead letters");
+    assert!(
+        list.out.contains("199 messages are no dead letters"),
+        "{list:?}"
+    );
+    let list = desk.run(&["list", "--limit", "2", "--json"]).await.good();
+    let list: Value = serde_json::from_str(&list.out).unwrap();
+    assert_eq!(list["dead_letters"].as_array().map(Vec::len), Some(2));
+    assert_eq!(list["messages"], 260, "{list}");
+    let found = list["looked_at"].as_i64().unwrap() - list["other_messages"].as_i64().unwrap();
+    assert!((2..=61).contains(&found), "{list}");
+    let expected: Vec<_> = (0..260).map(id).collect();
+    assert_eq!(ids(&desk.left().await), expected);
     desk.clean(&[]).await;
 }
 
@@ -621,7 +679,7 @@ async fn drop_takes_what_was_not_meant() {
         .await
         .bad(1, &["no dead letter"]);
     let list = desk.run(&["list"]).await.good();
-    assert_eq!(list.last(), "30 of 31 dead letters");
+    assert_eq!(list.last(), "30 of 30 dead letters");
     assert!(list.out.contains("1 message is no dead letter"), "{list:?}");
     let said = desk.run(&["drop", "--all", "--yes"]).await.good();
     assert_eq!(said.last(), "30 dropped, 1 left");
@@ -638,7 +696,7 @@ async fn json_lacks_what_the_table_shortens() {
     let list = desk.run(&["list", "--json", "--limit", "2"]).await.good();
     let list: Value = serde_json::from_str(&list.out).unwrap();
     assert_eq!(
-        (&list["queue"], &list["total"]),
+        (&list["queue"], &list["messages"]),
         (&json!(desk.queue), &json!(3))
     );
     let [first, second] = &list["dead_letters"].as_array().unwrap()[..] else {
@@ -647,8 +705,8 @@ async fn json_lacks_what_the_table_shortens() {
     let expected = json!({
         "id": id(0),
         "at": "2023-11-14T22:13:20.000Z",
-        "db": "shop",
-        "coll": "orders",
+        "database": "shop",
+        "collection": "orders",
         "operation": "insert",
         "seq": 0,
         "reason": "unroutable",
@@ -669,7 +727,7 @@ async fn empty_or_missing_queue_goes_unsaid() {
     let list = desk.run(&["list"]).await.good();
     assert_eq!(
         list.out,
-        format!("{} is empty: 0 of 0 dead letters\n", desk.queue)
+        format!("no dead letters: the queue {} is empty\n", desk.queue)
     );
     let said = desk.run(&["replay", "--all"]).await.good();
     assert_eq!(said.out, "0 replayed, 0 left\n");
@@ -729,6 +787,18 @@ async fn wrong_password_is_shown() {
 async fn default_queue_is_another_one_or_an_alarm_is_waited_for() {
     let broker = Broker::private().await;
     let queue = "mrcon.dead_letters".to_owned();
+    // Nothing is wrong where nothing was ever put aside.
+    let list = run(&config(), &broker.uri, &["list"]).await.good();
+    assert_eq!(
+        list.out,
+        format!("no dead letters: the queue {queue} does not exist yet\n")
+    );
+    let list = run(&config(), &broker.uri, &["list", "--json"]).await;
+    let list: Value = serde_json::from_str(&list.good().out).unwrap();
+    assert_eq!(
+        (&list["queue"], &list["dead_letters"], &list["messages"]),
+        (&json!(queue), &json!([]), &json!(0))
+    );
     broker
         .declare(&queue, &[("x-queue-type", "quorum".into())])
         .await;

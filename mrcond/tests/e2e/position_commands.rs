@@ -62,6 +62,18 @@ async fn position_is_not_shown_or_changed_under_a_running_daemon() {
     let name = entry.name();
     let never = rig.position(&entry, &["show"]).await;
     assert!(said(&never).contains("never ran"), "{never:?}");
+    for (change, what) in [
+        (vec!["accept", &name], "accept"),
+        (vec!["reset", &name, "--yes"], "reset"),
+        (vec!["reset", &name, "--as-new", "--yes"], "reset"),
+    ] {
+        let refused = rig.position(&entry, &change).await;
+        assert_eq!(refused.status.code(), Some(1), "{change:?}: {refused:?}");
+        assert_eq!(
+            complained(&refused),
+            format!("mrcond: {name} has no saved position; nothing to {what}\n")
+        );
+    }
     let daemon = rig.start(from_ref(&entry)).await;
     load::insert(&rig.collection(), 0, 10).await;
     daemon.confirmed(&name, 10).await;
@@ -93,6 +105,23 @@ async fn position_is_not_shown_or_changed_under_a_running_daemon() {
             "{line}"
         );
     }
+    // Nothing is to be accepted of what was saved for this configuration, and for another one it is in use.
+    let epoch = rig.stored().await.get_i64("epoch").unwrap();
+    let accepted = rig.position(&entry, &["accept", &name]).await;
+    assert!(accepted.status.success(), "{accepted:?}");
+    assert!(
+        said(&accepted).contains("nothing to accept"),
+        "{accepted:?}"
+    );
+    let inserts = json!([{"$match": {"operationType": "insert"}}]);
+    let other = entry.clone().with("watched.pipeline", inserts);
+    let refused = rig.position(&other, &["accept", &name]).await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let line = complained(&refused);
+    for part in ["mrcond runs it (process ", "--force"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(rig.stored().await.get_i64("epoch").unwrap(), epoch);
     load::insert(&rig.collection(), 100, 1).await;
     daemon.confirmed(&name, 11).await;
     daemon.healthy().await;
@@ -104,6 +133,58 @@ async fn position_is_not_shown_or_changed_under_a_running_daemon() {
     assert_eq!(refused.status.code(), Some(64), "{refused:?}");
     assert!(complained(&refused).contains("--yes"), "{refused:?}");
     assert_eq!(shown(&rig, &entry).await["changes"], json!([]));
+    rig.clean().await;
+}
+
+#[tokio::test]
+async fn connector_halted_by_force_does_not_say_why_or_stays_halted() {
+    let rig = Rig::new("position-force").await;
+    let entry = rig.entry();
+    let name = entry.name();
+    let daemon = rig.start(from_ref(&entry)).await;
+    load::insert(&rig.collection(), 0, 9).await;
+    let truth = rig.truth().await;
+    daemon.confirmed(&name, 10).await;
+    daemon
+        .until(&name, "has saved", |now| now["checkpoint"]["seq"] == 10)
+        .await;
+    let token = truth[4].token();
+    let set = ["set", &name, "--token", token, "--yes", "--force"];
+    let done = rig.position(&entry, &set).await;
+    assert!(done.status.success(), "{done:?}");
+    for part in ["halts it when it saves next", "SIGHUP or a restart"] {
+        assert!(said(&done).contains(part), "{part}: {done:?}");
+    }
+    load::insert(&rig.collection(), 100, 1).await;
+    daemon
+        .unhealthy(&[
+            &name,
+            "halted",
+            "an operator has changed it (set by ",
+            "its position was changed by hand",
+            "SIGHUP",
+        ])
+        .await;
+    daemon.signal("HUP").await;
+    daemon.healthy().await;
+    let ids_so_far = || async { rig.stored().await.get_i64("seq").unwrap() };
+    eventually(
+        SOON,
+        "all behind the token is sent",
+        async || match ids_so_far().await {
+            16 => Ok(()),
+            seq => Err(seq.to_string()),
+        },
+    )
+    .await;
+    assert_eq!(daemon.terminate().await.code, Some(0));
+    let sent = Collector::drain(&rig.broker, &rig.name).await;
+    let again: Vec<_> = sent[sent.len() - 6..]
+        .iter()
+        .map(|one| (one.id.clone(), one.seq()))
+        .collect();
+    let truth = rig.truth().await;
+    assert_eq!(again, ids(&truth[5..11], 11));
     rig.clean().await;
 }
 
@@ -141,12 +222,21 @@ async fn position_set_by_its_token_goes_on_elsewhere_or_leaves_no_record() {
     assert_eq!(run(&rig, &entry, 15).await, ids(&truth[5..], 11));
     // What MongoDB does not know changes nothing.
     let strange = format!("{}FFFF", &token[..token.len() - 4]);
-    for (wrong, why) in [("82zz", "hexadecimal"), (strange.as_str(), "")] {
+    for (wrong, code, why) in [
+        ("zz", 64, "--token zz: no resume token; take a message_id"),
+        ("826", 64, "no resume token"),
+        ("8265", 1, "--token 8265: MongoDB does not take it ("),
+        (strange.as_str(), 1, "MongoDB does not take it ("),
+    ] {
         let refused = rig
             .position(&entry, &["set", &name, "--token", wrong, "--yes"])
             .await;
-        assert_eq!(refused.status.code(), Some(1), "{wrong}: {refused:?}");
-        assert!(complained(&refused).contains(why), "{wrong}: {refused:?}");
+        assert_eq!(refused.status.code(), Some(code), "{wrong}: {refused:?}");
+        let line = complained(&refused);
+        for part in [why, "; nothing was changed\n"] {
+            assert!(line.contains(part), "{wrong}: {part}: {line}");
+        }
+        assert!(!line.contains("reset"), "{wrong}: {line}");
     }
     let unchanged = shown(&rig, &entry).await;
     assert_eq!(unchanged["changes"].as_array().map(Vec::len), Some(1));
@@ -209,7 +299,9 @@ async fn position_that_has_left_the_oplog_is_set() {
         assert_eq!(refused.status.code(), Some(1), "{to:?}: {refused:?}");
         let line = complained(&refused);
         assert_eq!(line.lines().count(), 1, "{line}");
-        assert!(line.contains("oplog"), "{line}");
+        assert!(line.contains("oplog no longer has"), "{line}");
+        assert!(line.contains("nothing was changed"), "{line}");
+        assert!(!line.contains("position reset"), "{line}");
     }
     let after = shown(&rig, &entry).await;
     for key in ["position", "changes", "saved_at"] {

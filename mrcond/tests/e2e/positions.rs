@@ -223,7 +223,7 @@ async fn gap_is_not_made_up_for_by_a_snapshot() {
     rig.clean().await;
 }
 
-/// Waits until the connector halts for `cause`, follows the command that it names, and starts again.
+/// Waits until the connector halts for `cause`, and follows the command that it names while mrcond runs.
 async fn accept_as_told(rig: &Rig, entry: &Entry, cause: &str) -> Daemon {
     let daemon = rig.spawn(from_ref(entry));
     let command = format!("mrcond position accept '{}'", entry.name());
@@ -231,9 +231,10 @@ async fn accept_as_told(rig: &Rig, entry: &Entry, cause: &str) -> Daemon {
         .unhealthy(&[&entry.name(), "halted", cause, &command])
         .await;
     assert_eq!(confirmed(&daemon.connector(&entry.name()).await), 0);
-    assert_eq!(daemon.terminate().await.code, Some(0));
     rig.accept(entry).await;
-    rig.start(from_ref(entry)).await
+    daemon.signal("HUP").await;
+    daemon.healthy().await;
+    daemon
 }
 
 #[tokio::test]

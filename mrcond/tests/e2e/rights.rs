@@ -2,7 +2,7 @@
 
 use crate::common::config::{Config, Entry};
 use crate::common::daemon::{ConfigFile, Daemon, Uris, command};
-use crate::common::mongo::Mongo;
+use crate::common::mongo::{self, Mongo};
 use crate::common::rabbit::{Broker, Collector};
 use crate::common::replica::over;
 use crate::common::rig::Rig;
@@ -275,6 +275,7 @@ async fn documented_rights_are_too_few_or_a_missing_one_is_not_named() {
     bench.permit(None).await;
     bench.reset(false).await;
     everything_works(&bench).await;
+    looks_with_few_rights(&bench, &all).await;
     let mut silent = Vec::new();
     for (index, missing) in all.iter().enumerate() {
         let rest = [&all[..index], &all[index + 1..]].concat();
@@ -317,6 +318,45 @@ async fn documented_rights_are_too_few_or_a_missing_one_is_not_named() {
     broker.ctl(&["delete_user", USER]).await;
     bench.rig.clean().await;
     mongo.remove().await;
+}
+
+/// What only looks needs no more than there is to see, and says so where that is nothing.
+async fn looks_with_few_rights(bench: &Bench, all: &[Right]) {
+    let of_orders = |right: &&Right| {
+        let watches = ["find", "changeStream"].contains(&right.action.as_str());
+        let name = right.resource.get_str("collection");
+        watches && name.is_ok_and(|name| name == "orders")
+    };
+    let of_orders: Vec<Right> = all.iter().filter(of_orders).cloned().collect();
+    assert!(of_orders.len() >= 2, "{of_orders:?}");
+    let entry = bench.rig.entry();
+    let file = ConfigFile::new(&Config::new([entry.clone()]).text("127.0.0.1:0"));
+    let run = async |arguments: &[&str]| {
+        let mut command = command();
+        command.args(arguments).arg("-c").arg(file.path());
+        command.env("MRCON_MONGO_URI", &bench.uris.mongo);
+        timeout(SOON, command.output()).await.unwrap().unwrap()
+    };
+    let since = mongo::now(&bench.rig.client).await;
+    let since = bson::DateTime::from_millis(i64::from(since.time) * 1000);
+    let since = since.try_to_rfc3339_string().unwrap();
+    bench.write(500).await;
+    bench.grant(&of_orders).await;
+    let tail = run(&["tail", "--json", "-q", "-n", "2", "--since", &since]).await;
+    assert!(tail.status.success(), "{tail:?}");
+    assert!(tail.stderr.is_empty(), "{tail:?}");
+    assert_eq!(tail.stdout.iter().filter(|byte| **byte == b'\n').count(), 2);
+    bench.grant(&[]).await;
+    for what in ["--list", "--all", "--collections=shop.orders"] {
+        let init = run(&["init", "--from", what]).await;
+        assert_eq!(init.status.code(), Some(1), "{what}: {init:?}");
+        assert!(init.stdout.is_empty(), "{what}: {init:?}");
+        let said = String::from_utf8_lossy(&init.stderr).into_owned();
+        for words in ["may see no database", "the role `read`"] {
+            assert!(said.contains(words), "{what}: {said}");
+        }
+    }
+    bench.grant(all).await;
 }
 
 async fn everything_works(bench: &Bench) {

@@ -4,10 +4,14 @@ use crate::common::config::Entry;
 use crate::common::rabbit::{Collector, Delivery};
 use crate::common::replica::{Replica, Writers, body, expected, fill, ids, keys, over};
 use crate::common::rig::Rig;
+use crate::common::wait::{PATIENTLY, SOON, eventually};
 use bson::{Bson, doc};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::process::Stdio;
 use std::slice::from_ref;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn document_that_was_there_before_never_arrives() {
@@ -298,6 +302,39 @@ async fn snapshot_that_is_asked_for_reads_other_documents_or_disturbs_the_stream
     );
     assert_eq!(json!(of(&whole["id"])), whole["documents"]);
     Replica::of(&deliveries).must_equal(&orders).await;
+    rig.clean().await;
+}
+
+/// As one sees it whose connector is halted when some rows are sent.
+#[tokio::test]
+async fn snapshot_that_stands_still_is_waited_for_in_silence() {
+    let rig = Rig::new("snapshot-still").await;
+    let entry = rig.entry();
+    let config = crate::common::config::Config::new([entry.clone()]);
+    let file = crate::common::daemon::ConfigFile::new(&config.text("127.0.0.1:1"));
+    let mut command = crate::common::daemon::command();
+    command.args(["snapshot", &entry.name(), "-c"]);
+    command.arg(file.path()).kill_on_drop(true);
+    command.env("MRCON_MONGO_URI", rig.uris().mongo);
+    command.stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let running = doc! {"$set": {"phase": "running", "documents": 7_i64}};
+    eventually(SOON, "it has asked", async || {
+        let updated = rig.tokens().update_one(doc! {}, running.clone()).await;
+        match updated.map_err(|error| error.to_string())?.matched_count {
+            0 => Err("nothing is there".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let line = timeout(PATIENTLY, stderr.read_line(&mut said)).await;
+    line.unwrap().unwrap();
+    for words in ["nothing has changed", "/health", &entry.name()] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it does not wait on");
     rig.clean().await;
 }
 

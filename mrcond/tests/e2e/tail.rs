@@ -44,6 +44,8 @@ impl Tail {
             .unwrap()
             .unwrap();
         assert!(line.contains("watching"), "{line}");
+        let value = serde_json::from_str::<Value>(&line);
+        assert_eq!(value.is_ok(), arguments.contains(&"--json"), "{line}");
         Tail {
             child,
             _config: config,

@@ -322,6 +322,10 @@ async fn names_each_difference(broker: &Broker) {
     let applied = run(&broker.uri, &wanted, &["apply"]).await;
     applied.is(1);
     assert_eq!(applied.lines, plan.lines[..applied.lines.len()]);
+    let quiet = run(&broker.uri, &wanted, &["apply", "--quiet"]).await;
+    let in_the_way = plan.lines.iter().filter(|line| line.starts_with('!'));
+    let in_the_way: Vec<_> = in_the_way.cloned().collect();
+    assert_eq!(quiet.is(1).lines, in_the_way);
     assert_eq!(
         broker.has(&p).await,
         before,

@@ -212,7 +212,7 @@ pub(super) const TABLE: &[Row] = &[
     ),
     stopped(
         "mrcond position accept",
-        &["shop.orders: accepted the position"],
+        &["shop.orders: nothing to accept"],
     ),
     until("mrcond tail -c", Daemon::Any, &["routing_key: shop.orders"]),
     runs(
