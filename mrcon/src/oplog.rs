@@ -195,7 +195,7 @@ fn understand(status: &Document) -> Result<Span, Trouble> {
     let oldest = status
         .get_document("oplog")
         .and_then(|oplog| oplog.get_timestamp("earliestOptime"))
-        .map_err(|_| Trouble::lasting("this server has no oplog of its own (a mongos)"))?;
+        .map_err(|_| Trouble::lasting(without_oplog(status)))?;
     let now = status
         .get_datetime("localTime")
         .map_or_else(|_| SystemTime::now(), |now| now.to_system_time());
@@ -203,6 +203,14 @@ fn understand(status: &Document) -> Result<Span, Trouble> {
         oldest: time(oldest),
         now,
     })
+}
+
+/// Why a server has none.
+fn without_oplog(status: &Document) -> &'static str {
+    match status.get_str("process") {
+        Ok("mongos") => "this server has no oplog of its own (a mongos)",
+        _ => "this server has no oplog: it is in no replica set (a standalone server)",
+    }
 }
 
 async fn first_entry(client: &Client) -> mongodb::error::Result<Option<SystemTime>> {
@@ -259,8 +267,13 @@ mod tests {
     #[test]
     fn window_of_a_server_that_is_gone_or_has_no_oplog_is_shown() {
         let oplog = Oplog::default();
-        oplog.note(understand(&doc! {"localTime": DateTime::now()}));
-        assert!(oplog.error().is_some_and(|error| error.contains("mongos")));
+        for (process, expected) in [("mongos", "mongos"), ("mongod", "standalone")] {
+            oplog.note(understand(
+                &doc! {"localTime": DateTime::now(), "process": process},
+            ));
+            let error = oplog.error().unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
         oplog.note(Ok(Span {
             oldest: SystemTime::UNIX_EPOCH,
             now: SystemTime::now(),

@@ -52,7 +52,7 @@ pub(crate) fn check_driver(tls: Option<&Tls>) -> Result<(), String> {
     };
     if tls.allow_invalid_certificates == Some(true) {
         tracing::warn!(
-            "tlsAllowInvalidCertificates: anyone in between can read and change what MongoDB sends"
+            "tlsAllowInvalidCertificates or tlsInsecure: anyone in between can read and change what MongoDB sends"
         );
     }
     if let Some(file) = &tls.ca_file_path {

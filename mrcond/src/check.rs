@@ -1,13 +1,14 @@
 //! `mrcond check`: what keeps a configuration from working, with what to do about it.
 
 use crate::cli::{self, Cli};
+use crate::output::Paint;
 use crate::{Failure, exit, output, runtime};
 use clap::Args;
 use mrcon::config::{EVERY_COLLECTION, Scope, ValidConfig};
 use mrcon::doctor::{Check, Doctor, Finding, Sampled, Severity, sample};
 use mrcon::position;
 use mrcon::uri::{ManagementUri, MongoUri};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Width of the column of severities.
 const SEVERITY_WIDTH: usize = 7;
@@ -46,12 +47,17 @@ pub(crate) fn run(cli: &Cli, arguments: &CheckArgs) -> Result<(), Failure> {
         },
         _ => match prepare(cli, &config) {
             Ok((doctor, before)) => {
-                let mut findings = before;
-                findings.extend(runtime()?.block_on(doctor.examine()));
-                for remedy in findings.iter_mut().filter_map(|one| one.remedy.as_mut()) {
-                    *remedy = remedy.replace("PREFIX_", &format!("{}_", cli.prefix));
-                }
-                tell(&findings)
+                let mut findings = Vec::new();
+                let mut take = |mut found: Finding| {
+                    if let Some(remedy) = &mut found.remedy {
+                        *remedy = remedy.replace("PREFIX_", &format!("{}_", cli.prefix));
+                    }
+                    show(&found);
+                    findings.push(found);
+                };
+                before.into_iter().for_each(&mut take);
+                runtime()?.block_on(doctor.examine_telling(take));
+                conclude(&findings)
             }
             Err(failure) => broken(failure),
         },
@@ -64,7 +70,11 @@ fn prepare(cli: &Cli, config: &ValidConfig) -> Result<(Doctor, Vec<Finding>), Fa
     let environment = cli.environment()?;
     let management = cli.management()?;
     let count = config.collections().len();
-    let cause = format!("{}: correct, {count} connector(s)", cli.config.display());
+    let cause = format!(
+        "{}: correct, {}",
+        cli.config.display(),
+        counted(count, "connector")
+    );
     let mut findings = vec![Finding::new(Check::Configuration, Severity::Info, cause)];
     findings.extend(environment.warnings.iter().chain(&of_keys).map(|warning| {
         let (cause, remedy) = warning
@@ -88,7 +98,11 @@ fn prepare(cli: &Cli, config: &ValidConfig) -> Result<(Doctor, Vec<Finding>), Fa
 fn offline(cli: &Cli, config: &ValidConfig) -> Result<(), Failure> {
     let warnings = mrcon::topology::warnings(config.topology());
     let count = config.collections().len();
-    let sound = format!("{}: correct, {count} connector(s)", cli.config.display());
+    let sound = format!(
+        "{}: correct, {}",
+        cli.config.display(),
+        counted(count, "connector")
+    );
     if output::is_json() {
         let mut findings = vec![Finding::new(Check::Configuration, Severity::Info, sound)];
         findings.extend(
@@ -110,23 +124,38 @@ fn broken(failure: Failure) -> Result<(), Failure> {
     if !output::is_json() || failure.code != exit::CONFIG {
         return Err(failure);
     }
-    let findings = failure.lines.iter().map(|line| {
+    let findings = failure.lines.iter().enumerate().map(|(index, line)| {
         let remedy = "correct it where the cause says";
-        Finding::new(Check::Configuration, Severity::Error, line.as_str()).remedy(remedy)
+        let finding = Finding::new(Check::Configuration, Severity::Error, line.as_str());
+        let mut finding = json!(finding.remedy(remedy));
+        // As every command tells it, so that a program finds the place in one way.
+        let place = failure.problems.get(index).map(output::described);
+        if let (Some(Value::Object(place)), Some(finding)) = (place, finding.as_object_mut()) {
+            finding.extend(place.into_iter().filter(|(key, _)| key != "error"));
+        }
+        finding
     });
-    tell(&findings.collect::<Vec<_>>())
+    cli::say(&pretty(&findings.collect::<Vec<_>>()))?;
+    Err(Failure::of_lines(exit::CONFIG, Vec::new()))
 }
 
 /// Prints what was found, and says by its exit code how bad it is.
 fn tell(findings: &[Finding]) -> Result<(), Failure> {
+    findings.iter().for_each(show);
+    conclude(findings)
+}
+
+/// To people at once, as the next thing may take long; programs get one list at the end.
+fn show(finding: &Finding) {
+    if !output::is_json() {
+        let _ = cli::say(&line(finding, Paint::of_stdout()));
+    }
+}
+
+fn conclude(findings: &[Finding]) -> Result<(), Failure> {
     match output::is_json() {
         true => cli::say(&pretty(&findings))?,
-        false => {
-            for finding in findings {
-                cli::say(&line(finding))?;
-            }
-            cli::say(&summary(findings))?;
-        }
+        false => cli::say(&summary(findings))?,
     }
     match code(findings) {
         0 => Ok(()),
@@ -139,36 +168,32 @@ fn code(findings: &[Finding]) -> u8 {
         .iter()
         .filter(|finding| finding.severity == Severity::Error);
     let checks: Vec<Check> = errors.map(|finding| finding.check).collect();
-    let has = |some: &[Check]| some.iter().any(|check| checks.contains(check));
-    let away = [
-        Check::MongodbReachable,
-        Check::MongodbTls,
-        Check::RabbitmqReachable,
-        Check::RabbitmqTls,
-    ];
     match checks.is_empty() {
         true => 0,
-        false if has(&[Check::Configuration]) => exit::CONFIG,
-        false if has(&away) => exit::UNAVAILABLE,
+        false if checks.contains(&Check::Configuration) => exit::CONFIG,
+        false if findings.iter().any(Finding::is_unreachable) => exit::UNAVAILABLE,
         false => exit::OTHER,
     }
 }
 
 /// One line, and one for the remedy.
-fn line(finding: &Finding) -> String {
+fn line(finding: &Finding, paint: Paint) -> String {
     let Finding {
         severity,
         check,
         cause,
         ..
     } = finding;
-    let severity = match severity {
-        Severity::Info => "ok",
-        other => other.as_str(),
+    let (word, colour): (_, fn(Paint, &str) -> String) = match severity {
+        Severity::Info if finding.unseen => (severity.as_str(), Paint::blue),
+        Severity::Info => ("ok", Paint::green),
+        Severity::Warning => (severity.as_str(), Paint::yellow),
+        Severity::Error => (severity.as_str(), Paint::red),
     };
+    let severity = colour(paint, &format!("{word:SEVERITY_WIDTH$}"));
     let connector = finding.connector.as_ref();
     let about = connector.map_or(String::new(), |name| format!("{name}: "));
-    let mut text = format!("{severity:SEVERITY_WIDTH$}  {check:CHECK_WIDTH$}  {about}{cause}");
+    let mut text = format!("{severity}  {check:CHECK_WIDTH$}  {about}{cause}");
     if let Some(remedy) = &finding.remedy {
         let indent = SEVERITY_WIDTH + CHECK_WIDTH + 4;
         text.push_str(&format!("\n{:indent$}remedy: {remedy}", ""));
@@ -184,9 +209,29 @@ fn summary(findings: &[Finding]) -> String {
             .count()
     };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    match errors + warnings {
+    let mut told = match errors + warnings {
         0 => "nothing is wrong".to_owned(),
-        _ => format!("{errors} error(s), {warnings} warning(s)"),
+        _ => format!(
+            "{}, {}",
+            counted(errors, "error"),
+            counted(warnings, "warning")
+        ),
+    };
+    let unseen = findings.iter().filter(|one| one.unseen).count();
+    if unseen > 0 {
+        told = format!(
+            "{told}; {} could not be looked at",
+            counted(unseen, "thing")
+        );
+    }
+    told
+}
+
+/// `1 error`, `2 errors`.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
     }
 }
 
@@ -277,7 +322,7 @@ fn shown(one: &Sampled) -> String {
     }
     lines.push("body:".to_owned());
     lines.push(match &one.body {
-        serde_json::Value::String(text) => text.clone(),
+        Value::String(text) => text.clone(),
         other => format!("{:#}", json!(other)),
     });
     lines.join("\n")
@@ -325,10 +370,35 @@ mod tests {
     fn columns_are_too_narrow() {
         let widest = Check::ALL.iter().map(|check| check.id().len()).max();
         assert_eq!(widest, Some(CHECK_WIDTH));
-        let told = line(&found(Check::Queue, Severity::Warning).remedy("do it"));
+        let warning = found(Check::Queue, Severity::Warning).remedy("do it");
         assert_eq!(
-            told,
+            line(&warning, Paint::NONE),
             "warning  queue                 it\n                               remedy: do it"
+        );
+        // Colours take no room.
+        let painted = line(&found(Check::Queue, Severity::Error), Paint::ALWAYS);
+        assert_eq!(
+            painted,
+            "\u{1b}[1;31merror  \u{1b}[0m  queue                 it"
+        );
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_called_sound() {
+        let sound = found(Check::Queue, Severity::Info);
+        let mut unseen = found(Check::Alarm, Severity::Info);
+        unseen.unseen = true;
+        assert!(line(&sound, Paint::NONE).starts_with("ok       queue "));
+        assert!(line(&unseen, Paint::NONE).starts_with("info     alarm "));
+        assert_eq!(summary(std::slice::from_ref(&sound)), "nothing is wrong");
+        assert_eq!(
+            summary(&[sound, unseen.clone()]),
+            "nothing is wrong; 1 thing could not be looked at"
+        );
+        let warning = found(Check::QueueTtl, Severity::Warning);
+        assert_eq!(
+            summary(&[unseen.clone(), unseen, warning]),
+            "0 errors, 1 warning; 2 things could not be looked at"
         );
     }
 }

@@ -151,7 +151,7 @@ fn pointed(problem: &Problem, line: usize, excerpt: &Excerpt, paint: Paint) -> S
     )
 }
 
-fn described(problem: &Problem) -> Value {
+pub(crate) fn described(problem: &Problem) -> Value {
     json!({
         "error": problem.message(),
         "file": problem.file(),
@@ -172,6 +172,11 @@ impl Paint {
         Paint(has_colours(&std::io::stdout()))
     }
 
+    #[cfg(test)]
+    pub(crate) const NONE: Paint = Paint(false);
+    #[cfg(test)]
+    pub(crate) const ALWAYS: Paint = Paint(true);
+
     pub(crate) fn of_stderr() -> Paint {
         Paint(has_colours(&std::io::stderr()))
     }
@@ -189,7 +194,7 @@ impl Paint {
         self.paint("32", text)
     }
 
-    fn blue(self, text: &str) -> String {
+    pub(crate) fn blue(self, text: &str) -> String {
         self.paint("1;34", text)
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// As it should be, or nothing that has to be done.
+    /// As it should be, nothing that has to be done, or something that cannot be seen.
     Info,
     /// It works, and will not under some circumstances.
     Warning,
@@ -153,6 +153,11 @@ pub struct Finding {
     pub cause: String,
     /// What to do, on one line; none where there is nothing to do.
     pub remedy: Option<String>,
+    /// Whether it could not be looked at, so that it is neither in order nor wrong. Its severity is `Info`.
+    pub unseen: bool,
+    /// Whether a side does not answer.
+    #[serde(skip)]
+    away: bool,
 }
 
 impl Finding {
@@ -168,7 +173,20 @@ impl Finding {
             connector: None,
             cause: one_line(&cause.into()),
             remedy: None,
+            unseen: false,
+            away: false,
         }
+    }
+
+    /// Whether it says that a side cannot be reached: the network, or TLS.
+    pub fn is_unreachable(&self) -> bool {
+        let of_network = [
+            Check::MongodbReachable,
+            Check::MongodbTls,
+            Check::RabbitmqReachable,
+            Check::RabbitmqTls,
+        ];
+        self.severity == Severity::Error && (self.away || of_network.contains(&self.check))
     }
 
     /// The same with what to do about it.
@@ -184,6 +202,22 @@ impl Finding {
         Finding {
             connector: Some(connector.to_owned()),
             ..self
+        }
+    }
+
+    /// An error that is one of the network.
+    pub(super) fn away(check: Check, cause: impl Into<String>) -> Finding {
+        Finding {
+            away: true,
+            ..Finding::error(check, cause)
+        }
+    }
+
+    /// Something that could not be looked at.
+    pub(super) fn unseen(check: Check, cause: impl Into<String>) -> Finding {
+        Finding {
+            unseen: true,
+            ..Finding::info(check, cause)
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Doctor {
     mongodb: MongoUri,
     rabbitmq: AmqpUri,
     stream: StreamUri,
+    /// Whether that is a URI of its own.
+    has_stream_uri: bool,
     management: Option<ManagementUri>,
 }
 
@@ -55,13 +57,18 @@ impl Doctor {
             stream: StreamUri::from(&rabbitmq),
             mongodb,
             rabbitmq,
+            has_stream_uri: false,
             management: None,
         }
     }
 
     /// With another broker for connectors with `protocol: stream`.
     pub fn with_stream_uri(self, stream: StreamUri) -> Doctor {
-        Doctor { stream, ..self }
+        Doctor {
+            stream,
+            has_stream_uri: true,
+            ..self
+        }
     }
 
     /// With RabbitMQ's management API, which tells what AMQP does not.
@@ -74,16 +81,22 @@ impl Doctor {
 
     /// Looks at everything; what was found, in the order in which it was looked at.
     pub async fn examine(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.examine_telling(|found| findings.push(found)).await;
+        findings
+    }
+
+    /// The same, told while it goes on: a side that does not answer takes seconds.
+    pub async fn examine_telling(&self, mut tell: impl FnMut(Finding)) {
         let patients = self.patients();
         let left_out = self.config.check_features().err();
-        let mut findings: Vec<Finding> = left_out
-            .map(|error| Finding::error(Check::Configuration, error.chain()).remedy(remedy(&error)))
-            .into_iter()
-            .collect();
+        if let Some(error) = left_out {
+            tell(Finding::error(Check::Configuration, error.chain()).remedy(remedy(&error)));
+        }
         let (found, names) = mongodb::examine(&self.mongodb, &self.config, &patients).await;
-        findings.extend(found);
-        findings.extend(rabbitmq::examine(self, &patients, &names).await);
-        findings
+        found.into_iter().for_each(&mut tell);
+        let found = rabbitmq::examine(self, &patients, &names).await;
+        found.into_iter().for_each(tell);
     }
 
     fn patients(&self) -> Vec<Patient<'_>> {

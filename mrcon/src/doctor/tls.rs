@@ -102,7 +102,12 @@ fn judge(check: Check, subject: &str, end: SystemTime, now: SystemTime) -> Optio
         }
         Ok(left) if left < SOON => {
             let days = left.as_secs() / (24 * 3600);
-            let cause = format!("{subject} expires on {}, in {days} days", day(end));
+            let left = match days {
+                0 => "within a day".to_owned(),
+                1 => "in 1 day".to_owned(),
+                days => format!("in {days} days"),
+            };
+            let cause = format!("{subject} expires on {}, {left}", day(end));
             Some(Finding::warning(check, cause).remedy(renew))
         }
         Ok(_) => None,
@@ -128,7 +133,15 @@ pub(super) fn remedy(words: &str) -> Option<&'static str> {
     ];
     let has = |part: &str| words.contains(part);
     let is_about_ours = has("fatal alert") && ALERTS.iter().any(|alert| has(alert));
-    if is_about_ours || has("demand a client certificate") {
+    if has("certificate of an authority") {
+        Some(
+            "have a certificate made for the server that is signed by this one, without CA:TRUE (openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -copy_extensions copy), give that to the server, and name the authority's in cacertfile or tlsCAFile",
+        )
+    } else if has("does not speak TLS there") {
+        Some(
+            "use the port for TLS (RabbitMQ: amqps:// 5671, streams 5551; MongoDB: see net.tls in its file), or a URI without TLS",
+        )
+    } else if is_about_ours || has("demand a client certificate") {
         Some(
             "show a client certificate that the server trusts and that is not over (certfile and keyfile in the RabbitMQ URI, tlsCertificateKeyFile in the MongoDB URI)",
         )
@@ -182,6 +195,14 @@ mod tests {
                 "by a name",
             ),
             ("invalid peer certificate: UnknownIssuer", "authority"),
+            (
+                "invalid peer certificate: it is the certificate of an authority (CA:TRUE)",
+                "signed by this one",
+            ),
+            (
+                "set TLS up with amqps://x: the server does not speak TLS there",
+                "without TLS",
+            ),
             (
                 "received fatal alert: CertificateRequired",
                 "client certificate",

@@ -18,6 +18,7 @@
 
 pub(crate) mod mongo;
 mod panic;
+pub(crate) mod words;
 
 pub use panic::panic_text;
 

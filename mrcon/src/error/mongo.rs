@@ -1,6 +1,6 @@
 //! What the MongoDB driver's errors mean, decided by the server's error code.
 
-use super::{Error, ErrorKind};
+use super::{Error, ErrorKind, words};
 use mongodb::error::{CommandError, Error as DriverError, ErrorKind as DriverErrorKind};
 
 /// Where an error came up: the same code means another thing at another place.
@@ -174,10 +174,10 @@ fn reason_in(message: &str, has_tried: bool) -> Option<String> {
     );
     let found = WORDS.iter().find_map(|words| message.find(words));
     let (at, reason) = match found {
-        Some(at) => (at, without_additions(&message[at..])),
+        Some(at) => (at, words::of_tls(without_additions(&message[at..]))),
         None if has_tried => {
             let mut known = [CLOSED, NO_TLS].into_iter();
-            known.find_map(|(words, reason)| Some((message.find(words)?, reason)))?
+            known.find_map(|(words, reason)| Some((message.find(words)?, reason.to_owned())))?
         }
         None => return None,
     };
@@ -290,7 +290,9 @@ fn describe(phase: Phase, error: &DriverError) -> String {
             }
         }
         DriverErrorKind::ServerSelection { message, .. } => {
-            format!("no suitable MongoDB server: {message}")
+            let servers = words::servers(message);
+            let why = servers.as_deref().unwrap_or(message);
+            format!("no suitable MongoDB server: {why}")
         }
         other => other.to_string(),
     };

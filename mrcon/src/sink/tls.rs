@@ -1,5 +1,6 @@
 //! TLS, for either protocol.
 
+use crate::error::words::of_tls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::uri::{BrokerUri, Verify};
 use std::io;
@@ -36,7 +37,7 @@ pub(crate) async fn connect(uri: &BrokerUri, stream: TcpStream) -> Result<TlsStr
     TlsConnector::from(Arc::new(config))
         .connect(server, stream)
         .await
-        .map_err(|error| fail(kind_of(&error), error.into()))
+        .map_err(|error| fail(kind_of(&error), of_tls(&error.to_string()).into()))
 }
 
 /// What a failed connection is: with TLS 1.3 the broker's refusal of our certificate comes only when

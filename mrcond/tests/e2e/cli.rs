@@ -160,7 +160,10 @@ async fn missing_file_or_variable_is_not_named() {
     let file = good_file();
     let output = run(&["-c", file.path().to_str().unwrap()]).await;
     assert_eq!(output.status.code(), Some(78));
-    for missing in ["MRCON_MONGO_URI is not set", "MRCON_RABBITMQ_URI is not set"] {
+    for missing in [
+        "MRCON_MONGO_URI is not set",
+        "MRCON_RABBITMQ_URI is not set",
+    ] {
         let said = text(&output.stderr);
         assert!(said.contains(missing), "{said}");
     }

@@ -6,7 +6,7 @@ use crate::common::rig::Rig;
 use crate::common::services;
 use crate::common::wait::SOON;
 use bson::doc;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use tokio::io::AsyncWriteExt;
@@ -490,6 +490,24 @@ async fn silence_is_broken_or_hides_an_error() {
     .await;
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).contains("quorm"), "{output:?}");
+    let name = bad.path().to_str().unwrap();
+    let output = run(&["check", "--json", "-c", name]).await;
+    assert_eq!(output.status.code(), Some(78));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mistakes = told.as_array().unwrap();
+    let quorm = mistakes
+        .iter()
+        .find(|one| one["cause"].as_str().unwrap().contains("quorm"));
+    let quorm = quorm.unwrap();
+    assert_eq!(
+        (&quorm["file"], &quorm["severity"]),
+        (&json!(name), &json!("error"))
+    );
+    assert!(
+        quorm["line"].is_u64() && quorm["column"].is_u64(),
+        "{quorm}"
+    );
+    assert_eq!(quorm["hint"], "did you mean `quorum`?");
     // What was asked for is no chatter.
     assert!(!printed(&["--quiet", "init"]).await.is_empty());
     let wrong = run(&["--json", "chekc"]).await;

@@ -3,6 +3,7 @@
 mod mongodb;
 mod queues;
 mod rabbitmq;
+mod remedies;
 mod sample;
 mod tls;
 
@@ -11,6 +12,7 @@ use crate::common::daemon::{ConfigFile, command};
 use crate::common::mongo::Mongo;
 use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
+use crate::rights;
 use bson::{Document, doc};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
@@ -223,11 +225,19 @@ fn on(db: &str, coll: &str, actions: &[&str]) -> Document {
 /// The least rights, as in SECURITY.md, for one collection.
 fn least(rig: &Rig) -> Vec<Document> {
     let tokens = rig.tokens_database();
-    let history = ["find", "insert", "createCollection", "createIndex"];
+    let rows = rights::table("MongoDB");
+    let actions = |purpose: &str| -> Vec<String> {
+        let row = rows.iter().find(|row| row[0].starts_with(purpose));
+        let row = row.unwrap_or_else(|| panic!("SECURITY.md has nothing for {purpose}"));
+        rights::names(&row[3])
+    };
+    let on = |db: &str, coll: &str, purpose: &str| {
+        doc! {"resource": {"db": db, "collection": coll}, "actions": actions(purpose)}
+    };
     vec![
-        on(&rig.name, "orders", &["find", "changeStream"]),
-        on(&tokens, "resume_tokens", &["find", "insert", "update"]),
-        on(&tokens, "metrics_history", &history),
+        on(&rig.name, "orders", "events and snapshots of a collection"),
+        on(&tokens, "resume_tokens", "positions, and the command"),
+        on(&tokens, "metrics_history", "history over restarts"),
     ]
 }
 
@@ -295,6 +305,12 @@ async fn sound_setup_raises_a_warning_or_is_changed() {
             .starts_with("ok       mongodb_reachable     "),
         "{told}"
     );
+    // What was not looked at is not called sound, and nothing has colours that is not a terminal.
+    let (_, told, _) = servers.over_amqp().run(&[rig.entry()], &[]).await;
+    let last = "nothing is wrong; 1 thing could not be looked at";
+    assert_eq!(told.lines().last(), Some(last), "{told}");
+    assert!(told.contains("\ninfo     management "), "{told}");
+    assert!(!told.contains('\u{1b}'), "{told}");
     rig.broker.delete(&queue).await;
     rig.broker.delete_exchange(&exchange).await;
     rig.clean().await;

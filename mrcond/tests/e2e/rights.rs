@@ -17,7 +17,7 @@ const USER: &str = "least";
 const PASSWORD: &str = "least";
 
 /// The cells of the table below a heading of SECURITY.md, without its head.
-fn table(heading: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(heading: &str) -> Vec<Vec<String>> {
     let section = SECURITY.split(&format!("### {heading}\n")).nth(1).unwrap();
     let rows = section.lines().skip_while(|line| !line.starts_with('|'));
     let rows = rows.take_while(|line| line.starts_with('|')).skip(2);
@@ -31,7 +31,7 @@ fn table(heading: &str) -> Vec<Vec<String>> {
 }
 
 /// What stands between backquotes.
-fn names(cell: &str) -> Vec<String> {
+pub(crate) fn names(cell: &str) -> Vec<String> {
     let cell = cell.split('`').skip(1).step_by(2);
     cell.map(str::to_owned).collect()
 }

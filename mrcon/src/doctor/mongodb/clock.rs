@@ -10,7 +10,7 @@ const TOLERANCE: Duration = Duration::from_secs(5);
 pub(super) fn judge(seen: &Seen) -> Finding {
     match seen.hello.get_datetime("localTime") {
         Ok(time) => compare(time.to_system_time(), seen.asked, seen.took),
-        Err(_) => Finding::info(Check::MongodbClock, "MongoDB does not tell its time"),
+        Err(_) => Finding::unseen(Check::MongodbClock, "MongoDB does not tell its time"),
     }
 }
 

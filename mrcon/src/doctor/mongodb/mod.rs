@@ -20,6 +20,7 @@ use bson::{Document, doc};
 use futures_util::{StreamExt, stream};
 use mongodb::Client;
 use mongodb::options::{ClientOptions, ServerAddress, Tls};
+use needs::Planned;
 use rights::Privileges;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::timeout;
@@ -49,7 +50,7 @@ pub(super) async fn examine(
     };
     let options = ClientOptions::parse(uri.expose()).await.ok();
     let mut findings = match &options {
-        Some(options) => certificates(options).await,
+        Some(options) => certificates(uri, options).await,
         None => Vec::new(),
     };
     let seen = match hello(&client).await {
@@ -76,7 +77,7 @@ pub(super) async fn examine(
         .unwrap_or_default();
     findings.push(judge_version(version));
     findings.extend(position::judge_room(config));
-    let privileges = match privileges(&client).await {
+    let privileges = match privileges(uri, &client).await {
         Ok(privileges) => privileges,
         Err(found) => {
             findings.push(found);
@@ -90,16 +91,25 @@ pub(super) async fn examine(
         ),
         None => Finding::info(Check::MongodbLogin, "MongoDB asks nobody for a login"),
     });
+    let listed = patients
+        .iter()
+        .map(|patient| watched::list(&client, patient));
+    let listed: Vec<_> = stream::iter(listed).buffered(AT_ONCE).collect().await;
     if let Some(privileges) = &privileges {
-        findings.extend(needs::examine(config, patients, privileges));
+        let listed = patients.iter().zip(&listed);
+        let plans: Vec<Planned<'_>> = listed
+            .map(|(patient, listed)| watched::planned(patient, listed))
+            .collect();
+        findings.extend(needs::examine(config, &plans, privileges));
     }
     let window = oplog::look(&client, is_mongos).await;
     findings.push(window.finding());
-    let about = patients.iter().map(|patient| {
+    let about = patients.iter().zip(listed).map(|(patient, listed)| {
         let (client, window, privileges) = (&client, &window, privileges.as_ref());
         async move {
-            let (mut found, names) = watched::examine(client, patient, privileges, version).await;
-            found.extend(position::examine(client, patient, window).await);
+            let (mut found, names) = watched::examine(patient, listed, privileges, version);
+            let can_be_watched = !found.iter().any(watched::has_no_stream);
+            found.extend(position::examine(client, patient, window, can_be_watched).await);
             (found, names)
         }
     });
@@ -178,6 +188,7 @@ fn judge_version(version: [i32; 3]) -> Finding {
 async fn unreachable(uri: &MongoUri, options: Option<ClientOptions>, error: &Error) -> Finding {
     let words = error.chain();
     if error.kind() == ErrorKind::MongoAuthentication {
+        let words = format!("{uri}: {words}");
         let remedy = "correct user, password and authSource in the MongoDB URI";
         return Finding::error(Check::MongodbLogin, words).remedy(remedy);
     }
@@ -237,7 +248,16 @@ async fn alone(mut options: ClientOptions) -> Option<Document> {
     None
 }
 
-async fn certificates(options: &ClientOptions) -> Vec<Finding> {
+/// Whether the URI says it by the other one of both options.
+fn is_insecure(uri: &MongoUri) -> bool {
+    let (_, options) = uri.expose().split_once('?').unwrap_or_default();
+    let mut names = options
+        .split('&')
+        .filter_map(|option| option.split('=').next());
+    names.any(|name| name.eq_ignore_ascii_case("tlsInsecure"))
+}
+
+async fn certificates(uri: &MongoUri, options: &ClientOptions) -> Vec<Finding> {
     let Some(Tls::Enabled(tls)) = &options.tls else {
         return Vec::new();
     };
@@ -246,12 +266,16 @@ async fn certificates(options: &ClientOptions) -> Vec<Finding> {
         _ => None,
     };
     let file = tls.cert_key_file_path.as_deref();
-    let unverified = tls.allow_invalid_certificates == Some(true);
+    let unverified = match tls.allow_invalid_certificates {
+        Some(true) if is_insecure(uri) => Some("tlsInsecure"),
+        Some(true) => Some("tlsAllowInvalidCertificates"),
+        Some(false) | None => None,
+    };
     let side = Side {
         check: Check::MongodbTls,
         authorities: tls.ca_file_path.as_deref().map(|file| ("tlsCAFile", file)),
         identity: file.map(|file| ("tlsCertificateKeyFile", file, file)),
-        unverified: unverified.then_some("tlsAllowInvalidCertificates"),
+        unverified,
         address,
         name: None,
     };
@@ -259,12 +283,14 @@ async fn certificates(options: &ClientOptions) -> Vec<Finding> {
 }
 
 /// `None` where nobody has to log in.
-async fn privileges(client: &Client) -> Result<Option<Privileges>, Finding> {
+async fn privileges(uri: &MongoUri, client: &Client) -> Result<Option<Privileges>, Finding> {
     let admin = client.database("admin");
     let status = doc! {"connectionStatus": 1, "showPrivileges": true};
     let context = "ask MongoDB who we are";
-    let fail =
-        |error: Error| Finding::error(Check::MongodbLogin, error.chain()).remedy(remedy(&error));
+    let fail = |error: Error| {
+        let cause = format!("{uri}: {}", error.chain());
+        Finding::error(Check::MongodbLogin, cause).remedy(remedy(&error))
+    };
     let status = admin.run_command(status).await;
     let status = status.map_err(|error| fail(Error::mongo(Phase::Prepare, context, error)))?;
     let privileges = Privileges::of(&status);
@@ -279,7 +305,7 @@ async fn privileges(client: &Client) -> Result<Option<Privileges>, Finding> {
         Err(error) => {
             let error = Error::mongo(Phase::Prepare, context, error);
             let cause = format!(
-                "MongoDB asks for a login, and the URI has none: {}",
+                "{uri} asks for a login, and the URI has none: {}",
                 error.chain()
             );
             let remedy = "put user and password into the MongoDB URI: mongodb://user:password@host/?authSource=admin";
@@ -301,6 +327,15 @@ mod tests {
         let alone = topology(&doc! {"isWritablePrimary": true}).unwrap_err();
         assert_eq!(alone.severity, Severity::Error);
         assert!(alone.remedy.unwrap().contains("rs.initiate()"));
+    }
+
+    #[test]
+    fn option_that_nobody_wrote_is_named() {
+        let uri = |text: &str| MongoUri::parse(text).unwrap();
+        assert!(is_insecure(&uri("mongodb://h/?tls=true&TLSinsecure=true")));
+        assert!(!is_insecure(&uri(
+            "mongodb://h/?tls=true&tlsAllowInvalidCertificates=true"
+        )));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What each part of the configuration needs of MongoDB's rights. Pure.
 
-use super::rights::{Need, Privileges, Resource};
+use super::rights::{CREATE, Need, Privileges, Resource};
 use crate::config::{CollectionConfig, Extent, OnHistoryLost, Snapshot, ValidConfig};
 use crate::doctor::Patient;
 use crate::doctor::finding::{Check, Finding, Severity};
@@ -14,13 +14,22 @@ struct Bundle<'a> {
     needs: Vec<Need>,
 }
 
+/// An entry, and what mrcond will do for it at its start.
+pub(super) struct Planned<'a> {
+    pub(super) patient: &'a Patient<'a>,
+    /// Whether images are off, or may be.
+    pub(super) turns_images_on: bool,
+    /// Whether the collection is created, so that its first documents have images.
+    pub(super) creates: bool,
+}
+
 /// What is missing, and the one command that grants all of it.
 pub(super) fn examine(
     config: &ValidConfig,
-    patients: &[Patient<'_>],
+    plans: &[Planned<'_>],
     privileges: &Privileges,
 ) -> Vec<Finding> {
-    let mut bundles: Vec<Bundle<'_>> = patients.iter().flat_map(of_entry).collect();
+    let mut bundles: Vec<Bundle<'_>> = plans.iter().flat_map(of_entry).collect();
     bundles.extend(of_history(config));
     let mut lacking: Vec<(Bundle<'_>, Vec<Need>)> = Vec::new();
     for bundle in bundles {
@@ -35,23 +44,35 @@ pub(super) fn examine(
         .flat_map(|(_, missing)| missing)
         .cloned()
         .collect();
-    if all.is_empty() {
-        return vec![Finding::info(
-            Check::MongodbRights,
-            "the user has every right that is needed",
-        )];
+    let mut findings = Vec::new();
+    if lacking
+        .iter()
+        .all(|(bundle, _)| bundle.severity == Severity::Info)
+    {
+        let cause = "the user has every right that is needed";
+        findings.push(Finding::info(Check::MongodbRights, cause));
     }
     let command = privileges.command(&all);
+    let mut remedy = format!("run as an administrator, for all that is missing: {command}");
     let found = lacking.iter().map(|(bundle, missing)| {
+        if bundle.severity == Severity::Info {
+            let cause = format!("without {} {}", named(missing), bundle.purpose);
+            return Finding::info(Check::MongodbRights, cause);
+        }
         let cause = format!("the user lacks {} to {}", named(missing), bundle.purpose);
-        let remedy = format!("run as an administrator, for all that is missing: {command}");
+        let other = format!(
+            "run the command of the first finding of {}, which grants this too",
+            Check::MongodbRights
+        );
+        let remedy = std::mem::replace(&mut remedy, other);
         let found = Finding::new(Check::MongodbRights, bundle.severity, cause).remedy(remedy);
         match bundle.connector {
             Some(connector) => found.of(connector),
             None => found,
         }
     });
-    found.collect()
+    findings.extend(found);
+    findings
 }
 
 /// `find, changeStream on shop.orders`.
@@ -78,8 +99,8 @@ fn named(missing: &[Need]) -> String {
     words.collect::<Vec<_>>().join(" and ")
 }
 
-fn of_entry<'a>(patient: &'a Patient<'_>) -> Vec<Bundle<'a>> {
-    let entry = patient.entry;
+fn of_entry<'a>(plan: &Planned<'a>) -> Vec<Bundle<'a>> {
+    let (patient, entry) = (plan.patient, plan.patient.entry);
     let bundle = |purpose, severity, needs| Bundle {
         connector: Some(patient.name.as_str()),
         purpose,
@@ -98,7 +119,7 @@ fn of_entry<'a>(patient: &'a Patient<'_>) -> Vec<Bundle<'a>> {
     let store = Resource::named(&tokens.tokens_db_name, &tokens.tokens_coll_name);
     let mut saving = on(&store, &["find", "insert", "update"]);
     if tokens.tokens_coll_capped {
-        saving.extend(on(&store, &["createCollection"]));
+        saving.extend(on(&store, &["convertToCapped"]));
     }
     let mut bundles = vec![
         bundle(
@@ -115,6 +136,17 @@ fn of_entry<'a>(patient: &'a Patient<'_>) -> Vec<Bundle<'a>> {
             "copy what there is (snapshot)",
             Severity::Error,
             on(&watched, &["listCollections"]),
+        ));
+    }
+    if plan.turns_images_on {
+        let mut actions = vec!["collMod"];
+        if plan.creates {
+            actions.push(CREATE);
+        }
+        bundles.push(bundle(
+            "turn images on (watched.change_stream_pre_and_post_images)",
+            Severity::Error,
+            on(&watched, &actions),
         ));
     }
     if entry.outbox.delete_after_confirm {
@@ -136,21 +168,38 @@ fn watched(entry: &CollectionConfig) -> Resource {
     }
 }
 
-/// Without these the curves of the status page begin anew with each start, and nothing else is lost.
-fn of_history(config: &ValidConfig) -> Option<Bundle<'static>> {
+/// Without these the curves of the status page begin anew with each start, and nothing else is lost. To create the
+/// time series takes no more than the right to write to it.
+fn of_history(config: &ValidConfig) -> Vec<Bundle<'static>> {
     let history = &config.metrics().history;
+    if !history.enabled {
+        return Vec::new();
+    }
     let on = Resource::named(&history.db_name, &history.coll_name);
-    let actions = ["find", "insert", "createCollection", "createIndex"];
-    let needs = actions.map(|action| Need {
-        on: on.clone(),
-        action,
-    });
-    history.enabled.then(|| Bundle {
-        connector: None,
-        purpose: "keep the history over restarts (or set metrics.history.enabled: false)",
-        severity: Severity::Warning,
-        needs: needs.to_vec(),
-    })
+    let bundle = |severity, purpose, actions: &[&'static str]| {
+        let needs = actions.iter().map(|action| Need {
+            on: on.clone(),
+            action,
+        });
+        Bundle {
+            connector: None,
+            purpose,
+            severity,
+            needs: needs.collect(),
+        }
+    };
+    vec![
+        bundle(
+            Severity::Warning,
+            "keep the history over restarts (or set metrics.history.enabled: false)",
+            &["find", "insert", "createIndex"],
+        ),
+        bundle(
+            Severity::Info,
+            "the retention of a history that is there stays as it was",
+            &["collMod"],
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -163,6 +212,7 @@ mod tests {
     fn right_that_a_part_of_the_configuration_needs_is_not_asked_for() {
         let mut entry = CollectionConfig::new("shop", "orders", "orders");
         entry.outbox.delete_after_confirm = true;
+        entry.resume_tokens.tokens_coll_capped = true;
         let config = Config::new([entry]);
         let mut wide = CollectionConfig::new("shop", "*", "all");
         wide.watched.snapshot = Snapshot::Initial;
@@ -172,25 +222,32 @@ mod tests {
             scope: Scope::new(&entry.watched, Vec::new()),
             name: "it".to_owned(),
         });
-        let needed = |patient| -> Vec<String> {
-            let all = of_entry(patient)
-                .into_iter()
-                .flat_map(|bundle| bundle.needs);
+        let needed = |patient, turns_images_on| -> Vec<String> {
+            let plan = Planned {
+                patient,
+                turns_images_on,
+                creates: false,
+            };
+            let all = of_entry(&plan).into_iter().flat_map(|bundle| bundle.needs);
             all.map(|need| named(&[need])).collect()
         };
-        let narrow = needed(&patients[0]);
+        let images = "collMod on shop.orders".to_owned();
+        assert!(!needed(&patients[0], false).contains(&images));
+        let narrow = needed(&patients[0], true);
+        assert!(narrow.contains(&images), "{narrow:?}");
         for expected in [
             "find on shop.orders",
             "changeStream on shop.orders",
             "remove on shop.orders",
             "update on mrcon.resume_tokens",
+            "convertToCapped on mrcon.resume_tokens",
         ] {
             assert!(
                 narrow.iter().any(|need| need == expected),
                 "{expected}: {narrow:?}"
             );
         }
-        let wide = needed(&patients[1]);
+        let wide = needed(&patients[1], false);
         assert!(
             wide.contains(&"changeStream on all of shop".to_owned()),
             "{wide:?}"
@@ -202,27 +259,64 @@ mod tests {
     }
 
     #[test]
-    fn remedy_of_one_finding_leaves_out_what_another_lacks() {
+    fn command_leaves_out_what_another_finding_lacks_or_is_said_again_and_again() {
         let config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
         let config = config.validate().unwrap();
-        let patients = [Patient {
+        let patient = Patient {
             entry: &config.collections()[0],
             scope: Scope::of_entry(&config, 0),
             name: "it".to_owned(),
+        };
+        let plans = [Planned {
+            patient: &patient,
+            turns_images_on: false,
+            creates: false,
         }];
         let nothing = Privileges::of(&doc! {});
-        let findings = examine(&config, &patients, &nothing);
-        assert_eq!(findings.len(), 3, "{findings:?}");
-        for found in &findings {
-            let remedy = found.remedy.as_deref().unwrap();
-            for part in [
-                "\"changeStream\"",
-                "\"update\"",
-                "\"createIndex\"",
-                "grantRolesToUser(USER",
-            ] {
-                assert!(remedy.contains(part), "{remedy}");
-            }
+        let findings = examine(&config, &plans, &nothing);
+        let remedies: Vec<&str> = findings
+            .iter()
+            .filter_map(|found| found.remedy.as_deref())
+            .collect();
+        assert_eq!(remedies.len(), 3, "{findings:?}");
+        for part in [
+            "\"changeStream\"",
+            "\"update\"",
+            "\"createIndex\"",
+            "\"collMod\"",
+            "grantRolesToUser(USER",
+        ] {
+            assert!(remedies[0].contains(part), "{remedies:?}");
         }
+        for other in &remedies[1..] {
+            assert!(
+                other.contains("the first finding of mongodb_rights"),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn user_with_the_documented_rights_of_the_history_is_warned() {
+        let config = Config::new([CollectionConfig::new("shop", "orders", "orders")]);
+        let config = config.validate().unwrap();
+        let lacking = |actions: &[&str]| {
+            let resource = doc! {"db": "mrcon", "collection": "metrics_history"};
+            let status = doc! {"authInfo": {
+                "authenticatedUsers": [{"user": "shop", "db": "app"}],
+                "authenticatedUserPrivileges": [{"resource": resource, "actions": actions}],
+            }};
+            let found = examine(&config, &[], &Privileges::of(&status));
+            let worst = found.iter().map(|one| one.severity).max();
+            worst.unwrap_or(Severity::Info)
+        };
+        assert_eq!(
+            lacking(&["find", "insert", "createIndex", "collMod"]),
+            Severity::Info
+        );
+        // As `readWrite` has it.
+        assert_eq!(lacking(&["find", "insert", "createIndex"]), Severity::Info);
+        assert_eq!(lacking(&["find", "createIndex"]), Severity::Warning);
+        assert_eq!(lacking(&["insert", "createIndex"]), Severity::Warning);
     }
 }

@@ -83,7 +83,7 @@ impl Window {
             Ok(known) => *known,
             Err(why) => {
                 let cause = format!("how far back the oplog reaches cannot be seen: {why}");
-                return Finding::info(Check::OplogWindow, cause);
+                return Finding::unseen(Check::OplogWindow, cause);
             }
         };
         let window = now.duration_since(oldest).unwrap_or_default();

@@ -21,20 +21,35 @@ pub(super) async fn examine(
     client: &Client,
     patient: &Patient<'_>,
     window: &Window,
+    can_be_watched: bool,
 ) -> Vec<Finding> {
     let store = MongoCheckpoints::new(client, patient.entry);
     let mut findings = vec![writing(&store, patient).await];
-    let claim = match store.peek().await {
-        Ok(claim) => claim,
-        Err(error) => {
-            findings.push(unreadable(&error, patient));
-            None
+    let known = match store.peek().await {
+        Ok(claim) => match claim.as_ref().and_then(|claim| doubt(claim, patient)) {
+            None => Ok(claim),
+            Some(doubt) => Err(doubt),
+        },
+        Err(error) => Err(unreadable(&error, patient)),
+    };
+    // Where there is something to say against it, nothing else is said of where the connector goes on.
+    let (claim, is_known) = match known {
+        Ok(claim) => (claim, true),
+        Err(found) => {
+            findings.push(found);
+            (None, false)
         }
     };
-    let before = claim.as_ref().and_then(|claim| doubt(claim, patient));
-    let is_sound = before.is_none();
-    findings.extend(before);
-    findings.extend(going_on(client, patient, claim.filter(|_| is_sound), window).await);
+    let going_on = match can_be_watched {
+        true => going_on(client, patient, claim, window).await,
+        // That has been said.
+        false => Vec::new(),
+    };
+    findings.extend(
+        going_on
+            .into_iter()
+            .filter(|one| is_known || one.check != Check::Position),
+    );
     let findings = findings.into_iter().map(|found| found.of(&patient.name));
     findings.collect()
 }
@@ -42,9 +57,13 @@ pub(super) async fn examine(
 /// Whether capped collections have room for the positions in them.
 pub(super) fn judge_room(config: &ValidConfig) -> impl Iterator<Item = Finding> {
     crowded(config).into_iter().map(|found| {
+        let needing = match found.connectors {
+            1 => "1 connector needs".to_owned(),
+            count => format!("{count} connectors need"),
+        };
         let cause = format!(
-            "{} is capped at {} bytes, and {} connectors need {}: MongoDB deletes the oldest position when they do not fit, and its connector would begin from now",
-            found.collection, found.size, found.connectors, found.needed
+            "{} is capped at {} bytes, and {needing} {}: MongoDB deletes the oldest position when they do not fit, and its connector would begin from now",
+            found.collection, found.size, found.needed
         );
         Finding::warning(Check::TokenStore, cause).remedy(found.remedy())
     })
@@ -78,6 +97,15 @@ fn unreadable(error: &Error, patient: &Patient<'_>) -> Finding {
             "restore the document from a backup, or begin from now: mrcond position reset '{}' --yes",
             patient.name
         ),
+        ErrorKind::MongoUnauthorized => {
+            let tokens = &patient.entry.resume_tokens;
+            format!(
+                "grant find on {}.{}: the command stands at {}",
+                tokens.tokens_db_name,
+                tokens.tokens_coll_name,
+                Check::MongodbRights
+            )
+        }
         _ => remedy(error),
     };
     Finding::error(Check::Position, error.chain()).remedy(remedy)

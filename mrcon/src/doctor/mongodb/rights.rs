@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The role that the commands create.
 const ROLE: &str = "mrcon";
+/// The action that creates a collection; whoever may insert into it may create it too.
+pub(super) const CREATE: &str = "createCollection";
 
 /// What an action is done to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +90,11 @@ impl Privileges {
     pub(super) fn allow(&self, need: &Need) -> bool {
         let covering = self.granted.iter().filter(|(on, _)| on.covers(&need.on));
         let mut actions = covering.flat_map(|(_, actions)| actions);
-        actions.any(|action| action == need.action || action == "anyAction")
+        actions.any(|action| {
+            action == need.action
+                || action == "anyAction"
+                || (need.action == CREATE && action == "insert")
+        })
     }
 
     /// The command, for the shell, that grants what is missing.
@@ -117,8 +123,10 @@ impl Privileges {
             Some((user, db)) => (quoted(user), quoted(db)),
             None => ("USER".to_owned(), quoted("admin")),
         };
+        // Whether there is such a role, which is another user's then, only an administrator sees.
         format!(
-            "{admin}.createRole({{role: {role}, privileges: [{privileges}], roles: []}}); \
+            "var admin = {admin}, privileges = [{privileges}]; \
+             admin.getRole({role}) ? admin.grantPrivilegesToRole({role}, privileges) : admin.createRole({{role: {role}, privileges, roles: []}}); \
              db.getSiblingDB({db}).grantRolesToUser({user}, [{{role: {role}, db: \"admin\"}}])",
             role = quoted(ROLE)
         )
@@ -231,7 +239,8 @@ mod tests {
         assert_eq!(
             status(vec![], vec![]).command(&missing),
             format!(
-                "db.getSiblingDB(\"admin\").createRole({{role: \"mrcon\", privileges: [{privileges}], roles: []}}); \
+                "var admin = db.getSiblingDB(\"admin\"), privileges = [{privileges}]; \
+                 admin.getRole(\"mrcon\") ? admin.grantPrivilegesToRole(\"mrcon\", privileges) : admin.createRole({{role: \"mrcon\", privileges, roles: []}}); \
                  db.getSiblingDB(\"app\").grantRolesToUser(\"shop\", [{{role: \"mrcon\", db: \"admin\"}}])"
             )
         );

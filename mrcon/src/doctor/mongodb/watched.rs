@@ -1,10 +1,11 @@
 //! What an entry watches: whether it is there, can be watched, and keeps the images that are asked for.
 
+use super::needs::Planned;
 use super::rights::{Need, Privileges, Resource, quoted};
 use super::{DEADLINE, IMAGES};
 use crate::config::{Extent, FullDocument, FullDocumentBeforeChange, OnPoison, Watched};
 use crate::doctor::Patient;
-use crate::doctor::finding::{Check, Finding};
+use crate::doctor::finding::{Check, Finding, Severity};
 use crate::source::pages;
 use bson::{Document, doc};
 use futures_util::TryStreamExt;
@@ -17,7 +18,7 @@ const MOST: usize = 1_000;
 const NAMED: usize = 10;
 
 /// Something that `listCollections` lists.
-struct Listed {
+pub(super) struct Listed {
     db: String,
     name: String,
     kind: String,
@@ -25,13 +26,12 @@ struct Listed {
     images: Option<bool>,
 }
 
-pub(super) async fn examine(
-    client: &Client,
+pub(super) fn examine(
     patient: &Patient<'_>,
+    listed: Vec<Listed>,
     privileges: Option<&Privileges>,
     version: [i32; 3],
 ) -> (Vec<Finding>, Vec<(String, String)>) {
-    let listed = list(client, patient).await;
     let mut findings = vec![existing(patient, &listed)];
     findings.extend(images(patient, &listed, privileges, version));
     let findings = findings.into_iter().map(|found| found.of(&patient.name));
@@ -40,8 +40,24 @@ pub(super) async fn examine(
     (findings.collect(), names.collect())
 }
 
+/// Whether this finding says that there can be no change stream.
+pub(super) fn has_no_stream(found: &Finding) -> bool {
+    found.check == Check::Collection && found.severity == Severity::Error
+}
+
+/// What mrcond will do to what is there.
+pub(super) fn planned<'a>(patient: &'a Patient<'a>, listed: &[Listed]) -> Planned<'a> {
+    let enables = patient.entry.watched.images().enable;
+    let are_on = |one: &Listed| one.images == Some(true);
+    Planned {
+        patient,
+        turns_images_on: enables && (listed.is_empty() || !listed.iter().all(are_on)),
+        creates: enables && listed.is_empty(),
+    }
+}
+
 /// What there is of what is watched.
-async fn list(client: &Client, patient: &Patient<'_>) -> Vec<Listed> {
+pub(super) async fn list(client: &Client, patient: &Patient<'_>) -> Vec<Listed> {
     let watched = &patient.entry.watched;
     let databases = match patient.scope.extent() {
         Extent::Collection | Extent::Database => vec![watched.db_name.clone()],
@@ -104,10 +120,10 @@ fn keeps_images(one: &Document) -> bool {
 fn existing(patient: &Patient<'_>, listed: &[Listed]) -> Finding {
     let watched = &patient.entry.watched;
     if patient.scope.extent().has_many() {
-        let cause = format!(
-            "{} collections are watched now, and those to come",
-            listed.len()
-        );
+        let cause = match listed.len() {
+            1 => "1 collection is watched now, and those to come".to_owned(),
+            count => format!("{count} collections are watched now, and those to come"),
+        };
         return Finding::info(Check::Collection, cause);
     }
     let name = format!("{}.{}", watched.db_name, watched.coll_name);
@@ -121,8 +137,18 @@ fn existing(patient: &Patient<'_>, listed: &[Listed]) -> Finding {
             Finding::warning(Check::Collection, cause).remedy(remedy)
         }
         Some(one) if one.kind != "collection" => {
-            let cause = format!("{name} is a {}, which has no change stream", one.kind);
-            let remedy = "watch the collection that its documents are stored in";
+            let (kind, remedy) = match one.kind.as_str() {
+                "timeseries" => (
+                    "time series",
+                    "time series have no change streams, whatever they are stored in: have the events written to a plain collection too, and watch that",
+                ),
+                "view" => (
+                    "view",
+                    "views have no change streams: watch the collection that it is a view of, with the view's stages in watched.pipeline as far as change streams take them",
+                ),
+                other => (other, "watch a plain collection"),
+            };
+            let cause = format!("{name} is a {kind}, which has no change stream");
             Finding::error(Check::Collection, cause).remedy(remedy)
         }
         Some(_) => Finding::info(Check::Collection, format!("the collection {name} is there")),
@@ -161,7 +187,7 @@ fn images(
             quoted(on),
             quoted(on)
         );
-        return Some(Finding::info(Check::Images, cause).remedy(remedy));
+        return Some(Finding::unseen(Check::Images, cause).remedy(remedy));
     }
     let are_off = |one: &&Listed| one.kind == "collection" && one.images == Some(false);
     let off: Vec<&Listed> = listed.iter().filter(are_off).collect();
@@ -190,6 +216,10 @@ fn images(
         }
         let cause = format!(
             "images are off on {names}, and the user lacks collMod to turn them on (watched.change_stream_pre_and_post_images)"
+        );
+        let remedy = format!(
+            "grant it (the command stands at {}), or turn them on yourself: {remedy}",
+            Check::MongodbRights
         );
         return Some(Finding::error(Check::Images, cause).remedy(remedy));
     }

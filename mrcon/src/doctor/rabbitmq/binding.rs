@@ -1,5 +1,6 @@
 //! Whether a queue gets the messages that are published to an exchange. Pure.
 
+use super::commands::Tools;
 use crate::config::{CollectionConfig, ExchangeTarget};
 use crate::doctor::finding::{Check, Finding};
 use crate::event::Operation;
@@ -58,15 +59,21 @@ const OF_DOCUMENTS: [Operation; 4] = [
     Operation::Delete,
 ];
 
-/// Whether each operation's events find somebody, of an exchange of this type.
-pub(super) fn judge(
-    entry: &CollectionConfig,
-    target: &ExchangeTarget,
-    kind: &str,
-    bindings: &[Binding],
-) -> Finding {
+/// The exchange that somebody has to be bound to.
+#[derive(Clone, Copy)]
+pub(super) struct To<'a> {
+    pub(super) target: &'a ExchangeTarget,
+    pub(super) kind: &'a str,
+    /// Whether it is there already.
+    pub(super) is_there: bool,
+    pub(super) tools: Tools<'a>,
+}
+
+/// Whether each operation's events find somebody.
+pub(super) fn judge(entry: &CollectionConfig, to: To<'_>, bindings: &[Binding]) -> Finding {
+    let (target, kind) = (to.target, to.kind);
     let name = &target.name;
-    let remedy = bind(target, kind);
+    let remedy = to.bind();
     if bindings.is_empty() {
         let cause = format!(
             "nothing is bound to the exchange {name}: every message would be unroutable, and stop the connector"
@@ -86,10 +93,11 @@ pub(super) fn judge(
         .map(|operation| operation.as_str())
         .collect();
     if alone.is_empty() {
-        let count = bindings.len();
-        let cause = format!(
-            "the exchange {name} has {count} bindings, which take the events' routing keys"
-        );
+        let has = match bindings.len() {
+            1 => "a binding, which takes".to_owned(),
+            count => format!("{count} bindings, which take"),
+        };
+        let cause = format!("the exchange {name} has {has} the events' routing keys");
         return Finding::info(Check::Binding, cause);
     }
     let example = key_of(target, alone[0]);
@@ -114,22 +122,33 @@ fn key_of(target: &ExchangeTarget, operation: &str) -> String {
     })
 }
 
-/// How to bind a queue so that everything comes.
-fn bind(target: &ExchangeTarget, kind: &str) -> String {
-    let key = match kind {
-        "topic" => target.key.pattern(),
-        "direct" => key_of(target, "insert"),
-        "x-consistent-hash" => "1".to_owned(),
-        _ => String::new(),
-    };
-    let each = match (kind, target.key.fixed_key()) {
-        ("direct", None) => ", and one for each other operation",
-        _ => "",
-    };
-    format!(
-        "bind the queue that is to get them: rabbitmqadmin declare binding source={} destination=QUEUE routing_key='{key}'{each}, or list it under topology.bindings; or set rabbitmq.stream_name and declare: true to have one bound; or rabbitmq.on_unroutable: dead_letter",
-        target.name
-    )
+impl To<'_> {
+    /// How to bind a queue so that everything comes.
+    fn bind(self) -> String {
+        let (target, kind) = (self.target, self.kind);
+        let key = match kind {
+            "topic" => target.key.pattern(),
+            "direct" => key_of(target, "insert"),
+            "x-consistent-hash" => "1".to_owned(),
+            _ => String::new(),
+        };
+        let each = match (kind, target.key.fixed_key()) {
+            ("direct", None) => " (and one for each other operation)",
+            _ => "",
+        };
+        // Nobody can be bound to what is not there.
+        let first = match self.is_there {
+            true => String::new(),
+            false => format!(
+                "create the exchange, which mrcond would declare at its start: {}; then ",
+                self.tools.declare_exchange(&target.name, kind)
+            ),
+        };
+        let command = self.tools.bind_some_queue(&target.name, &key);
+        format!(
+            "{first}bind the queue that is to get them: {command}{each}; or list it under topology.bindings; or set rabbitmq.stream_name and declare: true to have one bound; or rabbitmq.on_unroutable: dead_letter"
+        )
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +169,13 @@ mod tests {
         entry.rabbitmq.exchange = "events".to_owned();
         entry.rabbitmq.routing_key = Some(key.to_owned());
         let target = ExchangeTarget::of(&entry).unwrap();
-        judge(&entry, &target, kind, &bound(keys))
+        let to = To {
+            target: &target,
+            kind,
+            is_there: true,
+            tools: Tools { vhost: "/" },
+        };
+        judge(&entry, to, &bound(keys))
     }
 
     #[test]
@@ -217,9 +242,26 @@ mod tests {
         );
         let remedy = part.remedy.unwrap();
         assert!(
-            remedy.contains("source=events destination=QUEUE routing_key='shop.orders.*'"),
+            remedy.contains("source='events' destination=QUEUE routing_key='shop.orders.*'"),
             "{remedy}"
         );
+        assert!(!remedy.contains("declare exchange"), "{remedy}");
+    }
+
+    #[test]
+    fn queue_is_to_be_bound_to_an_exchange_that_is_not_there() {
+        let mut entry = CollectionConfig::new("shop", "orders", "");
+        entry.rabbitmq.exchange = "events".to_owned();
+        let to = To {
+            target: &ExchangeTarget::of(&entry).unwrap(),
+            kind: "topic",
+            is_there: false,
+            tools: Tools { vhost: "other" },
+        };
+        let remedy = judge(&entry, to, &[]).remedy.unwrap();
+        let created = remedy.find("--vhost='other' declare exchange name='events' type=topic");
+        let bound = remedy.find("--vhost='other' declare binding source='events'");
+        assert!(created.is_some() && created < bound, "{remedy}");
     }
 
     #[test]

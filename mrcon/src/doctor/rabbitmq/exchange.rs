@@ -1,6 +1,7 @@
 //! The exchange of an entry: whether it takes messages, and whether anybody gets them.
 
 use super::binding::{self, Binding};
+use super::commands::Tools;
 use super::visit::Visit;
 use crate::config::{
     CollectionConfig, DEFAULT_EXCHANGE_TYPE, ExchangeTarget, ExchangeType, Topology,
@@ -24,20 +25,22 @@ impl Visit<'_> {
             .find(|one| one.name == target.name);
         let wanted = target.kind.unwrap_or(DEFAULT_EXCHANGE_TYPE).amqp_name();
         let mut findings = Vec::new();
+        let mut is_there = true;
         let kind = match self.declarer.exchange(&target.name, wanted).await? {
             Seen::Nothing => {
                 let declared = match of_topology {
                     Some(own) => topology.declare && !own.passive,
                     None => target.declare,
                 };
-                findings.push(missing(&target, declared));
+                findings.push(missing(&target, declared, self.tools));
                 if !declared {
                     return Ok(findings);
                 }
+                is_there = false;
                 wanted.to_owned()
             }
             Seen::There(like) => {
-                findings.extend(judge(&target, &like));
+                findings.extend(judge(&target, &like, self.tools));
                 like.kind
             }
             Seen::Unseen => {
@@ -45,7 +48,7 @@ impl Visit<'_> {
                     "the exchange {} is there; what it is like cannot be seen over AMQP without the permission configure on it",
                     target.name
                 );
-                findings.push(Finding::info(Check::Exchange, cause));
+                findings.push(Finding::unseen(Check::Exchange, cause));
                 wanted.to_owned()
             }
             Seen::Refused { words, .. } => {
@@ -56,7 +59,7 @@ impl Visit<'_> {
             }
         };
         findings.extend(self.permission_to_write(&target.name).await?);
-        findings.push(self.of_bindings(entry, &target, &kind).await);
+        findings.push(self.of_bindings(entry, &target, &kind, is_there).await);
         Ok(findings)
     }
 
@@ -70,7 +73,9 @@ impl Visit<'_> {
         let cause =
             format!("there is no exchange {name} for dead letters (rabbitmq.dead_letter.exchange)");
         let remedy = format!(
-            "create it, with a queue bound to it: rabbitmqadmin declare exchange name={name} type=topic durable=true"
+            "create it, and bind a queue to it: {}; {}",
+            self.tools.declare_exchange(name, wanted),
+            self.tools.bind_some_queue(name, "#")
         );
         Ok(vec![Finding::error(Check::Exchange, cause).remedy(remedy)])
     }
@@ -80,8 +85,15 @@ impl Visit<'_> {
         entry: &CollectionConfig,
         target: &ExchangeTarget,
         kind: &str,
+        is_there: bool,
     ) -> Finding {
         let name = &target.name;
+        let to = binding::To {
+            target,
+            kind,
+            is_there,
+            tools: self.tools,
+        };
         let own = of_topology(self.config.topology(), name);
         let knows_all = self
             .config
@@ -105,10 +117,10 @@ impl Visit<'_> {
         match told {
             Some(mut bindings) => {
                 bindings.extend(own);
-                binding::judge(entry, target, kind, &bindings)
+                binding::judge(entry, to, &bindings)
             }
             None if !own.is_empty() => {
-                let judged = binding::judge(entry, target, kind, &own);
+                let judged = binding::judge(entry, to, &own);
                 match judged.severity {
                     crate::doctor::Severity::Info => judged,
                     // Somebody else may have bound one.
@@ -123,8 +135,11 @@ impl Visit<'_> {
                 let cause = format!(
                     "whether a queue is bound to the exchange {name} by the events' routing keys cannot be seen over AMQP"
                 );
-                let remedy = "set PREFIX_RABBITMQ_MANAGEMENT_URL to have it checked, or look yourself: rabbitmqctl list_bindings";
-                Finding::info(Check::Binding, cause).remedy(remedy)
+                let remedy = format!(
+                    "set PREFIX_RABBITMQ_MANAGEMENT_URL to have it checked, or look yourself: {}",
+                    self.tools.list_bindings()
+                );
+                Finding::unseen(Check::Binding, cause).remedy(remedy)
             }
         }
     }
@@ -140,7 +155,7 @@ fn of_own(target: &ExchangeTarget, kind: &str) -> Finding {
         }
         Some(None) => {
             let cause = format!(
-                "a queue cannot be bound to the direct exchange {name}: the routing key depends on more than the operation"
+                "no queue can be bound to the direct exchange {name}: the routing key depends on more than the operation"
             );
             let remedy =
                 "use exchange_type: topic, or leave stream_name empty and bind your own queues";
@@ -164,7 +179,7 @@ fn of_topology(topology: &Topology, exchange: &str) -> Vec<Binding> {
     .collect()
 }
 
-fn missing(target: &ExchangeTarget, declared: bool) -> Finding {
+fn missing(target: &ExchangeTarget, declared: bool, tools: Tools<'_>) -> Finding {
     let name = &target.name;
     let kind = target.kind.unwrap_or(DEFAULT_EXCHANGE_TYPE).amqp_name();
     if declared {
@@ -176,13 +191,14 @@ fn missing(target: &ExchangeTarget, declared: bool) -> Finding {
         "there is no exchange {name}, and it is not to be declared here: nothing can be published"
     );
     let remedy = format!(
-        "create it: rabbitmqadmin declare exchange name={name} type={kind} durable=true; or set rabbitmq.declare: true"
+        "set rabbitmq.declare: true, or create it: {}",
+        tools.declare_exchange(name, kind)
     );
     Finding::error(Check::Exchange, cause).remedy(remedy)
 }
 
 /// An exchange that exists.
-fn judge(target: &ExchangeTarget, like: &Properties) -> Vec<Finding> {
+fn judge(target: &ExchangeTarget, like: &Properties, tools: Tools<'_>) -> Vec<Finding> {
     let name = &target.name;
     let mut findings = Vec::new();
     if like.internal {
@@ -194,10 +210,11 @@ fn judge(target: &ExchangeTarget, like: &Properties) -> Vec<Finding> {
     if let Some(wanted) = wanted.filter(|wanted| *wanted != like.kind) {
         let kind = &like.kind;
         let cause = format!(
-            "the exchange {name} is a {kind} exchange, and rabbitmq.exchange_type stands for {wanted}: the connector stops"
+            "the exchange {name} is a {kind} exchange, and rabbitmq.exchange_type says {wanted}: the connector stops"
         );
         let remedy = format!(
-            "set rabbitmq.exchange_type to what is there, or delete it with its bindings (rabbitmqadmin delete exchange name={name}), so that it is declared anew"
+            "set rabbitmq.exchange_type to what is there, or delete it with its bindings, so that it is declared anew: {}",
+            tools.delete_exchange(name)
         );
         findings.push(Finding::error(Check::ExchangeType, cause).remedy(remedy));
     }

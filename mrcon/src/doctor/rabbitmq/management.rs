@@ -43,6 +43,12 @@ impl<'a> Management<'a> {
         self.get(&path).await
     }
 
+    /// A policy of the virtual host.
+    pub(super) async fn policy(&self, name: &str) -> Result<Answer, String> {
+        let path = format!("/api/policies/{}/{}", self.vhost, escaped(name));
+        self.get(&path).await
+    }
+
     /// What is bound to an exchange.
     pub(super) async fn bindings(&self, exchange: &str) -> Result<Answer, String> {
         let (vhost, name) = (&self.vhost, escaped(exchange));

@@ -1,6 +1,7 @@
 //! RabbitMQ: whether it lets us in, and what would become of the messages of each entry.
 
 mod binding;
+mod commands;
 mod exchange;
 mod management;
 mod queue;
@@ -17,6 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::sink::amqp::declare::Declarer;
 use crate::topology::{self, Action, Plan};
 use crate::uri::{BrokerUri, Verify};
+use commands::{Permissions, Tools};
 use management::Management;
 use std::collections::HashMap;
 use tokio::net::TcpStream;
@@ -61,10 +63,11 @@ pub(super) async fn examine(
         declarer: &mut declarer,
         management: management.as_ref(),
         config: &doctor.config,
-        vhost: &uri.vhost,
+        tools: Tools { vhost: &uri.vhost },
         is_old: version[0] == 3,
         seen: HashMap::new(),
         writable: HashMap::new(),
+        lacking: Permissions::default(),
     };
     match visit.all(patients, names).await {
         Ok(found) => findings.extend(found),
@@ -79,7 +82,7 @@ pub(super) async fn examine(
 
 /// Whether RabbitMQ lets us in over a protocol.
 async fn unreachable(error: &Error, uri: &BrokerUri) -> Finding {
-    let words = error.chain();
+    let words = with_address(uri, &error.chain());
     if let Some(remedy) = tls::remedy(&words) {
         return Finding::error(Check::RabbitmqTls, words).remedy(remedy);
     }
@@ -95,15 +98,18 @@ async fn unreachable(error: &Error, uri: &BrokerUri) -> Finding {
         };
         return Finding::error(Check::RabbitmqReachable, words).remedy(remedy);
     }
-    let vhost = &uri.vhost;
+    let tools = Tools { vhost: &uri.vhost };
     let lowered = words.to_lowercase();
     let remedy = if lowered.contains("vhost") && lowered.contains("not found") {
         format!(
-            "correct the virtual host in the RabbitMQ URI, or create it: rabbitmqctl add_vhost '{vhost}', and then: rabbitmqctl set_permissions -p '{vhost}' USER '.*' '.*' '.*'"
+            "correct the virtual host in the RabbitMQ URI, or create it: {}; and then: {}",
+            tools.add_vhost(),
+            tools.permit_everything()
         )
     } else if lowered.contains("vhost") {
         format!(
-            "let the user in: rabbitmqctl set_permissions -p '{vhost}' USER '.*' '.*' '.*' (SECURITY.md names what is needed of it)"
+            "let the user in: {} (SECURITY.md names what is needed of it)",
+            tools.permit_everything()
         )
     } else {
         "correct user and password in the RabbitMQ URI (what has @, / or % in it has to be percent-encoded), or: rabbitmqctl change_password USER PASSWORD; guest may log in from its own machine only".to_owned()
@@ -111,11 +117,20 @@ async fn unreachable(error: &Error, uri: &BrokerUri) -> Finding {
     Finding::error(Check::RabbitmqLogin, words).remedy(remedy)
 }
 
+/// Not all that goes wrong says where.
+fn with_address(uri: &BrokerUri, words: &str) -> String {
+    let address = format!("{}:{}", uri.host, uri.port);
+    match words.contains(&address) {
+        true => words.to_owned(),
+        false => format!("{address}: {words}"),
+    }
+}
+
 fn judge_version(version: [u16; 3]) -> Finding {
     let [major, minor, patch] = version;
     let cause = format!("RabbitMQ {major}.{minor}.{patch}");
     match version {
-        [0, ..] => Finding::info(
+        [0, ..] => Finding::unseen(
             Check::RabbitmqVersion,
             "the broker does not tell its version",
         ),
@@ -149,7 +164,7 @@ async fn ask_management(own: Option<Management<'_>>) -> (Vec<Finding>, Option<Ma
         let cause = "policies, bindings and alarms cannot be seen over AMQP";
         let remedy = "to have them checked, set PREFIX_RABBITMQ_MANAGEMENT_URL to the URL of the management API";
         return (
-            vec![Finding::info(Check::Management, cause).remedy(remedy)],
+            vec![Finding::unseen(Check::Management, cause).remedy(remedy)],
             None,
         );
     };
@@ -186,9 +201,9 @@ async fn ask_management(own: Option<Management<'_>>) -> (Vec<Finding>, Option<Ma
             );
             let remedy =
                 "give its user the tag monitoring: rabbitmqctl set_user_tags USER monitoring";
-            Finding::info(Check::Alarm, cause).remedy(remedy)
+            Finding::unseen(Check::Alarm, cause).remedy(remedy)
         }
-        Err(why) => Finding::info(Check::Alarm, format!("alarms cannot be seen: {why}")),
+        Err(why) => Finding::unseen(Check::Alarm, format!("alarms cannot be seen: {why}")),
     };
     let found = Finding::info(Check::Management, "the management API answers");
     (vec![found, alarm], Some(own))

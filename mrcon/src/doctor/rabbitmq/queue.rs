@@ -1,5 +1,6 @@
 //! What a queue does with messages that it has confirmed. Pure.
 
+use super::commands::{Policy, Tools};
 use crate::config::{Argument, Arguments, Protocol, QueueType};
 use crate::doctor::finding::{Check, Finding};
 use serde_json::Value;
@@ -11,15 +12,33 @@ pub(super) struct Queue {
     pub(super) auto_delete: bool,
     /// With what its policy adds.
     pub(super) arguments: Arguments,
-    /// Whether the policy is known.
-    pub(super) has_policy: bool,
+    /// Whether it was declared with `x-overflow` itself, which no policy changes.
+    pub(super) has_own_overflow: bool,
+    pub(super) policy: KnownPolicy,
 }
+
+/// The one policy that a queue can have, besides the operator's.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum KnownPolicy {
+    /// AMQP does not tell.
+    Unknown,
+    Nothing,
+    /// All that the queue itself says of it.
+    Named(String),
+    Whole(Policy),
+}
+
+/// The argument, and in policies without `x-`, for what becomes of messages that are too many.
+const OVERFLOW: &str = "overflow";
+
+/// Arguments that limit what a queue holds.
+const LIMITS: [&str; 2] = ["x-max-length", "x-max-length-bytes"];
 
 /// Names in policies, without `x-`, of what is looked at here.
 const OF_POLICIES: [&str; 7] = [
     "max-length",
     "max-length-bytes",
-    "overflow",
+    OVERFLOW,
     "message-ttl",
     "expires",
     "dead-letter-exchange",
@@ -31,6 +50,8 @@ impl Queue {
     pub(super) fn told(body: &Value) -> Option<Queue> {
         let flag = |name: &str| body.get(name)?.as_bool();
         let mut arguments: Arguments = entries(body.get("arguments")?).collect();
+        let policy = body.get("policy").and_then(Value::as_str);
+        let policy = policy.filter(|name| !name.is_empty());
         if let Some(kind) = body.get("type").and_then(Value::as_str) {
             let kind = Argument::Text(kind.to_owned());
             arguments.entry("x-queue-type".to_owned()).or_insert(kind);
@@ -38,13 +59,28 @@ impl Queue {
         let mut queue = Queue {
             durable: flag("durable")?,
             auto_delete: flag("auto_delete")?,
+            has_own_overflow: has_overflow(&arguments),
             arguments,
-            has_policy: true,
+            policy: match policy {
+                Some(name) => KnownPolicy::Named(name.to_owned()),
+                None => KnownPolicy::Nothing,
+            },
         };
         if let Some(policy) = body.get("effective_policy_definition") {
             queue.under(policy);
         }
         Some(queue)
+    }
+
+    /// What AMQP says of it.
+    pub(super) fn declared(durable: bool, auto_delete: bool, arguments: Arguments) -> Queue {
+        Queue {
+            durable,
+            auto_delete,
+            has_own_overflow: has_overflow(&arguments),
+            arguments,
+            policy: KnownPolicy::Unknown,
+        }
     }
 
     /// Takes over what a policy says: of two limits the lower one counts, of two words the queue's own.
@@ -87,11 +123,11 @@ impl Queue {
     }
 
     /// Everything that is to be said of it.
-    pub(super) fn examine(&self, name: &str, wanted: Wanted) -> Vec<Finding> {
+    pub(super) fn examine(&self, name: &str, wanted: Wanted, tools: Tools<'_>) -> Vec<Finding> {
         let mut findings = Vec::new();
-        findings.extend(self.of_type(name, wanted));
+        findings.extend(self.of_type(name, wanted, tools));
         findings.extend(self.of_durability(name));
-        findings.extend(self.of_limits(name));
+        findings.extend(self.of_limits(name, tools));
         findings.extend(self.of_time(name));
         if findings.is_empty() {
             let mut cause = format!(
@@ -99,7 +135,7 @@ impl Queue {
                 self.noun(),
                 self.kind()
             );
-            if !self.has_policy && !self.is_stream() {
+            if self.policy == KnownPolicy::Unknown && !self.is_stream() {
                 cause.push_str(", without a limit of its own; policies cannot be seen over AMQP");
             }
             findings.push(Finding::info(Check::Queue, cause));
@@ -114,7 +150,7 @@ impl Queue {
         }
     }
 
-    fn of_type(&self, name: &str, wanted: Wanted) -> Option<Finding> {
+    fn of_type(&self, name: &str, wanted: Wanted, tools: Tools<'_>) -> Option<Finding> {
         let (is, expected) = (self.kind(), wanted.kind?);
         if is == expected.as_str() {
             return None;
@@ -122,7 +158,8 @@ impl Queue {
         if wanted.protocol == Protocol::Stream {
             let cause = format!("{name} is a {is} queue, and protocol: stream needs a stream");
             let remedy = format!(
-                "delete it (rabbitmqctl delete_queue {name}), so that a stream is created, or use protocol: amqp"
+                "use protocol: amqp, or delete it, so that a stream is created: {}",
+                self.delete(name, tools)
             );
             return Some(Finding::error(Check::QueueType, cause).remedy(remedy));
         }
@@ -135,7 +172,8 @@ impl Queue {
             }
         );
         let remedy = format!(
-            "set rabbitmq.queue_type: {is}, or empty and delete it (rabbitmqctl delete_queue {name} --if-empty), so that a {expected} queue is declared"
+            "set rabbitmq.queue_type: {is}, or delete it, so that a {expected} queue is declared: {}",
+            self.delete(name, tools)
         );
         Some(Finding::warning(Check::QueueType, cause).remedy(remedy))
     }
@@ -158,9 +196,66 @@ impl Queue {
         None
     }
 
-    fn of_limits(&self, name: &str) -> Option<Finding> {
-        let limits = ["x-max-length", "x-max-length-bytes"];
-        let limits = limits
+    /// How to delete it without its messages' being lost.
+    fn delete(&self, name: &str, tools: Tools<'_>) -> String {
+        let command = tools.delete_queue(name, self.kind());
+        match self.kind() {
+            "classic" => {
+                format!("{command}; it is refused until the queue's messages are consumed or moved")
+            }
+            "stream" => {
+                format!("{command}; its messages go with it, so have them consumed or copied first")
+            }
+            _ => format!(
+                "{command}; its messages go with it, so have them consumed or moved first; what is left is seen by: {}",
+                tools.list_messages()
+            ),
+        }
+    }
+
+    /// What makes it refuse what is too much.
+    fn refusing(&self, name: &str, tools: Tools<'_>) -> String {
+        const REFUSE: &str = r#"{"overflow":"reject-publish"}"#;
+        if self.has_own_overflow {
+            return format!(
+                "no policy changes the x-overflow that a queue was declared with: delete it, so that it is declared with x-overflow: reject-publish, or without a limit: {}",
+                self.delete(name, tools)
+            );
+        }
+        match &self.policy {
+            KnownPolicy::Whole(policy) => {
+                let (name, command) = (&policy.name, tools.set_policy(policy));
+                format!(
+                    "add \"overflow\":\"reject-publish\" to the policy {name}, as a queue has one policy only: {command}"
+                )
+            }
+            KnownPolicy::Named(policy) => format!(
+                "add \"overflow\":\"reject-publish\" to the policy {policy}, as a queue has one policy only; set_policy replaces all of it, and what it is now is seen by: {}",
+                tools.list_policies()
+            ),
+            KnownPolicy::Nothing => {
+                let command = tools.policy_of_queue(name, REFUSE);
+                format!("set a policy for it: {command}")
+            }
+            KnownPolicy::Unknown => format!(
+                "set a policy for it: {}; if it has one already, add \"overflow\":\"reject-publish\" to that instead, as a queue has one policy only, which is seen by: {}",
+                tools.policy_of_queue(name, REFUSE),
+                tools.list_policies_of_queues()
+            ),
+        }
+    }
+
+    /// Whether it gives up messages that it has confirmed when others come.
+    pub(super) fn drops(&self) -> bool {
+        let is_limited = LIMITS.iter().any(|limit| self.number(limit).is_some());
+        let keeps = self
+            .text("x-overflow")
+            .is_some_and(|mode| mode != "drop-head");
+        is_limited && !keeps && !self.is_stream()
+    }
+
+    fn of_limits(&self, name: &str, tools: Tools<'_>) -> Option<Finding> {
+        let limits = LIMITS
             .iter()
             .filter_map(|limit| Some((limit, self.number(limit)?)));
         let limits: Vec<String> = limits
@@ -174,10 +269,7 @@ impl Queue {
             let cause = format!("the stream {name} keeps what fits into {limits}");
             return Some(Finding::info(Check::QueueLimit, cause));
         }
-        if self
-            .text("x-overflow")
-            .is_some_and(|mode| mode != "drop-head")
-        {
+        if !self.drops() {
             let cause = format!(
                 "the queue {name} refuses messages beyond {limits}: its connector waits then, and nothing is lost"
             );
@@ -187,16 +279,16 @@ impl Queue {
             let cause = format!(
                 "the queue {name} moves its oldest messages to the exchange {exchange} when it is full ({limits})"
             );
-            let remedy = "declare it with x-overflow: reject-publish, or see that a queue takes what comes by that exchange";
+            let remedy = format!(
+                "see that a queue takes what comes by that exchange; or {}",
+                self.refusing(name, tools)
+            );
             return Some(Finding::warning(Check::QueueLimit, cause).remedy(remedy));
         }
         let cause = format!(
             "the queue {name} drops its oldest messages when it is full ({limits}, overflow drop-head), although it has confirmed them"
         );
-        let remedy = format!(
-            "declare it with x-overflow: reject-publish, or set a policy: rabbitmqctl set_policy --apply-to queues mrcon '^{}$' '{{\"overflow\":\"reject-publish\"}}'",
-            escaped(name)
-        );
+        let remedy = self.refusing(name, tools);
         Some(Finding::error(Check::QueueOverflow, cause).remedy(remedy))
     }
 
@@ -252,16 +344,22 @@ fn entries(object: &Value) -> impl Iterator<Item = (String, Argument)> {
     })
 }
 
-/// As it stands in a pattern.
-pub(super) fn escaped(name: &str) -> String {
-    let mut pattern = String::new();
-    for letter in name.chars() {
-        if !letter.is_alphanumeric() && !matches!(letter, '-' | '_') {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-    }
-    pattern
+fn has_overflow(arguments: &Arguments) -> bool {
+    arguments.contains_key(&format!("x-{OVERFLOW}"))
+}
+
+/// A policy of these words, as the management API tells it, made to refuse what is too much.
+pub(super) fn made_to_refuse(told: &Value) -> Option<Policy> {
+    let text = |name: &str| Some(told.get(name)?.as_str()?.to_owned());
+    let mut definition = told.get("definition")?.as_object()?.clone();
+    definition.insert(OVERFLOW.to_owned(), "reject-publish".into());
+    Some(Policy {
+        name: text("name")?,
+        pattern: text("pattern")?,
+        apply_to: text("apply-to")?,
+        priority: told.get("priority")?.as_i64()?,
+        definition: Value::from(definition).to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -272,12 +370,12 @@ mod tests {
 
     fn queue(arguments: Value) -> Queue {
         Queue {
-            durable: true,
-            auto_delete: false,
-            arguments: entries(&arguments).collect(),
-            has_policy: true,
+            policy: KnownPolicy::Nothing,
+            ..Queue::declared(true, false, entries(&arguments).collect())
         }
     }
+
+    const TOOLS: Tools<'_> = Tools { vhost: "other" };
 
     const QUORUM: Wanted = Wanted {
         protocol: Protocol::Amqp,
@@ -286,7 +384,7 @@ mod tests {
 
     #[track_caller]
     fn finds(queue: &Queue, wanted: Wanted, expected: &[(Check, Severity)]) {
-        let found = queue.examine("q", wanted);
+        let found = queue.examine("q", wanted, TOOLS);
         let found: Vec<_> = found.iter().map(|one| (one.check, one.severity)).collect();
         assert_eq!(found, expected, "{queue:?}");
     }
@@ -384,8 +482,78 @@ mod tests {
         assert!(Queue::told(&json!({"error": "Object Not Found"})).is_none());
     }
 
+    fn remedy(queue: &Queue) -> String {
+        let found = queue.examine("q", QUORUM, TOOLS);
+        let found = found.iter().find(|one| one.check == Check::QueueOverflow);
+        found.unwrap().remedy.clone().unwrap()
+    }
+
     #[test]
-    fn pattern_of_the_policy_is_about_other_queues() {
-        assert_eq!(escaped("a.b-c_d$"), "a\\.b-c_d\\$");
+    fn remedy_changes_nothing_about_a_queue_that_drops() {
+        let own = json!({"x-queue-type": "quorum", "x-max-length": 5, "x-overflow": "drop-head"});
+        let told = remedy(&queue(own));
+        assert!(
+            told.contains("rabbitmqctl delete_queue -p 'other' 'q'")
+                && !told.contains("set_policy"),
+            "{told}"
+        );
+        let limited = json!({"x-queue-type": "quorum", "x-max-length": 5});
+        let free = queue(limited.clone());
+        let told = remedy(&free);
+        let set = "set_policy -p 'other' --apply-to queues --priority 10 'mrcon-q' '^q$'";
+        assert!(told.contains(set), "{told}");
+        assert!(!told.contains("list_queues"), "{told}");
+        let unknown = Queue {
+            policy: KnownPolicy::Unknown,
+            ..free
+        };
+        let told = remedy(&unknown);
+        assert!(
+            told.contains(set) && told.contains("list_queues -p 'other' name policy"),
+            "{told}"
+        );
+        // Another policy would take the place of the one that has the limit.
+        let body = json!({
+            "durable": true, "auto_delete": false, "type": "quorum", "arguments": {},
+            "effective_policy_definition": {"max-length": 5}, "policy": "limits",
+        });
+        let mut limited = Queue::told(&body).unwrap();
+        let told = remedy(&limited);
+        assert!(
+            told.contains("to the policy limits") && !told.contains("mrcon-q"),
+            "{told}"
+        );
+        let policy = json!({
+            "name": "limits", "pattern": "^", "apply-to": "all", "priority": 3,
+            "definition": {"max-length": 5, "overflow": "drop-head"}, "vhost": "other",
+        });
+        limited.policy = KnownPolicy::Whole(made_to_refuse(&policy).unwrap());
+        let told = remedy(&limited);
+        assert!(
+            told.contains(
+                r#"set_policy -p 'other' --apply-to all --priority 3 'limits' '^' '{"max-length":5,"overflow":"reject-publish"}'"#
+            ),
+            "{told}"
+        );
+        assert_eq!(made_to_refuse(&json!({"error": "Object Not Found"})), None);
+    }
+
+    #[test]
+    fn queue_is_deleted_with_messages_that_nobody_has_seen() {
+        let wrong = |kind: &str| {
+            let queue = queue(json!({"x-queue-type": kind}));
+            let wanted = Wanted {
+                kind: Some(QueueType::Stream),
+                protocol: Protocol::Stream,
+            };
+            queue.examine("q", wanted, TOOLS)[0].remedy.clone().unwrap()
+        };
+        assert!(wrong("classic").contains("'q' --if-empty"));
+        // RabbitMQ refuses that of quorum queues.
+        let quorum = wrong("quorum");
+        assert!(
+            !quorum.contains("--if-empty") && quorum.contains("consumed or moved first"),
+            "{quorum}"
+        );
     }
 }

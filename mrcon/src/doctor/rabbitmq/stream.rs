@@ -1,9 +1,9 @@
 //! RabbitMQ's native stream protocol, for the entries that publish over it.
 
-use super::certificates;
+use super::{certificates, with_address};
 use crate::config::{Protocol, RabbitMq};
 use crate::doctor::finding::{Check, Finding};
-use crate::doctor::{Doctor, Patient, remedy};
+use crate::doctor::{Doctor, Patient, remedy, tls};
 use crate::error::ErrorKind;
 use crate::sink::stream::{StreamConnections, StreamLink};
 
@@ -36,6 +36,7 @@ async fn of_entry(doctor: &Doctor, rabbitmq: &RabbitMq) -> Finding {
             link.close().await;
             let what = match partitions {
                 0 => format!("the stream {name}"),
+                1 => format!("the super stream {name} with 1 partition"),
                 count => format!("the super stream {name} with {count} partitions"),
             };
             let cause = format!("{uri} answers, and has {what}");
@@ -53,6 +54,22 @@ async fn of_entry(doctor: &Doctor, rabbitmq: &RabbitMq) -> Finding {
         ErrorKind::TargetMissing => {
             let remedy = "create the stream, or set rabbitmq.declare: true";
             Finding::error(Check::StreamProtocol, words).remedy(remedy)
+        }
+        ErrorKind::RabbitAuthentication => {
+            let whose = match doctor.has_stream_uri {
+                true => "RabbitMQ stream URI (PREFIX_RABBITMQ_STREAM_URI)",
+                false => "RabbitMQ URI",
+            };
+            let remedy = format!("check user, password and virtual host of the {whose}");
+            Finding::error(Check::StreamProtocol, with_address(uri, &words)).remedy(remedy)
+        }
+        ErrorKind::RabbitTls => {
+            let remedy = tls::remedy(&words).map_or_else(|| remedy(&error), str::to_owned);
+            Finding::away(Check::StreamProtocol, words).remedy(remedy)
+        }
+        ErrorKind::RabbitConnection | ErrorKind::StreamUnavailable => {
+            let words = with_address(uri, &words);
+            Finding::away(Check::StreamProtocol, words).remedy(remedy(&error))
         }
         _ => Finding::error(Check::StreamProtocol, words).remedy(remedy(&error)),
     }

@@ -1,7 +1,8 @@
 //! What would become of the messages of each entry.
 
+use super::commands::{Permissions, Tools};
 use super::management::Management;
-use super::queue::{self, Queue, Wanted};
+use super::queue::{KnownPolicy, Queue, Wanted, made_to_refuse};
 use crate::config::{
     DATABASE_EVENTS, Extent, Protocol, QueueType, RabbitMq, TargetName, ValidConfig,
 };
@@ -24,13 +25,15 @@ pub(super) struct Visit<'a> {
     pub(super) declarer: &'a mut Declarer,
     pub(super) management: Option<&'a Management<'a>>,
     pub(super) config: &'a ValidConfig,
-    pub(super) vhost: &'a str,
+    pub(super) tools: Tools<'a>,
     /// Whether it is RabbitMQ 3.
     pub(super) is_old: bool,
     /// Queues by their names.
     pub(super) seen: HashMap<String, Seen>,
     /// Exchanges by their names.
     pub(super) writable: HashMap<String, bool>,
+    /// All that is missing so far.
+    pub(super) lacking: Permissions,
 }
 
 impl Visit<'_> {
@@ -46,7 +49,39 @@ impl Visit<'_> {
             found.extend(self.of_size(&patient.entry.rabbitmq));
             findings.extend(found.into_iter().map(|one| one.of(&patient.name)));
         }
+        self.grant(&mut findings);
         Ok(findings)
+    }
+
+    /// One command for all that is missing: it sets permissions, so a second one would take away what the first has
+    /// granted.
+    fn grant(&self, findings: &mut [Finding]) {
+        let command = self.tools.set_permissions(&self.lacking);
+        let mut remedy = format!(
+            "grant all that is missing: {command}; it sets the user's patterns anew, so put those that he has (rabbitmqctl list_user_permissions USER) into it, joined by |"
+        );
+        let of_permissions = |one: &&mut Finding| one.check == Check::RabbitmqPermissions;
+        for found in findings.iter_mut().filter(of_permissions) {
+            let before = found
+                .remedy
+                .take()
+                .map_or(String::new(), |own| format!("{own}, or "));
+            found.remedy = Some(before + &remedy);
+            remedy = format!(
+                "run the command of the first finding of {}, which grants this too",
+                Check::RabbitmqPermissions
+            );
+        }
+    }
+
+    fn lacks(&mut self, permission: Permission, name: &str) {
+        let names = match permission {
+            Permission::Configure => &mut self.lacking.configure,
+            Permission::Write => &mut self.lacking.write,
+        };
+        if !names.iter().any(|one| one == name) {
+            names.push(name.to_owned());
+        }
     }
 
     async fn of_entry(
@@ -120,17 +155,15 @@ impl Visit<'_> {
             (Seen::There(_) | Seen::Unseen, Some(management)) => management.queue(name).await.ok(),
             _ => None,
         };
-        let told = told.and_then(|answer| Queue::told(&answer.body));
+        let mut told = told.and_then(|answer| Queue::told(&answer.body));
+        if let Some(queue) = &mut told {
+            self.learn_policy(queue).await;
+        }
         Ok(match (seen, told) {
-            (_, Some(queue)) => queue.examine(name, wanted),
+            (_, Some(queue)) => queue.examine(name, wanted, self.tools),
             (Seen::There(like), None) => {
-                let queue = Queue {
-                    durable: like.durable,
-                    auto_delete: like.auto_delete,
-                    arguments: like.arguments,
-                    has_policy: false,
-                };
-                queue.examine(name, wanted)
+                let queue = Queue::declared(like.durable, like.auto_delete, like.arguments);
+                queue.examine(name, wanted, self.tools)
             }
             (Seen::Nothing, None) => vec![self.missing(name, kind, declared).await?],
             (Seen::Unseen, None) => {
@@ -138,7 +171,7 @@ impl Visit<'_> {
                     "the queue {name} is there; what it is like cannot be seen over AMQP without the permission configure on it"
                 );
                 let remedy = "set PREFIX_RABBITMQ_MANAGEMENT_URL to have it checked";
-                vec![Finding::info(Check::Queue, cause).remedy(remedy)]
+                vec![Finding::unseen(Check::Queue, cause).remedy(remedy)]
             }
             (
                 Seen::Refused {
@@ -146,8 +179,22 @@ impl Visit<'_> {
                     is_permission,
                 },
                 None,
-            ) => vec![refused(self.vhost, name, &words, is_permission)],
+            ) => vec![self.refused(name, &words, is_permission)],
         })
+    }
+
+    /// Asks for the policy of a queue that drops messages: who changes one has to write the whole of it.
+    async fn learn_policy(&self, queue: &mut Queue) {
+        let KnownPolicy::Named(name) = &queue.policy else {
+            return;
+        };
+        let Some(management) = self.management.filter(|_| queue.drops()) else {
+            return;
+        };
+        let told = management.policy(name).await.ok();
+        if let Some(policy) = told.and_then(|answer| made_to_refuse(&answer.body)) {
+            queue.policy = KnownPolicy::Whole(policy);
+        }
     }
 
     async fn missing(
@@ -162,7 +209,8 @@ impl Visit<'_> {
                 "there is no queue {name}, and it is not to be declared here: every message would be unroutable"
             );
             let remedy = format!(
-                "create it: rabbitmqadmin declare queue name={name} durable=true queue_type={kind}; or set rabbitmq.declare: true"
+                "set rabbitmq.declare: true, or create it: {}",
+                self.tools.declare_queue(name, kind)
             );
             return Ok(Finding::error(Check::Queue, cause).remedy(remedy));
         }
@@ -174,10 +222,8 @@ impl Visit<'_> {
         let cause = format!(
             "there is no queue {name}, and the user lacks the permission configure to declare it"
         );
-        let remedy = format!(
-            "{}, or have somebody declare the queue",
-            self.grant(Permission::Configure, name)
-        );
+        self.lacks(Permission::Configure, name);
+        let remedy = "have somebody declare the queue";
         Ok(Finding::error(Check::RabbitmqPermissions, cause).remedy(remedy))
     }
 
@@ -204,14 +250,23 @@ impl Visit<'_> {
         let cause = format!(
             "the user lacks the permission write on the exchange {name}: every message would be refused"
         );
-        let remedy = self.grant(Permission::Write, name);
-        Ok(Some(
-            Finding::error(Check::RabbitmqPermissions, cause).remedy(remedy),
-        ))
+        self.lacks(Permission::Write, name);
+        Ok(Some(Finding::error(Check::RabbitmqPermissions, cause)))
     }
 
-    fn grant(&self, permission: Permission, name: &str) -> String {
-        grant(self.vhost, permission, name)
+    fn refused(&mut self, name: &str, words: &str, is_permission: bool) -> Finding {
+        let cause = format!("the queue {name} cannot be used: {words}");
+        if is_permission {
+            self.lacks(Permission::Configure, name);
+            return Finding::error(Check::RabbitmqPermissions, cause);
+        }
+        let remedy = match words.contains("exclusive") || words.contains("RESOURCE_LOCKED") {
+            true => {
+                "somebody has it for himself (exclusive): use another name, or have it declared without exclusive"
+            }
+            false => "see RabbitMQ's words; of a queue that is down, start its node or delete it",
+        };
+        Finding::error(Check::Queue, cause).remedy(remedy)
     }
 
     async fn of_dead_letters(&mut self, patient: &Patient<'_>) -> Result<Vec<Finding>, Error> {
@@ -263,33 +318,6 @@ impl Visit<'_> {
 enum Permission {
     Configure,
     Write,
-}
-
-/// The command that grants a permission. It sets all three at once, so the others have to be named.
-fn grant(vhost: &str, permission: Permission, name: &str) -> String {
-    let pattern = format!("'^{}$'", queue::escaped(name));
-    let patterns = match permission {
-        Permission::Configure => format!("{pattern} WRITE READ"),
-        Permission::Write => format!("CONFIGURE {pattern} READ"),
-    };
-    format!(
-        "grant it, with the patterns that the user has (rabbitmqctl list_user_permissions USER), joined by |: rabbitmqctl set_permissions -p '{vhost}' USER {patterns}"
-    )
-}
-
-fn refused(vhost: &str, name: &str, words: &str, is_permission: bool) -> Finding {
-    let cause = format!("the queue {name} cannot be used: {words}");
-    if is_permission {
-        let remedy = grant(vhost, Permission::Configure, name);
-        return Finding::error(Check::RabbitmqPermissions, cause).remedy(remedy);
-    }
-    let remedy = match words.contains("exclusive") || words.contains("RESOURCE_LOCKED") {
-        true => {
-            "somebody has it for himself (exclusive): use another name, or have it declared without exclusive"
-        }
-        false => "see RabbitMQ's words; of a queue that is down, start its node or delete it",
-    };
-    Finding::error(Check::Queue, cause).remedy(remedy)
 }
 
 /// The queues that an entry publishes to, as far as they are known.

@@ -37,6 +37,11 @@ impl Authority {
         let own = params.self_signed(&key);
         let own = own.unwrap_or_else(|error| panic!("make an authority: {error}"));
         write(&folder.join("ca.pem"), &own.pem());
+        write(&folder.join("ca.key"), &key.serialize_pem());
+        write(
+            &folder.join("ca-both.pem"),
+            &(own.pem() + &key.serialize_pem()),
+        );
         Authority {
             issuer: Issuer::new(params, key),
             folder,
@@ -46,6 +51,15 @@ impl Authority {
     /// The file with its own certificate, for those who are to trust it.
     pub(crate) fn file(&self) -> String {
         text(&self.folder.join("ca.pem"))
+    }
+
+    /// Its own certificate, as somebody has it who makes one for a server without thinking of authorities.
+    pub(crate) fn itself(&self) -> Identity {
+        Identity {
+            certificate: self.folder.join("ca.pem"),
+            key: self.folder.join("ca.key"),
+            both: self.folder.join("ca-both.pem"),
+        }
     }
 
     /// A server's for this machine, by name and by address.

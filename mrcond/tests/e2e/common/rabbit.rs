@@ -219,6 +219,28 @@ impl Broker {
         services::run(command, &format!("rabbitmqctl {}", arguments.join(" "))).await
     }
 
+    /// Runs a line in a shell that has `rabbitmqctl` and `rabbitmqadmin`, as somebody would who reads it.
+    pub(crate) async fn shell(&self, line: &str) -> String {
+        let Own {
+            ctl,
+            folder,
+            management,
+            ..
+        } = self.own();
+        let path = "/cli/rabbitmqadmin";
+        let tool = self.shown(path).await.unwrap_or_default();
+        let file = folder.join("rabbitmqadmin");
+        std::fs::write(&file, tool).unwrap_or_else(|error| panic!("write rabbitmqadmin: {error}"));
+        let port = management.rsplit(':').next().unwrap_or_default();
+        let script = format!(
+            "rabbitmqctl() {{ '{ctl}' \"$@\"; }}\nrabbitmqadmin() {{ python3 '{}' --port={port} \"$@\"; }}\n{line}",
+            file.display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        services::run(command, line).await
+    }
+
     /// Runs `rabbitmq-streams`, which stands beside `rabbitmqctl`.
     pub(crate) async fn streams_ctl(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("sh");

@@ -8,7 +8,7 @@ use crate::common::rabbit::Broker;
 use crate::common::rig::Rig;
 use crate::common::services::unique;
 use bson::doc;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::slice::from_ref;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,7 +73,9 @@ async fn fault_of_mongodb_is_not_found() {
     let blind = servers.as_user(&login).check(from_ref(&entry)).await;
     blind.only(&["mongodb_rights", "change_stream"]).exits(1);
     let grant = format!(
-        "{{resource: {{db: \"{}\", collection: \"orders\"}}, actions: [\"changeStream\"]}}], roles: []}}); \
+        "privileges = [{{resource: {{db: \"{}\", collection: \"orders\"}}, actions: [\"changeStream\"]}}]; \
+         admin.getRole(\"mrcon\") ? admin.grantPrivilegesToRole(\"mrcon\", privileges) : \
+         admin.createRole({{role: \"mrcon\", privileges, roles: []}}); \
          db.getSiblingDB(\"admin\").grantRolesToUser(\"{}\", [{{role: \"mrcon\", db: \"admin\"}}])",
         rig.name,
         name("blind")
@@ -96,9 +98,53 @@ async fn fault_of_mongodb_is_not_found() {
         "positions cannot be saved",
         "grant find, insert and update",
     );
+    // Nothing is known of a position that may not be read.
+    let mut rights = least(&rig);
+    rights.remove(1);
+    let login = user(&rig, &name("deaf"), rights).await;
+    let deaf = servers.as_user(&login).check(from_ref(&entry)).await;
+    deaf.only(&["mongodb_rights", "token_store", "position"])
+        .exits(1)
+        .has(
+            "position",
+            "error",
+            "not authorized",
+            "the command stands at mongodb_rights",
+        );
+    let of_position = |one: &&Value| one["check"] == "position";
+    assert_eq!(deaf.findings.iter().filter(of_position).count(), 1);
+    // Images that the user may not turn on.
+    let enables = entry
+        .clone()
+        .with("watched.change_stream_pre_and_post_images", true);
+    let login = user(&rig, &name("dull"), least(&rig)).await;
+    let dull = servers.as_user(&login).check(from_ref(&enables)).await;
+    dull.only(&["mongodb_rights"]).exits(1).has(
+        "mongodb_rights",
+        "error",
+        "lacks collMod on",
+        "actions: [\"collMod\"]",
+    );
     // A position that is not this connector's, and one of other options.
     let daemon = rig.start(from_ref(&entry)).await;
     assert_eq!(daemon.terminate().await.code, Some(0));
+    // What is no collection has no stream, which is said once.
+    let database = rig.client.database(&rig.name);
+    for command in [
+        doc! {"create": "view", "viewOn": "orders", "pipeline": []},
+        doc! {"create": "series", "timeseries": {"timeField": "t"}},
+    ] {
+        database.run_command(command).await.unwrap();
+    }
+    for (collection, cause, remedy) in [
+        ("view", "is a view", "that it is a view of"),
+        ("series", "is a time series", "a plain collection"),
+    ] {
+        let entry = rig.entry_for(collection, &rig.name);
+        let report = servers.check(&[entry]).await;
+        report.only(&["collection"]).exits(1);
+        report.has("collection", "error", cause, remedy);
+    }
     servers.check(from_ref(&wished)).await.has(
         "position",
         "error",
@@ -137,10 +183,11 @@ async fn mongodb_that_does_not_let_us_in_is_taken_for_another_fault() {
     let wrong = servers.as_user(&format!("root:{CANARY}@"));
     let wrong = wrong.check(from_ref(&entry)).await;
     wrong.only(&["mongodb_login"]).exits(1);
+    let host = servers.mongo.split(['@', '/']).nth(3).unwrap();
     wrong.has(
         "mongodb_login",
         "error",
-        "authentication failed",
+        &format!("{host}: ask MongoDB what it is: authentication failed"),
         "user, password and authSource",
     );
     let nobody = servers.mongo(
@@ -171,7 +218,7 @@ async fn mongodb_that_does_not_let_us_in_is_taken_for_another_fault() {
     away.has(
         "mongodb_reachable",
         "error",
-        "no suitable MongoDB server",
+        &format!("no suitable MongoDB server: {address}: Connection refused"),
         &address.to_string(),
     );
     // A clock that is a minute ahead.

@@ -144,13 +144,13 @@ async fn faults_of_queues(rig: Rig) {
                 "queue",
                 "error",
                 "it is not to be declared here",
-                "rabbitmqadmin declare queue",
+                "rabbitmqadmin --vhost='/' declare queue name='",
             ),
             (
                 "exchange",
                 "error",
                 "it is not to be declared here",
-                "rabbitmqadmin declare exchange",
+                "rabbitmqadmin --vhost='/' declare exchange name='",
             ),
             (
                 "exchange_type",
@@ -169,7 +169,7 @@ async fn faults_of_queues(rig: Rig) {
                 "exchange",
                 "error",
                 "for dead letters",
-                "rabbitmqadmin declare exchange",
+                "rabbitmqadmin --vhost='/' declare exchange name='",
             ),
         ] {
             report.has(check, severity, cause, remedy);
@@ -222,7 +222,7 @@ async fn key_that_nobody_is_bound_by_or_policy_that_drops_is_not_found() {
         .with("rabbitmq.declare", false);
     let unbound = servers.check(from_ref(&entry)).await;
     let bind = format!(
-        "rabbitmqadmin declare binding source={exchange} destination=QUEUE routing_key='{}.orders.*'",
+        "rabbitmqadmin --vhost='/' declare binding source='{exchange}' destination=QUEUE routing_key='{}.orders.*'",
         rig.name
     );
     unbound

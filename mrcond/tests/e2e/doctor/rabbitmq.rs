@@ -91,14 +91,15 @@ async fn rabbitmq_that_does_not_let_us_in_is_taken_for_another_fault() {
         .replace("guest:guest@", &format!("{user}:{CANARY}@"));
     let report = servers.rabbit(login).check(from_ref(&entry)).await;
     report.exits(1);
+    let grant = format!(
+        "rabbitmqctl set_permissions -p '/' USER '^{}$' '^amq\\.default$' READ",
+        rig.name
+    );
     for (cause, remedy) in [
-        (
-            "write on the exchange amq.default",
-            "USER CONFIGURE '^amq\\.default$' READ",
-        ),
+        ("write on the exchange amq.default", grant.as_str()),
         (
             "lacks the permission configure to declare it",
-            "set_permissions -p '/' USER '^e2e-",
+            "have somebody declare the queue, or run the command of the first finding",
         ),
     ] {
         report.has("rabbitmq_permissions", "error", cause, remedy);
@@ -112,12 +113,41 @@ async fn rabbitmq_that_does_not_let_us_in_is_taken_for_another_fault() {
         .with("rabbitmq.protocol", "stream")
         .with("rabbitmq.queue_type", "stream");
     let closed = closed.check(from_ref(&entry)).await;
-    closed.only(&["stream_protocol"]).exits(1);
+    closed.only(&["stream_protocol"]).exits(69);
     closed.has(
         "stream_protocol",
         "error",
         "refused",
         "rabbitmq-plugins enable rabbitmq_stream",
+    );
+    let mut refused = servers.clone();
+    refused.stream = refused
+        .stream
+        .replace("guest:guest@", &format!("guest:{CANARY}@"));
+    let report = refused.check(from_ref(&entry)).await;
+    report.only(&["stream_protocol"]).exits(1).has(
+        "stream_protocol",
+        "error",
+        "the login",
+        "of the RabbitMQ stream URI (MRCON_RABBITMQ_STREAM_URI)",
+    );
+    // A port of something else, and one without TLS.
+    let management = rig.broker.management().replace("http://", "");
+    let other = servers.rabbit(format!("amqp://guest:{CANARY}@{management}"));
+    let report = other.check(&[rig.entry()]).await;
+    report.only(&["rabbitmq_reachable"]).exits(69).has(
+        "rabbitmq_reachable",
+        "error",
+        &management,
+        "does not answer as RabbitMQ does",
+    );
+    let plain = servers.rabbit(servers.rabbit.replace("amqp://", "amqps://"));
+    let report = plain.check(&[rig.entry()]).await;
+    report.only(&["rabbitmq_tls"]).exits(69).has(
+        "rabbitmq_tls",
+        "error",
+        "the server does not speak TLS there",
+        "the port for TLS",
     );
     rig.clean().await;
 }

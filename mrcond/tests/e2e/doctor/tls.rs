@@ -130,6 +130,15 @@ async fn certificate_that_ends_soon_or_has_ended_is_not_found() {
     for side in ["mongodb_tls", "rabbitmq_tls"] {
         report.has(side, "warning", "in 9 days", "renew it");
     }
+    // Named as it is written.
+    let insecure = good.mongo(format!("{}&tlsInsecure=true", good.mongo));
+    let report = insecure.check(&entries).await;
+    report.has(
+        "mongodb_tls",
+        "warning",
+        "tlsInsecure: anyone",
+        "leave it out",
+    );
     for (identity, cause, remedy) in [
         (authority.expired(), "xpired", "renew"),
         (
@@ -138,6 +147,11 @@ async fn certificate_that_ends_soon_or_has_ended_is_not_found() {
             "by a name that stands in",
         ),
         (stranger.server(), "UnknownIssuer", "tlsCAFile"),
+        (
+            authority.itself(),
+            "it is the certificate of an authority",
+            "signed by this one",
+        ),
     ] {
         mongo.present(&identity);
         amqp.present(&identity);
