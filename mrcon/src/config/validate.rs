@@ -119,12 +119,6 @@ fn read(bytes: &[u8]) -> Result<ValidConfig, Vec<Problem>> {
     // What could not be read is at its default now; rules about it would only confuse.
     let applies = |problem: &Problem| !unread.iter().any(|path| path.overlaps(problem.path()));
     problems.extend(check(&config).into_iter().filter(applies));
-    let known = |login: &Problem| problems.iter().any(|one| one.path().overlaps(login.path()));
-    let logins: Vec<_> = logins::find(&tree)
-        .into_iter()
-        .filter(|one| !known(one))
-        .collect();
-    problems.extend(logins);
     if problems.is_empty() {
         return Ok(ValidConfig::of(config));
     }
@@ -139,6 +133,13 @@ fn parse(bytes: &[u8]) -> Result<(Node, Decoded), Vec<Problem>> {
     let yaml::Parsed { root, problems } = yaml::parse(bytes).map_err(|problem| vec![problem])?;
     let mut decoded = decode(root.clone());
     decoded.problems.extend(problems);
+    for login in logins::find(&root) {
+        let is_at = |problem: &Problem| problem.path().overlaps(login.path());
+        if !decoded.problems.iter().any(is_at) {
+            decoded.unread.push(login.path().clone());
+            decoded.problems.push(login);
+        }
+    }
     Ok((root, decoded))
 }
 
