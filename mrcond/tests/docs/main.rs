@@ -407,7 +407,8 @@ fn reliability_md_has_another_scenario_than_the_tests() {
         assert_eq!(cells.len(), 8, "{row}");
         assert!(!done.is_empty() && !expected.is_empty(), "{row}");
         // What a queue drops that is told to drop (F32) is out of our hands.
-        assert!(["0", "-", "401 by the queue"].contains(&lost), "{row}");
+        let is_dropped = number == "F32" && lost.ends_with(" by the queue");
+        assert!(["0", "-"].contains(&lost) || is_dropped, "{row}");
         documented.insert(number.to_owned(), scenario.to_owned());
     }
     assert_eq!(documented, scenarios());

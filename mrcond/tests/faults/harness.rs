@@ -326,9 +326,13 @@ fn record(path: &str, results: &Results) {
 
 fn measured_row(line: &str, figures: &Figures) -> String {
     let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
-    let kept = cells[..cells.len().saturating_sub(4)].join("|");
+    let (kept, old) = cells.split_at(cells.len().saturating_sub(4));
+    // Who has lost them is said by hand.
+    let by = old.get(1).and_then(|lost| lost.trim().split_once(' '));
+    let by = by.map_or(String::new(), |(_, by)| format!(" {by}"));
+    let kept = kept.join("|");
     format!(
-        "|{kept}| {} | {} | {} ({}) | {} |",
+        "|{kept}| {} | {}{by} | {} ({}) | {} |",
         figures.events,
         figures.lost,
         figures.duplicates,
