@@ -13,6 +13,9 @@ use tokio::time::timeout;
 
 /// For one request; who may try again does so on another connection.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+/// Messages over one connection, none of which is confirmed: of more than 32 that a channel still has for a quorum
+/// queue, RabbitMQ loses some with the channel's end.
+const MOST_AT_ONCE: usize = 25;
 
 impl Broker {
     /// Publishes empty messages with these ids as routing keys.
@@ -104,16 +107,19 @@ impl Broker {
 
     /// Puts messages into a queue, in this order.
     pub(crate) async fn put(&self, queue: &str, messages: Vec<(BasicProperties, Vec<u8>)>) {
-        let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
-        for (properties, body) in messages {
-            let target = BasicPublishArguments::new("", queue);
-            let put = channel.basic_publish(properties, body, target).await;
-            put.unwrap_or_else(|error| panic!("put a message into {queue}: {error}"));
+        for some in messages.chunks(MOST_AT_ONCE) {
+            let (connection, channel) = self.open().await.unwrap_or_else(|error| panic!("{error}"));
+            for (properties, body) in some {
+                let target = BasicPublishArguments::new("", queue);
+                let put = channel.basic_publish(properties.clone(), body.clone(), target);
+                let put = put.await;
+                put.unwrap_or_else(|error| panic!("put a message into {queue}: {error}"));
+            }
+            // The broker takes the close after what came before it.
+            close(connection)
+                .await
+                .unwrap_or_else(|error| panic!("{error}"));
         }
-        // The broker takes the close after what came before it.
-        close(connection)
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Deletes a super stream of so many partitions with all that is in it.
