@@ -52,15 +52,15 @@ fn what(uri: &MongoUri) -> String {
 async fn refused(uri: &MongoUri, error: mongodb::error::Error) -> Error {
     let is_unresolved = matches!(*error.kind, DriverErrorKind::DnsResolve { .. });
     let error = Error::mongo(Phase::Prepare, what(uri), error);
-    let words = match uri.has_secrets() {
-        false if !is_unresolved => return error,
-        _ if is_unresolved => {
-            "the name cannot be resolved (DNS has no _mongodb._tcp record of it, or does not answer); \
-             check the host's name and the resolver"
-                .to_owned()
-        }
+    let words = if is_unresolved {
+        "the name cannot be resolved (DNS has no _mongodb._tcp record of it, or does not answer); \
+         check the host's name and the resolver"
+            .to_owned()
+    } else if uri.has_secrets() {
         // The driver may quote a part of the URI, which may be one of the password.
-        _ => words_without_secrets(uri).await,
+        words_without_secrets(uri).await
+    } else {
+        return error;
     };
     Error::new(error.kind(), error.to_string()).with_source(words)
 }

@@ -1,7 +1,7 @@
 //! `mrcond check`: what keeps a configuration from working, with what to do about it.
 
 use crate::cli::{self, Cli};
-use crate::output::Paint;
+use crate::output::{Paint, counted};
 use crate::{Failure, exit, output, runtime};
 use clap::Args;
 use mrcon::config::{EVERY_COLLECTION, Scope, ValidConfig};
@@ -69,12 +69,7 @@ fn prepare(cli: &Cli, config: &ValidConfig) -> Result<(Doctor, Vec<Finding>), Fa
     let of_keys = cli.check_keys(config)?;
     let environment = cli.environment()?;
     let management = cli.management()?;
-    let count = config.collections().len();
-    let cause = format!(
-        "{}: correct, {}",
-        cli.config.display(),
-        counted(count, "connector")
-    );
+    let cause = correct(cli, config);
     let mut findings = vec![Finding::new(Check::Configuration, Severity::Info, cause)];
     findings.extend(environment.warnings.iter().chain(&of_keys).map(|warning| {
         let (cause, remedy) = warning
@@ -94,15 +89,16 @@ fn prepare(cli: &Cli, config: &ValidConfig) -> Result<(Doctor, Vec<Finding>), Fa
     Ok((doctor, findings))
 }
 
+/// What is to be said of a file without a mistake.
+fn correct(cli: &Cli, config: &ValidConfig) -> String {
+    let connectors = counted(config.collections().len() as u64, "connector");
+    format!("{}: correct, {connectors}", cli.config.display())
+}
+
 /// The file alone.
 fn offline(cli: &Cli, config: &ValidConfig) -> Result<(), Failure> {
     let warnings = mrcon::topology::warnings(config.topology());
-    let count = config.collections().len();
-    let sound = format!(
-        "{}: correct, {}",
-        cli.config.display(),
-        counted(count, "connector")
-    );
+    let sound = correct(cli, config);
     if output::is_json() {
         let mut findings = vec![Finding::new(Check::Configuration, Severity::Info, sound)];
         findings.extend(
@@ -213,26 +209,18 @@ fn summary(findings: &[Finding]) -> String {
         0 => "nothing is wrong".to_owned(),
         _ => format!(
             "{}, {}",
-            counted(errors, "error"),
-            counted(warnings, "warning")
+            counted(errors as u64, "error"),
+            counted(warnings as u64, "warning")
         ),
     };
     let unseen = findings.iter().filter(|one| one.unseen).count();
     if unseen > 0 {
         told = format!(
             "{told}; {} could not be looked at",
-            counted(unseen, "thing")
+            counted(unseen as u64, "thing")
         );
     }
     told
-}
-
-/// `1 error`, `2 errors`.
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
 }
 
 fn pretty(value: &impl serde::Serialize) -> String {

@@ -158,10 +158,7 @@ fn not_confirmed(which: &Which, queue: &str) -> Failure {
 }
 
 fn count(letters: u64) -> String {
-    match letters {
-        1 => "1 dead letter".to_owned(),
-        many => format!("{many} dead letters"),
-    }
+    output::counted(letters, "dead letter")
 }
 
 /// The queue that is meant.

@@ -56,10 +56,15 @@ pub(crate) fn finding(line: &str, value: impl FnOnce() -> Value) {
     };
 }
 
-/// Prints to standard output; false if nobody reads it any more.
-pub(crate) fn print(text: &str) -> bool {
-    let mut stdout = std::io::stdout();
-    let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+/// Prints a line to standard output.
+pub(crate) fn print(line: &str) {
+    write(format!("{line}\n").as_bytes());
+}
+
+/// Writes to standard output; false if it takes no more.
+pub(crate) fn write(bytes: &[u8]) -> bool {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     let Err(error) = written else {
         return true;
     };
@@ -160,6 +165,15 @@ pub(crate) fn described(problem: &Problem) -> Value {
         "key": problem.key(),
         "hint": problem.hint(),
     })
+}
+
+/// `1 error`, `2 errors`.
+#[cfg(feature = "amqp")]
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 /// Colours, where somebody sees them.

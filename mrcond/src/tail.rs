@@ -9,7 +9,6 @@ use mrcon::config::ValidConfig;
 use mrcon::tail::{Shown, Tail};
 use mrcon::uri::MongoUri;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
 
 /// Shows them until there were enough, for ever otherwise.
 pub(crate) async fn show(
@@ -24,8 +23,7 @@ pub(crate) async fn show(
     let mut tail = tail.map_err(failed)?;
     // Whoever waits for it may begin to write.
     remark(&format!("watching {} connector(s)", places.len()));
-    let colour = std::io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = output::has_colours(&std::io::stdout());
     let mut left = arguments.count;
     while left != Some(0) {
         let Some(shown) = tail.next().await.map_err(failed)? else {
@@ -36,9 +34,7 @@ pub(crate) async fn show(
             true => format!("{}\n", as_json(&shown)).into_bytes(),
             false => for_people(&shown, colour),
         };
-        // A closed pipe is no failure.
-        let mut out = std::io::stdout().lock();
-        if out.write_all(&text).and_then(|()| out.flush()).is_err() {
+        if !output::write(&text) {
             return Ok(());
         }
         left = left.map(|left| left - 1);

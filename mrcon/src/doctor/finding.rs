@@ -160,6 +160,13 @@ pub struct Finding {
     away: bool,
 }
 
+impl Check {
+    /// What to do about a further finding of it, where one command grants all that is missing.
+    pub(super) fn granted_with_the_first(self) -> String {
+        format!("run the command of the first finding of {self}, which grants this too")
+    }
+}
+
 impl Finding {
     /// A finding about no connector in particular.
     pub fn new(check: Check, severity: Severity, cause: impl Into<String>) -> Finding {

@@ -340,13 +340,14 @@ impl History {
         }
         let span = query.first_needed()..query.to;
         for track in tracks {
+            let collection = track.name();
             let memory = track.memory();
             for sample in memory
                 .samples
                 .iter()
                 .filter(|sample| span.contains(&sample.at))
             {
-                recorded.add(query, &track.name(), &track.status.target, sample);
+                recorded.add(query, &collection, &track.status.target, sample);
             }
         }
         // The store knows also those that are no more.

@@ -40,9 +40,16 @@ impl MongoUri {
         })
     }
 
+    /// Its options: the name of each, and the whole of it.
+    pub(crate) fn options(&self) -> impl Iterator<Item = (&str, &str)> {
+        let (_, options) = self.expose().split_once('?').unwrap_or_default();
+        let options = options.split('&');
+        options.map(|whole| (whole.split('=').next().unwrap_or_default(), whole))
+    }
+
     /// Whether something in it may be told to nobody.
     pub(crate) fn has_secrets(&self) -> bool {
-        self.expose().contains('@') || self.expose() != self.without_secrets()
+        self.expose() != self.without_secrets()
     }
 
     /// The same without a login, and without options that may hold a password or token.
@@ -53,13 +60,13 @@ impl MongoUri {
             Some(at) => &whole[at + 1..],
             None => whole.split_once("://").map_or("", |(_, rest)| rest),
         };
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let is_open = |option: &&str| {
-            let name = option.split('=').next().unwrap_or_default();
+        let place = rest.split('?').next().unwrap_or_default();
+        let is_open = |(name, _): &(&str, &str)| {
             let name = name.to_ascii_lowercase();
             !name.contains("password") && !name.contains("properties")
         };
-        let options: Vec<&str> = query.split('&').filter(is_open).collect();
+        let options = self.options().filter(is_open).map(|(_, whole)| whole);
+        let options: Vec<&str> = options.collect();
         let options = options.join("&");
         let mark = if rest.contains('?') { "?" } else { "" };
         format!("{}://{place}{mark}{options}", self.scheme)

@@ -13,6 +13,11 @@ async fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().await.unwrap()
 }
 
+async fn in_shell(line: &str) -> Output {
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(line).output().await.unwrap()
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -91,12 +96,7 @@ async fn full_disk_or_a_reader_that_has_seen_enough_is_taken_for_the_other() {
             "'{PROGRAM}' {arguments} -c '{}' >/dev/full",
             file.path().display()
         );
-        let output = Command::new("sh")
-            .arg("-c")
-            .arg(line)
-            .output()
-            .await
-            .unwrap();
+        let output = in_shell(&line).await;
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments}: {said}");
         assert!(
@@ -105,12 +105,7 @@ async fn full_disk_or_a_reader_that_has_seen_enough_is_taken_for_the_other() {
         );
     }
     let line = format!("set -o pipefail; '{PROGRAM}' schema | head -n 1");
-    let output = Command::new("bash")
-        .arg("-c")
-        .arg(line)
-        .output()
-        .await
-        .unwrap();
+    let output = in_shell(&line).await;
     let said = text(&output.stderr);
     assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
 }

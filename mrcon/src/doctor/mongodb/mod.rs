@@ -250,11 +250,8 @@ async fn alone(mut options: ClientOptions) -> Option<Document> {
 
 /// Whether the URI says it by the other one of both options.
 fn is_insecure(uri: &MongoUri) -> bool {
-    let (_, options) = uri.expose().split_once('?').unwrap_or_default();
-    let mut names = options
-        .split('&')
-        .filter_map(|option| option.split('=').next());
-    names.any(|name| name.eq_ignore_ascii_case("tlsInsecure"))
+    uri.options()
+        .any(|(name, _)| name.eq_ignore_ascii_case("tlsInsecure"))
 }
 
 async fn certificates(uri: &MongoUri, options: &ClientOptions) -> Vec<Finding> {

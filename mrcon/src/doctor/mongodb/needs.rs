@@ -60,10 +60,7 @@ pub(super) fn examine(
             return Finding::info(Check::MongodbRights, cause);
         }
         let cause = format!("the user lacks {} to {}", named(missing), bundle.purpose);
-        let other = format!(
-            "run the command of the first finding of {}, which grants this too",
-            Check::MongodbRights
-        );
+        let other = Check::MongodbRights.granted_with_the_first();
         let remedy = std::mem::replace(&mut remedy, other);
         let found = Finding::new(Check::MongodbRights, bundle.severity, cause).remedy(remedy);
         match bundle.connector {

@@ -67,10 +67,7 @@ impl Visit<'_> {
                 .take()
                 .map_or(String::new(), |own| format!("{own}, or "));
             found.remedy = Some(before + &remedy);
-            remedy = format!(
-                "run the command of the first finding of {}, which grants this too",
-                Check::RabbitmqPermissions
-            );
+            remedy = Check::RabbitmqPermissions.granted_with_the_first();
         }
     }
 
